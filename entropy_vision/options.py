@@ -1,0 +1,159 @@
+"""What each verb of the command line takes: one frozen dataclass a verb, the docstring of a field is its help text.
+
+These live apart from the modules that do the work, so that `entropy-vision --help` loads none of them.
+Every verb has `json`: exactly one JSON object on stdout, everything else on stderr.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+Store = Literal["mosaic", "raw", "index"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Run the whole job on embedded data and end with a report."""
+
+    out: Path = Path("demo")
+    """Folder for videos, shards, checkpoints and report.html."""
+    videos: Path | None = None
+    """Folder of your own videos and images to add to the report."""
+    seed: int = 0
+    """Seed of the data, the weights and the sampling."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """Draw what is kept of a video or an image: a contact sheet and an HTML page."""
+
+    source: Positional[Path]
+    """Video or image file."""
+    out: Path
+    """Folder for kept.png and report.html."""
+    keep: float = 0.25
+    """Fraction of patches to keep, in (0, 1]."""
+    selector: tuple[str, ...] = ("rate",)
+    """One selector, or two to see them side by side."""
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+    size: int = 224
+    """Side in pixels the frames are scaled to."""
+    fps: float | None = None
+    """Frames a second to look at; every frame where not given."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessOptions:
+    """Turn videos and images into WebDataset shards of kept patches; the same line again resumes."""
+
+    sources: Positional[tuple[Path, ...]]
+    """Files, folders (searched recursively) or glob patterns."""
+    out: Path
+    """Folder for the shards."""
+    keep: float = 0.25
+    """Fraction of patches to keep, in (0, 1]."""
+    selector: str = "rate"
+    """Name of the selector."""
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+    size: int = 224
+    """Side in pixels the frames are scaled to."""
+    fps: float | None = None
+    """Frames a second to take; every frame where not given."""
+    store: Store = "mosaic"
+    """mosaic: kept patches as one JPEG · raw: exact pixels · index: positions only."""
+    workers: int = 1
+    """Worker processes, one core each."""
+    deadline: float = 300.0
+    """Seconds one input may take before its worker is killed."""
+    max_bad: float = 0.05
+    """How many inputs may fail before the exit code is 3: below 1 a fraction, from 1 on a count."""
+    overwrite: bool = False
+    """Start afresh where the folder holds shards made with other settings."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Check every hash and every sample of a folder of shards."""
+
+    shards: Positional[Path]
+    """Folder that `preprocess` wrote."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a policy as a TOML file says (stage = align, sft or grpo); the same line again resumes."""
+
+    config: Positional[Path]
+    """The run's TOML file."""
+    overrides: Positional[tuple[str, ...]] = ()
+    """Changes to it, each written key.path=value."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Measure a checkpoint's accuracy at several token budgets, a blind baseline included."""
+
+    checkpoint: Positional[Path]
+    """Folder that `train` wrote."""
+    tasks: tuple[str, ...] = ()
+    """Question families of the World; all of them where not given."""
+    keep: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    """Fractions of patches to keep, each in (0, 1]."""
+    selectors: tuple[str, ...] = ("rate", "random")
+    """Selectors to compare; the first one is the headline."""
+    questions: int = 200
+    """Questions of every family."""
+    seed: int = 0
+    """Seed of the questions."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """Measure what every selector saves beside the dense tower, selection's own cost included."""
+
+    videos: Path | None = None
+    """Folder of videos; small ones are made where not given."""
+    checkpoint: Path | None = None
+    """Folder that `train` wrote: adds accuracy to every row."""
+    model: str = "ViT-B-32"
+    """Vision tower: an open_clip model name or a local folder."""
+    keep: tuple[float, ...] = (0.5, 0.25, 0.125)
+    """Fractions of patches to keep, each in (0, 1]."""
+    selectors: tuple[str, ...] = ()
+    """Selectors to compare; all of them where not given."""
+    frames: int = 8
+    """Frames taken of every video."""
+    repeats: int = 5
+    """Times everything is measured; the median is reported."""
+    out: Path | None = None
+    """Folder for the table and its plot."""
+    seed: int = 0
+    """Seed of the videos that are made and of random selection."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Check versions, decoders and the accelerator, and say the one line that mends what is wrong."""
+
+    json: bool = False
+    """Print one JSON object on stdout."""
