@@ -1,0 +1,204 @@
+"""PackedPatches: the kept patches of many inputs end to end, and where each of them goes in the tower.
+
+Inputs keep different numbers of patches. Padding them to the longest would pay for patches that nobody kept, so they
+stand one behind the other in one tensor, and attention runs inside segments of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+
+from entropy_vision.errors import UsageError
+from entropy_vision.patchset import PatchSet
+
+Attend = Literal["frame", "input"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """Rows of the tower's residual stream for one pack: T = N patches + S class tokens, one for each segment.
+
+    Segments stand in order of length, so those of equal length are one contiguous block and share one batched
+    attention call; a segment's class token comes before its patches, as in the dense tower.
+
+    Attributes:
+        order: int64 [T], row t takes entry order[t] of the S class tokens followed by the N patches.
+        patch_rows: int64 [N], the row of every patch, in the order of the pack.
+        class_rows: int64 [S], the row of every segment's class token, in the order of the pack.
+        patch_segments: int64 [N], the segment of every patch, ascending.
+        place: int64 [N], row of every patch in the position tables of `shapes`, one table behind the other.
+        starts: int32 [S + 1], first row of every segment in row order, and T.
+        groups: (segments, rows of one segment) of every block, shortest first.
+        shapes: distinct (R, C) grids of the pack.
+        input_segments: segments of every input.
+    """
+
+    order: torch.Tensor
+    patch_rows: torch.Tensor
+    class_rows: torch.Tensor
+    patch_segments: torch.Tensor
+    place: torch.Tensor
+    starts: torch.Tensor
+    groups: tuple[tuple[int, int], ...]
+    shapes: tuple[tuple[int, int], ...]
+    input_segments: tuple[int, ...]
+
+    @property
+    def longest(self) -> int:
+        """Rows of the longest segment, its class token included."""
+        return self.groups[-1][1]
+
+    def to(self, device: torch.device | str) -> Layout:
+        """The same layout on another device."""
+        names = ("order", "patch_rows", "class_rows", "patch_segments", "place", "starts")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedPatches:
+    """Kept patches of B inputs, concatenated: N = sum of K_i.
+
+    Attributes:
+        pixels: uint8 [N, P, P, 3].
+        positions: int64 [N, 3], (frame, row, column) inside the patch's own input.
+        counts: K_i of every input, >= 1.
+        grids: (F, R, C) of every input.
+        attend: which patches see each other in the tower: those of one "frame" (what the weights were trained on) or
+            all of one "input" (a video's frames together, one class token for all of them).
+
+    Raises:
+        ValueError: shapes or counts that do not belong together.
+    """
+
+    pixels: torch.Tensor
+    positions: torch.Tensor
+    counts: tuple[int, ...]
+    grids: tuple[tuple[int, int, int], ...]
+    attend: Attend = "frame"
+
+    def __post_init__(self) -> None:
+        patches = sum(self.counts)
+        if not self.counts or min(self.counts) < 1:
+            raise ValueError(f"PackedPatches.counts must name at least one input of at least one patch: {self.counts}")
+        if len(self.grids) != len(self.counts):
+            raise ValueError(f"PackedPatches has {len(self.counts)} counts but {len(self.grids)} grids")
+        side = self.pixels.shape[1] if self.pixels.ndim == 4 else 0
+        if self.pixels.dtype != torch.uint8 or self.pixels.shape != (patches, side, side, 3):
+            raise ValueError(
+                f"PackedPatches.pixels must be uint8 [{patches}, P, P, 3], "
+                f"got {self.pixels.dtype} {list(self.pixels.shape)}"
+            )
+        if self.positions.dtype != torch.int64 or self.positions.shape != (patches, 3):
+            raise ValueError(
+                f"PackedPatches.positions must be int64 [{patches}, 3], "
+                f"got {self.positions.dtype} {list(self.positions.shape)}"
+            )
+        if self.attend not in ("frame", "input"):
+            raise ValueError(f"PackedPatches.attend must be 'frame' or 'input', got {self.attend!r}")
+
+    @classmethod
+    def pack(cls, sets: Sequence[PatchSet], attend: Attend = "frame") -> PackedPatches:
+        """Concatenate patch sets, in their order, on the CPU.
+
+        Raises:
+            UsageError: no set at all, or sets of different patch sizes.
+        """
+        if not sets:
+            raise UsageError("nothing to pack: give at least one PatchSet")
+        sizes = sorted({one.patch_size for one in sets})
+        if len(sizes) > 1:
+            raise UsageError(f"patch sizes {sizes} in one pack: tokenize every input with the same patch_size")
+        pixels = sets[0].pixels if len(sets) == 1 else np.concatenate([one.pixels for one in sets])
+        positions = np.concatenate([one.positions for one in sets]).astype(np.int64)
+        return cls(
+            pixels=torch.from_numpy(np.ascontiguousarray(pixels)),
+            positions=torch.from_numpy(positions),
+            counts=tuple(len(one) for one in sets),
+            grids=tuple(one.grid for one in sets),
+            attend=attend,
+        )
+
+    @property
+    def patch_size(self) -> int:
+        """Side P of a patch in pixels."""
+        return self.pixels.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.pixels.device
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where every patch goes in the tower; worked out once for a pack, on its device."""
+        layout = _lay_out(self.positions.cpu().numpy(), self.counts, self.grids, self.attend)
+        return layout if self.device.type == "cpu" else layout.to(self.device)
+
+    def to(self, device: torch.device | str) -> PackedPatches:
+        """The same pack on another device (itself where it is already there)."""
+        if torch.device(device) == self.device:
+            return self
+        layout = self.layout.to(device)  # worked out before the move: afterwards it would wait for the device
+        moved = replace(self, pixels=self.pixels.to(device), positions=self.positions.to(device))
+        moved.__dict__["layout"] = layout
+        return moved
+
+    def split(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """[N, ...] back into one [K_i, ...] for every input (views)."""
+        return list(tensor.split(list(self.counts)))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __repr__(self) -> str:
+        return f"PackedPatches(inputs={len(self.counts)}, patches={len(self)}, patch={self.patch_size})"
+
+
+def _lay_out(
+    positions: np.ndarray, counts: tuple[int, ...], grids: tuple[tuple[int, int, int], ...], attend: Attend
+) -> Layout:
+    """The layout of N patches, in whole-array steps: this runs once for every batch of training."""
+    total = len(positions)
+    source = np.repeat(np.arange(len(counts)), counts)
+    new = np.ones(total, bool)
+    new[1:] = source[1:] != source[:-1]
+    if attend == "frame":
+        new[1:] |= positions[1:, 0] != positions[:-1, 0]
+    first = np.flatnonzero(new)
+    segment = np.cumsum(new) - 1
+    segments = len(first)
+    lengths = np.diff(np.append(first, total)) + 1  # one class token each
+
+    ranked = np.argsort(lengths, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(lengths[ranked])])
+    class_rows = np.empty(segments, np.int64)
+    class_rows[ranked] = starts[:-1]
+    patch_rows = class_rows[segment] + 1 + np.arange(total) - first[segment]
+    order = np.empty(total + segments, np.int64)
+    order[class_rows] = np.arange(segments)
+    order[patch_rows] = segments + np.arange(total)
+    sizes, repeats = np.unique(lengths, return_counts=True)
+
+    shapes = tuple(dict.fromkeys((rows, columns) for _, rows, columns in grids))
+    areas = [rows * columns for rows, columns in shapes]
+    offset_of = dict(zip(shapes, np.cumsum([0, *areas]).tolist(), strict=False))
+    offsets = np.array([offset_of[grid[1:]] for grid in grids])
+    widths = np.array([columns for _, _, columns in grids])
+    place = offsets[source] + positions[:, 1] * widths[source] + positions[:, 2]
+    return Layout(
+        order=torch.from_numpy(order),
+        patch_rows=torch.from_numpy(patch_rows),
+        class_rows=torch.from_numpy(class_rows),
+        patch_segments=torch.from_numpy(segment),
+        place=torch.from_numpy(place),
+        starts=torch.from_numpy(starts.astype(np.int32)),
+        groups=tuple(zip(repeats.tolist(), sizes.tolist(), strict=True)),
+        shapes=shapes,
+        input_segments=tuple(np.bincount(source[first], minlength=len(counts)).tolist()),
+    )
