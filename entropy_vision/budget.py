@@ -1,0 +1,157 @@
+"""Budget: how many patches may be kept, and the exact, deterministic choice of that many.
+
+Serving engines size their buffers before any pixel is seen, so `tokens` and `keep` fix the count K from the grid
+alone and the choice meets it exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from entropy_vision.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What limits selection; exactly one is given.
+
+    Attributes:
+        tokens: this many patches, or all N where there are fewer: K = min(tokens, N).
+        keep: fraction of the grid in (0, 1]: K = max(1, round(keep * N)).
+        bits: as many of the most valuable patches as have at most this many bits together, at least one.
+        threshold: every patch with at least this many bits, at least one.
+
+    Raises:
+        UsageError: none or several are given, or a value is out of its range.
+    """
+
+    tokens: int | None = None
+    keep: float | None = None
+    bits: float | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        if len(given) != 1:
+            names = ", ".join(field.name for field in fields(self))
+            raise UsageError(f"Budget takes exactly one of {names}; got {', '.join(given) or 'none'}")
+        (name,) = given
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise UsageError(f"Budget({name}=) must be a number, got {value!r}")
+        if not math.isfinite(value):
+            raise UsageError(f"Budget({name}=) must be finite, got {value}")
+        if name == "tokens" and (value != int(value) or value < 1):
+            raise UsageError(f"Budget(tokens=) must be a whole number of at least 1, got {value}")
+        if name == "keep" and not 0 < value <= 1:
+            raise UsageError(f"Budget(keep=) must be in (0, 1], got {value}")
+        if name in ("bits", "threshold") and value < 0:
+            raise UsageError(f"Budget({name}=) must not be negative, got {value}")
+        # plain numbers: the budget is hashed and written as JSON
+        object.__setattr__(self, name, int(value) if name == "tokens" else float(value))
+
+    def size(self, patches: int) -> int | None:
+        """K for a grid of `patches`, where it is known before the pixels (tokens, keep); else None."""
+        if self.tokens is not None:
+            return min(self.tokens, patches)
+        if self.keep is not None:
+            return max(1, round(self.keep * patches))
+        return None
+
+    def count(self, bits: np.ndarray) -> int:
+        """K for the scores float [F, R, C]."""
+        known = self.size(bits.size)
+        if known is not None:
+            return known
+        if self.bits is not None:
+            falling = np.sort(bits.ravel().astype(np.float64))[::-1]
+            return max(1, int(np.searchsorted(np.cumsum(falling), self.bits, side="right")))
+        return max(1, int((bits >= self.threshold).sum()))
+
+
+def exact(bits: np.ndarray, count: int, first: np.ndarray | None = None) -> np.ndarray:
+    """Choose exactly `count` patches.
+
+    In this order, until `count` is reached: the best patch of every frame (where count >= F), the patches of `first`,
+    the rest by falling bits. Ties go to the smaller (frame, row, column).
+
+    Args:
+        bits: float [F, R, C].
+        count: 1 <= count <= bits.size.
+        first: bool [F, R, C], patches to take before others of more bits.
+
+    Returns:
+        bool [F, R, C] with exactly `count` True.
+    """
+    if not 1 <= count <= bits.size:
+        raise UsageError(f"cannot keep {count} of {bits.size} patches")
+    frames = bits.shape[0]
+    rank = np.zeros(bits.shape, np.int8)  # lower is taken earlier
+    rank[...] = 2
+    if first is not None:
+        rank[first] = 1
+    if count >= frames:
+        best = bits.reshape(frames, -1).argmax(axis=1)  # argmax gives the first of equals
+        rank.reshape(frames, -1)[np.arange(frames), best] = 0
+    order = np.lexsort((-bits.ravel(), rank.ravel()))  # lexsort is stable: ties stay in grid order
+    mask = np.zeros(bits.size, bool)
+    mask[order[:count]] = True
+    return mask.reshape(bits.shape)
+
+
+def at_least(bits: np.ndarray, threshold: float) -> np.ndarray:
+    """Choose every patch with `threshold` bits or more, the best one where there is none.
+
+    Where these are at least as many as there are frames, a frame without any gets its best patch besides: a frame
+    that says nothing new is still a frame.
+
+    Returns:
+        bool [F, R, C] with at least one True.
+    """
+    mask = bits >= threshold
+    if not mask.any():
+        mask.flat[bits.argmax()] = True
+    frames = bits.shape[0]
+    if mask.sum() >= frames:
+        best = bits.reshape(frames, -1).argmax(axis=1)
+        empty = ~mask.any(axis=(1, 2))
+        mask.reshape(frames, -1)[empty, best[empty]] = True
+    return mask
+
+
+def spread(grid: tuple[int, int, int], count: int) -> np.ndarray:
+    """Choose `count` patches as evenly as possible in time and in space.
+
+    Frames get equal shares (of at most one patch difference); inside a frame the patches stand on a lattice of about
+    equal steps in both directions, shifted from frame to frame by the golden ratio so that a place left out in one
+    frame is seen in another.
+
+    Args:
+        grid: (F, R, C).
+        count: 0 <= count <= F * R * C.
+
+    Returns:
+        bool [F, R, C] with exactly `count` True.
+    """
+    frames, rows, columns = grid
+    mask = np.zeros(grid, bool)
+    shares = _shares(count, frames)
+    for frame in np.flatnonzero(shares):
+        share = int(shares[frame])
+        # rows used: square cells, but never more patches in a row than there are columns
+        used = min(max(round(math.sqrt(share * rows / columns)), -(-share // columns), 1), rows, share)
+        down, along = (0.5 + frame * 0.7548776662466927) % 1, (0.5 + frame * 0.5698402909980532) % 1
+        for line, here in enumerate(_shares(share, used)):
+            row = int((line + down) * rows / used)
+            shift = (along + 0.5 * (line % 2)) % 1  # every second line stands between the patches of its neighbour
+            mask[frame, row, ((np.arange(here) + shift) * columns / here).astype(int)] = True
+    return mask
+
+
+def _shares(total: int, parts: int) -> np.ndarray:
+    """int [parts]: `total` in whole shares that differ by at most one, the larger ones evenly between the others."""
+    edges = (np.arange(parts + 1) * total + parts // 2) // parts
+    return np.diff(edges)

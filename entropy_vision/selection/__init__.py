@@ -1,0 +1,41 @@
+"""Selectors: which patches are worth keeping. One file each, with its formula and where it comes from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from entropy_vision.errors import UsageError
+from entropy_vision.selection.base import Selector
+from entropy_vision.selection.histogram import Histogram
+from entropy_vision.selection.random import Random
+from entropy_vision.selection.rate import Rate
+from entropy_vision.selection.uniform import Uniform
+
+# name -> maker from the seed; the default first
+_MAKERS: dict[str, Callable[[int], Selector]] = {
+    "rate": lambda seed: Rate(),
+    "histogram": lambda seed: Histogram(),
+    "random": lambda seed: Random(seed),
+    "uniform": lambda seed: Uniform(),
+}
+
+__all__ = ["Selector", "make_selector", "selectors"]
+
+
+def selectors() -> tuple[str, ...]:
+    """Names of the selectors, the default first."""
+    return tuple(_MAKERS)
+
+
+def make_selector(name: str, seed: int = 0) -> Selector:
+    """The selector of that name; the seed matters to those that draw lots.
+
+    Raises:
+        UsageError: there is none of that name; the message gives the nearest.
+    """
+    if name not in _MAKERS:
+        near = difflib.get_close_matches(str(name), _MAKERS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_MAKERS)}"
+        raise UsageError(f"no selector {name!r}: {hint}")
+    return _MAKERS[name](seed)

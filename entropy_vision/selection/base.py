@@ -1,0 +1,33 @@
+"""What a selector is."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from entropy_vision.frames import Frames
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Scores patches and chooses among them. Deterministic, without state, cheap to make.
+
+    Scoring and choosing are apart so that one scoring serves many budgets, and so that a selector whose choice depends
+    on how many it may keep (`uniform`, or a coverage floor) has a place for it.
+
+    Attributes:
+        name: the name users give.
+        version: goes up whenever the same pixels can score or be chosen differently; part of the fingerprint.
+    """
+
+    name: str
+    version: int
+
+    def score(self, frames: Frames, patch_size: int) -> np.ndarray:
+        """float32 [F, R, C], finite, >= 0; more means more worth keeping."""
+        ...
+
+    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+        """bool [F, R, C] with exactly `count` True and, where count >= F, at least one in every frame."""
+        ...

@@ -1,0 +1,61 @@
+"""histogram: the literal reading of "high-entropy areas" and "an entropy delta between frames".
+
+An image:  H(p) = log2 n - (1/n) * sum_v c_v log2 c_v, with c_v the number of the patch's n pixels of grey value v.
+A video:   the same of the absolute difference to the frame before; the first frame by itself.
+
+This is the score of APT (Choudhury et al., "Accelerating Vision Transformers with Adaptive Patch Sizes",
+arXiv 2510.18091) with 256 bins, which 8-bit grey fills. It is here to be compared with: it sees no colour, ranks
+noise and foliage first, gives nothing to a flat object that fills its patches, and finds everything new when the
+camera moves.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+from entropy_vision.budget import exact
+from entropy_vision.frames import Frames
+from entropy_vision.grid import grid_size
+
+_BINS = 256
+
+
+def histogram_entropy(plane: np.ndarray, patch_size: int) -> np.ndarray:
+    """Shannon entropy of the values inside each patch; padding is not counted.
+
+    Args:
+        plane: uint8 [H, W].
+
+    Returns:
+        float32 [R, C], bits a pixel in [0, 8].
+    """
+    rows, columns = grid_size(*plane.shape, patch_size)
+    row, column = (np.arange(side) // patch_size for side in plane.shape)
+    patch = row[:, None] * columns + column
+    counts = np.bincount((patch * _BINS + plane).ravel(), minlength=rows * columns * _BINS)
+    table = np.arange(patch_size**2 + 1, dtype=np.float64)  # c log2 c of every possible count
+    table[1:] *= np.log2(table[1:])
+    counts = counts.reshape(-1, _BINS)
+    total = counts.sum(axis=1)
+    entropy = np.log2(total) - table[counts].sum(axis=1) / total
+    return np.maximum(entropy, 0).astype(np.float32).reshape(rows, columns)
+
+
+class Histogram:
+    """Entropy of the grey histogram, or of the frame difference's."""
+
+    name = "histogram"
+    version = 1
+
+    def score(self, frames: Frames, patch_size: int) -> np.ndarray:
+        """float32 [F, R, C], bits a pixel in [0, 8]."""
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.pixels]
+        planes = [grey[0], *(cv2.absdiff(now, before) for before, now in pairwise(grey))]
+        return np.stack([histogram_entropy(plane, patch_size) for plane in planes])
+
+    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+        """bool [F, R, C]: the highest entropies."""
+        return exact(bits, count)
