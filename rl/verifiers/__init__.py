@@ -1,0 +1,55 @@
+"""Verify a completion against an answer: pure, linear in time, without eval, threads, clocks or a judge model.
+
+The rules: a bad completion is data (a verdict with score 0 and a status), a bad answer is a crash (UsageError); and
+saying more never earns more. The forms each kind accepts are listed in docs/verifiers.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from entropy_vision.errors import UsageError
+from entropy_vision.question import Answer
+
+from .extract import extract
+from .numeric import read_integer, read_number
+from .text import read_choice, read_exact, read_yesno
+from .verdict import Reading, Status, Verdict, unparsable
+
+__all__ = ["PROFILES", "Status", "Verdict", "verify"]
+
+PROFILES = ("strict", "robust")
+SHORT_CHARACTERS = 256  # an answer in words or numbers; anything longer is not one
+LIST_CHARACTERS = 4096  # an answer that is a list
+
+_READERS: dict[str, tuple[Callable[[str, Answer], Reading], int]] = {
+    "exact": (read_exact, SHORT_CHARACTERS),
+    "choice": (read_choice, SHORT_CHARACTERS),
+    "integer": (read_integer, SHORT_CHARACTERS),
+    "number": (read_number, SHORT_CHARACTERS),
+    "yesno": (read_yesno, SHORT_CHARACTERS),
+}
+
+
+def verify(completion: str, answer: Answer, profile: str = "strict") -> Verdict:
+    """Score one completion against the truth. Never raises, whatever the completion says.
+
+    Args:
+        completion: the decoded text of a completion, special tokens at its end allowed.
+        answer: the truth.
+        profile: "strict" (training) reads the answer of a well-formed completion only, exactly
+            <think>…</think><answer>…</answer> with white space between; "robust" (evaluation) also reads an answer
+            that stands unambiguously somewhere after the thinking.
+
+    Raises:
+        UsageError: the profile has no such name, or the answer's own value is not of its kind.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"verify: no profile {profile!r}; use one of {', '.join(PROFILES)}")
+    found = extract(completion, strict=profile == "strict")
+    if found.text is None:
+        return Verdict(0.0, found.status, None, found.format_ok)
+    reader, longest = _READERS[answer.kind]
+    text = found.text.strip()
+    reading = reader(text, answer) if 0 < len(text) <= longest else unparsable()
+    return Verdict(reading.score, reading.status, reading.parsed, found.format_ok)
