@@ -8,20 +8,23 @@ patch kept the result is open_clip's, to rounding.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import open_clip
 import torch
 from open_clip.model import _build_vision_tower
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from entropy_vision.errors import UsageError
+from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.packed import Attend, Layout, PackedPatches
 from entropy_vision.patchset import PatchSet
 
@@ -40,13 +43,12 @@ class VisionEncoder(nn.Module):
     Raises:
         UsageError: an unknown model, weights that cannot be loaded, or a tower of a class that is not supported
             (timm and ResNet towers, attentional pooling, custom blocks).
+        InputError: a folder whose open_clip_config.json is missing or damaged.
     """
 
     def __init__(self, model: str = "ViT-B-32", pretrained: str | None = None) -> None:
         super().__init__()
-        if Path(model).is_dir():
-            model = f"local-dir:{model}"
-        config = _find_config(model)
+        model, config = _find_config(model)
         _check_supported(model, config)
         loads = pretrained is not None or ":" in model
         self._adopt(_load_tower(model, pretrained) if loads else _build_tower(config), config)
@@ -142,8 +144,7 @@ class VisionEncoder(nn.Module):
             raise UsageError("this tower was built without pooling (pool_type 'none'): use its visual tokens")
         rows = self._run(packed)
         if tower.pool_type == "tok":
-            pooled = rows.index_select(0, layout.class_rows)
-            pooled = tower.ln_post(pooled)
+            pooled = tower.ln_post(rows.index_select(0, layout.class_rows))
         else:
             tokens = rows.index_select(0, layout.patch_rows)
             tokens = tokens if tower.final_ln_after_pool else tower.ln_post(tokens)
@@ -165,48 +166,45 @@ class VisionEncoder(nn.Module):
         layout = packed.layout
         hidden = self.tower.ln_pre(self._embed(packed))
         transformer = self.tower.transformer
-        attention = _choose_attention(hidden)
         for block in transformer.resblocks:
             if transformer.grad_checkpointing and self.training:
-                hidden = checkpoint(_run_block, block, hidden, layout, attention, use_reentrant=False)
+                hidden = checkpoint(_run_block, block, hidden, layout, use_reentrant=False)
             else:
-                hidden = _run_block(block, hidden, layout, attention)
+                hidden = _run_block(block, hidden, layout)
         return hidden
 
     def _embed(self, packed: PackedPatches) -> torch.Tensor:
         """Class tokens and patches with their position rows, float [T, D]."""
         tower, layout = self.tower, packed.layout
         kernel = tower.conv1.weight
-        pixels = packed.pixels.to(kernel.dtype) / 255
+        pixels = packed.pixels.to(torch.promote_types(kernel.dtype, torch.float32)) / 255
         pixels = (pixels - pixels.new_tensor(self.mean)) / pixels.new_tensor(self.std)
         # a convolution whose stride is its kernel is a linear map of each patch; the kernel is [D, 3, P, P]
-        patches = F.linear(pixels.flatten(1), kernel.permute(0, 2, 3, 1).flatten(1))
+        patches = F.linear(pixels.flatten(1).to(kernel.dtype), kernel.permute(0, 2, 3, 1).flatten(1))
         positions = tower.positional_embedding.to(kernel.dtype)
-        tables = torch.cat([self._position_table(positions[1:], shape) for shape in layout.shapes])
+        tables = torch.cat([_resize_positions(positions[1:], tower.grid_size, shape) for shape in layout.shapes])
         patches = patches + F.embedding(layout.place, tables)
         opening = (tower.class_embedding.to(kernel.dtype) + positions[0]).expand(len(layout.class_rows), -1)
         return torch.cat([opening, patches]).index_select(0, layout.order)
 
-    def _position_table(self, table: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-        """Position rows [R * C, D] of a grid, from the tower's own as open_clip resizes them (bicubic, antialias)."""
-        rows, columns = self.tower.grid_size
-        if shape == (rows, columns):
-            return table
-        plane = table.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
-        plane = F.interpolate(plane, size=shape, mode="bicubic", antialias=True, align_corners=False)
-        return plane.permute(0, 2, 3, 1).flatten(0, 2)
+
+def _resize_positions(table: torch.Tensor, trained: tuple[int, int], shape: tuple[int, int]) -> torch.Tensor:
+    """Position rows [R * C, D] of a grid, from the trained ones as open_clip resizes them (bicubic, antialiased)."""
+    if shape == trained:
+        return table
+    plane = table.reshape(1, *trained, -1).permute(0, 3, 1, 2)
+    plane = F.interpolate(plane, size=shape, mode="bicubic", antialias=True, align_corners=False)
+    return plane.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-_Attention = Callable[[torch.Tensor, Layout, int], torch.Tensor]
-
-
-def _run_block(
-    block: ResidualAttentionBlock, hidden: torch.Tensor, layout: Layout, attention: _Attention
-) -> torch.Tensor:
+def _run_block(block: ResidualAttentionBlock, hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
     """One pre-norm block by its own modules; projections see all rows at once, attention sees segments."""
     attn = block.attn
     projected = F.linear(block.ln_1(hidden), attn.in_proj_weight, attn.in_proj_bias)
-    hidden = hidden + block.ls_1(attn.out_proj(attention(projected, layout, attn.num_heads)))
+    # the kernel for variable lengths takes half precision only
+    varlen = projected.is_cuda and projected.dtype in (torch.float16, torch.bfloat16) and torch.version.hip is None
+    attend = _attend_varlen if varlen else _attend_in_groups
+    hidden = hidden + block.ls_1(attn.out_proj(attend(projected, layout, attn.num_heads)))
     return hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
 
 
@@ -232,23 +230,35 @@ def _attend_varlen(projected: torch.Tensor, layout: Layout, heads: int) -> torch
     return cast(torch.Tensor, mixed).flatten(1)
 
 
-def _choose_attention(hidden: torch.Tensor) -> _Attention:
-    """The variable-length kernel is for CUDA and half precision only; groups are exact everywhere."""
-    half = hidden.dtype in (torch.float16, torch.bfloat16)
-    return _attend_varlen if hidden.is_cuda and half and torch.version.hip is None else _attend_in_groups
-
-
-def _find_config(model: str) -> dict[str, Any]:
-    """open_clip's model config, or a UsageError that names the nearest model."""
+def _find_config(model: str) -> tuple[str, dict[str, Any]]:
+    """The name as open_clip takes it, and its model config. A known name wins over a folder of that name."""
     if model.startswith("ev-") and model not in open_clip.list_models():
         open_clip.add_model_config(_OWN_CONFIGS)
-    if model.startswith("local-dir:") and not (Path(model[10:]) / "open_clip_config.json").is_file():
-        raise UsageError(f"{model[10:]} has no open_clip_config.json: give a folder saved in open_clip's layout")
-    config = open_clip.get_model_config(model)
-    if config is None:
-        near = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.0)
-        raise UsageError(f"no open_clip model is called {model!r}; the nearest is {near[0]!r}")
-    return cast(dict[str, Any], deepcopy(config))
+    if model in open_clip.list_models():
+        return model, cast(dict[str, Any], open_clip.get_model_config(model))
+    folder = Path(model.removeprefix("local-dir:"))
+    if folder.is_dir():
+        return f"local-dir:{folder}", _read_config(folder / "open_clip_config.json")
+    if model.startswith("hf-hub:"):
+        return model, cast(dict[str, Any], deepcopy(open_clip.get_model_config(model)))
+    near = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.0)
+    raise UsageError(f"no folder and no open_clip model is called {model!r}; the nearest model is {near[0]!r}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The model config of a folder in open_clip's layout."""
+    if not path.is_file():
+        raise InputError(
+            path, InputReason.MISSING, "a model folder needs this file: save the model in open_clip's layout"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(path, InputReason.UNREADABLE, f"not JSON: {error}") from error
+    config = content.get("model_cfg", content) if isinstance(content, dict) else {}
+    if not {"vision_cfg", "embed_dim"} <= config.keys():
+        raise InputError(path, InputReason.UNREADABLE, "no vision_cfg and embed_dim in its model_cfg")
+    return cast(dict[str, Any], config)
 
 
 def _check_supported(model: str, config: dict[str, Any]) -> None:
@@ -281,10 +291,10 @@ def _load_tower(model: str, pretrained: str | None) -> VisionTransformer:
         raise UsageError(f"{model} brings its own weights: leave pretrained out")
     try:
         loaded = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True)
-    except (RuntimeError, FileNotFoundError) as error:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise UsageError(
-            f"open_clip cannot load weights {pretrained!r} for {model}: {str(error).splitlines()[0]} "
-            f"(known tags: {tags}; a weights file works too)"
-        ) from error
+    except (RuntimeError, OSError, ValueError, UnpicklingError, SafetensorError) as error:
+        source = f"weights {pretrained!r} for {model}" if pretrained else f"the weights of {model}"
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
+        known = f"; its tags are {tags}, and a weights file works too" if tags else ""
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(f"open_clip cannot load {source}: {reason}{known}") from error
     return cast(VisionTransformer, loaded.visual)
