@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -71,3 +76,105 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
         yield _Bar(bar, bar.add_task(label, total=total, note=""))
+
+
+@contextmanager
+def stdout_kept_clean() -> Iterator[None]:
+    """Send everything that is printed inside to stderr, prints of C libraries and child processes included."""
+    sys.stdout.flush()
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # stdout is not a file (a test's capture): Python's own prints are all there is
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    saved = os.dup(descriptor)
+    os.dup2(2, descriptor)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+
+def plain(value: object) -> Any:
+    """A result as JSON's own types: paths become text, numpy numbers plain ones, NaN and infinities null.
+
+    Raises:
+        TypeError: something a result must not hold.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, Path | str):
+        return str(value)
+    if isinstance(value, Sequence):
+        return [plain(one) for one in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a numpy number
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    raise TypeError(f"a result must hold JSON's types, got {type(value).__name__}")
+
+
+def as_json(result: Mapping[str, object]) -> str:
+    """A result as one line of strict JSON."""
+    return json.dumps(plain(result), allow_nan=False, ensure_ascii=False)
+
+
+def as_table(result: Mapping[str, object]) -> str:
+    """A result for people: one line a value, a small table where it holds rows."""
+    lines, tables = [], []
+    flat = plain(result)
+    width = max((len(key) for key in flat), default=0)
+    for key, value in flat.items():
+        rows = _rows(value)
+        if rows:
+            tables.append(f"{key}\n{_table(rows)}")
+        else:
+            lines.append(f"{key:<{width}}  {_cell(value)}")
+    return "\n\n".join(["\n".join(lines)] * bool(lines) + tables)
+
+
+def _rows(value: object, path: tuple[str, ...] = ()) -> list[dict[str, object]]:
+    """Lists of mappings are rows; nested mappings become rows whose first columns are the keys that lead there."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return value
+    if not isinstance(value, dict) or not value:
+        return []
+    if all(isinstance(one, dict) for one in value.values()):
+        return [row for key, one in value.items() for row in _rows(one, (*path, key))]
+    return [{" " * i: key for i, key in enumerate(path)} | value]  # key columns have blank headings
+
+
+def _table(rows: Sequence[Mapping[str, object]], wrap: int = 72) -> str:
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
+    cells = [[[str(key).strip()] for key in columns]]
+    cells += [[textwrap.wrap(_cell(row.get(key)), wrap) or [""] for key in columns] for row in rows]
+    widths = [max(len(text) for line in cells for text in line[i]) for i in range(len(columns))]
+    right = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in columns]
+    lines = []
+    for line in cells:
+        for part in range(max(map(len, line))):
+            texts = [cell[part] if part < len(cell) else "" for cell in line]
+            padded = [
+                text.rjust(width) if to_right else text.ljust(width)
+                for text, width, to_right in zip(texts, widths, right, strict=True)
+            ]
+            lines.append(("  " + "  ".join(padded)).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
+
+from entropy_vision.errors import UsageError
 
 Store = Literal["mosaic", "raw", "index"]
+OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
+OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
+
+
+def _check_keep(*keep: float) -> None:
+    if not keep or not all(0.0 < one <= 1.0 for one in keep):
+        raise UsageError(f"--keep takes fractions in (0, 1], got {' '.join(map(str, keep)) or 'none'}")
+
+
+def _check_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +36,7 @@ class DemoOptions:
 
     out: Path = Path("demo")
     """Folder for videos, shards, checkpoints and report.html."""
-    videos: Path | None = None
+    videos: OptionalPath = None
     """Folder of your own videos and images to add to the report."""
     seed: int = 0
     """Seed of the data, the weights and the sampling."""
@@ -45,10 +60,16 @@ class ShowOptions:
     """Side of a patch in pixels."""
     size: int = 224
     """Side in pixels the frames are scaled to."""
-    fps: float | None = None
+    fps: OptionalFloat = None
     """Frames a second to look at; every frame where not given."""
     json: bool = False
     """Print one JSON object on stdout."""
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep)
+        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
+        if not 1 <= len(self.selector) <= 2:
+            raise UsageError(f"--selector takes one name or two, got {len(self.selector)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +88,7 @@ class PreprocessOptions:
     """Side of a patch in pixels."""
     size: int = 224
     """Side in pixels the frames are scaled to."""
-    fps: float | None = None
+    fps: OptionalFloat = None
     """Frames a second to take; every frame where not given."""
     store: Store = "mosaic"
     """mosaic: kept patches as one JPEG · raw: exact pixels · index: positions only."""
@@ -81,6 +102,15 @@ class PreprocessOptions:
     """Start afresh where the folder holds shards made with other settings."""
     json: bool = False
     """Print one JSON object on stdout."""
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep)
+        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
+        _check_positive(workers=self.workers, deadline=self.deadline)
+        if not self.sources:
+            raise UsageError("name at least one file or folder to preprocess")
+        if not self.max_bad >= 0:
+            raise UsageError(f"--max-bad must not be negative, got {self.max_bad}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +154,20 @@ class EvalOptions:
     json: bool = False
     """Print one JSON object on stdout."""
 
+    def __post_init__(self) -> None:
+        _check_keep(*self.keep)
+        _check_positive(questions=self.questions)
+        if not self.selectors:
+            raise UsageError("--selectors takes at least one name")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """Measure what every selector saves beside the dense tower, selection's own cost included."""
 
-    videos: Path | None = None
+    videos: OptionalPath = None
     """Folder of videos; small ones are made where not given."""
-    checkpoint: Path | None = None
+    checkpoint: OptionalPath = None
     """Folder that `train` wrote: adds accuracy to every row."""
     model: str = "ViT-B-32"
     """Vision tower: an open_clip model name or a local folder."""
@@ -143,12 +179,16 @@ class BenchOptions:
     """Frames taken of every video."""
     repeats: int = 5
     """Times everything is measured; the median is reported."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Folder for the table and its plot."""
     seed: int = 0
     """Seed of the videos that are made and of random selection."""
     json: bool = False
     """Print one JSON object on stdout."""
+
+    def __post_init__(self) -> None:
+        _check_keep(*self.keep)
+        _check_positive(frames=self.frames, repeats=self.repeats)
 
 
 @dataclass(frozen=True, kw_only=True)
