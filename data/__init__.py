@@ -10,8 +10,9 @@ _HOME = {"World": "world", "write_shards": "shards", "read_shards": "shards"}
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from .shards import read_shards, write_shards
-    from .world import World
+    from .shards import read_shards as read_shards
+    from .shards import write_shards as write_shards
+    from .world import World as World
 
 
 def __getattr__(name: str) -> Any:

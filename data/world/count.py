@@ -1,0 +1,43 @@
+"""count: how many things have this colour, 0 to 3."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from entropy_vision.question import Answer
+
+from .family import Ask, Family, pick
+from .layout import Layout
+from .words import cell_words
+
+
+def _pose(family: Family, layout: Layout, target: int, rng: np.random.Generator) -> Ask | None:
+    groups = {color: [k for k, s in enumerate(layout.sprites) if s.color == color] for color in layout.palette}
+    fitting = [color for color, members in groups.items() if len(members) == target]
+    if not fitting:
+        return None
+    color = pick(rng, fitting)
+    cells = sorted(cell_words(layout.sprites[k].x, layout.sprites[k].y) for k in groups[color])
+    # to know that none is red one must see everything there is: all things are evidence of a zero
+    seen = groups[color] or range(len(layout.sprites))
+    return Ask(
+        question=family.question(rng, color),
+        answer=Answer("integer", target),
+        rationale=" ; ".join(cells) or "none",
+        needs=tuple((k, 0) for k in seen),
+    )
+
+
+FAMILY = Family(
+    name="count",
+    media="image",
+    targets=(0, 1, 2, 3),
+    templates=(
+        "how many {a} objects are there?",
+        "count the {a} objects.",
+        "what is the number of {a} objects?",
+        "how many things here are {a}?",
+    ),
+    pose=_pose,
+    words=("0", "1", "2", "3", "none"),
+)

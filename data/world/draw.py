@@ -1,0 +1,187 @@
+"""Pixels of a layout. The renderer sees positions and colours, never a question or an answer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .layout import EXTENT, Layout, Sprite
+
+RGB: dict[str, tuple[int, int, int]] = {
+    "red": (214, 46, 42),
+    "green": (48, 170, 70),
+    "blue": (50, 92, 222),
+    "yellow": (238, 206, 48),
+    "purple": (150, 64, 190),
+    "orange": (242, 134, 32),
+    "cyan": (52, 200, 216),
+    "white": (242, 242, 242),
+}
+BACKGROUNDS = ("flat", "gradient", "noise", "checker")
+
+_SHIFT = 4  # OpenCV draws with 4 fractional bits: a sixteenth of a pixel
+_ONE = 1 << _SHIFT
+_THIRD = 0.36
+_CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
+    "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "triangle": ((0.0, -1.0), (1.0, 0.85), (-1.0, 0.85)),
+    "diamond": ((0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)),
+    "cross": (
+        (-_THIRD, -1), (_THIRD, -1), (_THIRD, -_THIRD), (1, -_THIRD), (1, _THIRD), (_THIRD, _THIRD),
+        (_THIRD, 1), (-_THIRD, 1), (-_THIRD, _THIRD), (-1, _THIRD), (-1, -_THIRD), (-_THIRD, -_THIRD),
+    ),
+}  # fmt: skip
+_POLYGON = {shape: np.array(corners) for shape, corners in _CORNERS.items()}
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def render(layout: Layout, size: int, difficulty: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw every frame of a layout: uint8 [F, size, size, 3], RGB.
+
+    Muted background (a quarter of them as light as one of the things), anti-aliased things with small jitter of
+    colour, sensor noise of its own in every frame. Texture, noise and the loss of contrast grow with `difficulty`.
+    """
+    paints = [_paint(sprite, difficulty, rng) for sprite in layout.sprites]
+    ground = _background(size, difficulty, paints, rng)
+    frames = np.empty((layout.frame_count, size, size, 3), np.uint8)
+    spots = (layout.tracks * size).transpose(1, 0, 2).tolist()
+    noise = _noise_bank(round(2 + 8 * difficulty))
+    offsets = rng.integers(0, _BANK, (layout.frame_count, 2)).tolist()
+    for frame, places, (top, left) in zip(frames, spots, offsets, strict=True):
+        frame[:] = ground
+        for sprite, paint, (x, y) in zip(layout.sprites, paints, places, strict=True):
+            if x == x:  # NaN: not there yet
+                draw_sprite(frame, sprite.shape, sprite.size * size, x, y, paint)
+        _add_noise(frame, noise, top, left)
+    return frames
+
+
+def draw_sprite(frame: np.ndarray, shape: str, size: float, x: float, y: float, paint: tuple[int, ...]) -> None:
+    """Draw one shape of `size` pixels around (x, y), and again where it leaves over an edge and comes back."""
+    side, half = frame.shape[0], size / 2 + 1
+    xs = [x] + ([x + side] if x < half else []) + ([x - side] if x > side - half else [])
+    ys = [y] + ([y + side] if y < half else []) + ([y - side] if y > side - half else [])
+    for cx in xs:
+        for cy in ys:
+            # OpenCV puts the centre of pixel 0 at 0, fractions of the frame put its left edge there
+            px, py = cx - 0.5, cy - 0.5
+            if shape == "circle":
+                centre = (round(px * _ONE), round(py * _ONE))
+                cv2.circle(frame, centre, round(size / 2 * _ONE), paint, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+            else:
+                points = np.rint((_POLYGON[shape] * (size / 2) + (px, py)) * _ONE).astype(np.int32)
+                cv2.fillPoly(frame, [points], paint, cv2.LINE_AA, _SHIFT)
+
+
+def boxes(layout: Layout) -> np.ndarray:
+    """float32 [n, F, 4]: (x0, y0, x1, y1) as fractions; NaN where not visible.
+
+    Of a thing that an edge cuts in two the larger part is boxed.
+    """
+    extents = np.array([EXTENT[s.shape] for s in layout.sprites]) * [[s.size / 2] for s in layout.sprites]
+    centres = layout.tracks
+    parts = []
+    for axis in (0, 1):
+        low = centres[..., axis] - extents[:, None, axis]
+        high = centres[..., axis] + extents[:, None, axis + 2]
+        other_side = np.where(-low > high, 1.0, np.where(high - 1.0 > 1.0 - low, -1.0, 0.0))
+        low, high = low + other_side, high + other_side
+        parts.append((np.maximum(low, 0.0), np.minimum(high, 1.0)))
+    (x0, x1), (y0, y1) = parts
+    return np.stack([x0, y0, x1, y1], axis=-1).astype(np.float32)
+
+
+def touched_patches(layout: Layout, k: int, size: int, patch: int = 16) -> np.ndarray:
+    """bool [F, R, C]: the patches that sprite k's box touches in each frame, on both sides of an edge."""
+    count = -(-size // patch)
+    sprite, centres = layout.sprites[k], layout.tracks[k]
+    extent = np.array(EXTENT[sprite.shape]) * sprite.size / 2
+    edges = np.arange(count) * patch
+    touched = []
+    for axis in (0, 1):
+        # anti-aliasing spills over by less than a pixel
+        low = (centres[:, axis] - extent[axis]) * size - 1
+        high = (centres[:, axis] + extent[axis + 2]) * size + 1
+        hit = np.zeros((len(centres), count), bool)
+        for shift in (-size, 0, size):
+            start, end = np.maximum(low + shift, 0), np.minimum(high + shift, size)
+            hit |= (end[:, None] > edges) & (start[:, None] < edges + patch) & (end > start)[:, None]
+        touched.append(hit)
+    columns, rows = touched
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _paint(sprite: Sprite, difficulty: float, rng: np.random.Generator) -> tuple[int, ...]:
+    """The thing's own colour: its name's, jittered, a little greyer where it is harder."""
+    jitter = rng.uniform(-1, 1, 3) * (6 + 10 * difficulty)
+    color = np.array(RGB[sprite.color]) + jitter
+    color += 0.25 * difficulty * (128 - color)
+    return tuple(np.clip(color, 0, 255).astype(int).tolist())
+
+
+def _background(size: int, difficulty: float, paints: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
+    """uint8 [size, size, 3]: a grey field of one of four kinds, coloured by a ramp between two muted colours."""
+    kind = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    luma = rng.uniform(70, 150)
+    if rng.random() < 0.25:
+        luma = float(np.clip(_LUMA @ paints[int(rng.integers(len(paints)))], 60, 160))
+    tint = rng.uniform(-10, 10, 3)
+    slope = rng.uniform(0.6, 1.0) * (10 + 30 * difficulty)
+    ramp = np.linspace(-1, 1, 256)[:, None] * (slope + rng.uniform(-6, 6, 3)) + luma + tint - _LUMA @ tint
+    table = np.clip(ramp, 0, 255).astype(np.uint8).reshape(256, 1, 3)
+    if kind == "flat":
+        return np.broadcast_to(table[128, 0], (size, size, 3))
+    field = {"gradient": _gradient, "noise": _octaves, "checker": _checker}[kind](size, rng)
+    return cv2.LUT(cv2.merge([field, field, field]), table)
+
+
+def _gradient(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A plane of random slope: uint8 [size, size]."""
+    angle = rng.uniform(0, 2 * np.pi)
+    line = np.linspace(-1, 1, size, dtype=np.float32)
+    scale = 127.0 / (abs(np.cos(angle)) + abs(np.sin(angle)))
+    plane = (np.float32(np.sin(angle) * scale) * line)[:, None] + (np.float32(np.cos(angle) * scale) * line)[None, :]
+    return (plane + 128).astype(np.uint8)
+
+
+def _octaves(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of three scales, amplitude halved from one to the next: uint8 [size, size]."""
+    field = np.zeros((size, size), np.float32)
+    for cells, weight in ((4, 0.5), (9, 0.3), (20, 0.2)):
+        coarse = rng.random((cells, cells), dtype=np.float32) * np.float32(255 * weight)
+        field += cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+    return field.astype(np.uint8)
+
+
+def _checker(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Squares of 1/12 to 1/5 of the frame, at a random offset: uint8 [size, size]."""
+    width = rng.uniform(1 / 12, 1 / 5) * size
+    (dx, dy), line = rng.uniform(0, 2 * width, 2), np.arange(size)
+    across, down = ((line + dx) // width).astype(int) % 2, ((line + dy) // width).astype(int) % 2
+    return np.where(down[:, None] == across[None, :], np.uint8(40), np.uint8(215))
+
+
+_BANK = 512
+
+
+@lru_cache(maxsize=16)
+def _noise_bank(halves: int) -> np.ndarray:
+    """Gaussian noise with a standard deviation of `halves` / 4, int16; frames take windows of it at random offsets.
+
+    One bank for all items: drawing millions of normal numbers a video would cost more than everything else.
+    """
+    rng = np.random.Generator(np.random.Philox(key=20_260_101))
+    noise = rng.standard_normal((2 * _BANK, 2 * _BANK, 3), dtype=np.float32)
+    return np.rint(noise * (halves / 4)).astype(np.int16)
+
+
+def _add_noise(frame: np.ndarray, bank: np.ndarray, top: int, left: int) -> None:
+    """Add a window of the bank to a frame in place, saturating."""
+    size = frame.shape[0]
+    if size > _BANK:
+        window = bank[np.ix_(np.arange(top, top + size) % (2 * _BANK), np.arange(left, left + size) % (2 * _BANK))]
+    else:
+        window = bank[top : top + size, left : left + size]
+    cv2.add(frame, window, dst=frame, dtype=cv2.CV_8U)

@@ -1,0 +1,67 @@
+"""What a family of questions is. One small file a family; `families.py` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from entropy_vision.question import Answer
+
+from .layout import Layout, Media, Wish
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question that a layout answers with the target that was drawn for it.
+
+    Attributes:
+        question, answer, rationale: as in `Item`.
+        needs: (index of a sprite, first frame that matters) for everything one must see to answer.
+    """
+
+    question: str
+    answer: Answer
+    rationale: str
+    needs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of question.
+
+    Attributes:
+        name: what users call it.
+        media: what its questions are about.
+        targets: the equally frequent answers (or answer positions); drawn before the scene.
+        templates: paraphrases with {a} and {b} for nouns.
+        pose: finds in a layout a question whose answer is the target; None where the layout has none.
+        wish: what the target needs of a layout, to throw few away.
+        words: words of answers and rationales beside colours, shapes and the grid.
+    """
+
+    name: str
+    media: Media
+    targets: tuple[Any, ...]
+    templates: tuple[str, ...]
+    pose: Callable[[Family, Layout, Any, np.random.Generator], Ask | None]
+    wish: Callable[[Any], Wish] = lambda target: Wish()
+    words: tuple[str, ...] = ()
+
+    def question(self, rng: np.random.Generator, a: str, b: str = "") -> str:
+        """One of the paraphrases, each as likely as any other."""
+        return pick(rng, self.templates).format(a=a, b=b)
+
+
+def pick(rng: np.random.Generator, things: Sequence[T]) -> T:
+    """One of several things, each as likely as any other."""
+    return things[int(rng.integers(len(things)))]
+
+
+def letter(options: Sequence[str], option: str) -> str:
+    """The letter behind which an option stands: A for the first."""
+    return "ABCDEFGHIJ"[options.index(option)]

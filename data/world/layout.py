@@ -1,0 +1,207 @@
+"""Where things are: the float truth of a scene, before a pixel is drawn and without knowledge of any question.
+
+Positions are fractions of the frame. In videos the frame is a torus: what leaves at one edge comes back at the
+opposite one, and every start is uniform over the whole frame, so that no single frame tells how a thing moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
+
+from .words import COLORS, SHAPES
+
+Media = Literal["image", "video"]
+Motion = Literal["left", "right", "up", "down", "still"]
+
+STEP: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
+DIRECTIONS: tuple[Motion, ...] = ("left", "right", "up", "down")
+
+# A path stays under 3/8 of the frame: at most three cells of eight, so the shorter way round is the way taken.
+PATH_RANGE = (0.22, 0.36)
+
+# Half extents (left, top, right, bottom) of each shape around its centre, in units of half its size.
+EXTENT: dict[str, tuple[float, float, float, float]] = {
+    "circle": (1.0, 1.0, 1.0, 1.0),
+    "square": (0.9, 0.9, 0.9, 0.9),
+    "triangle": (1.0, 1.0, 1.0, 0.85),
+    "cross": (1.0, 1.0, 1.0, 1.0),
+    "diamond": (1.0, 1.0, 1.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a question needs of a scene, so that few scenes are thrown away: motions to occur, late things to occur."""
+
+    motions: tuple[Motion, ...] = ()
+    late: int = 0
+
+    def __add__(self, other: Wish) -> Wish:
+        return Wish(self.motions + other.motions, max(self.late, other.late))
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One thing. `x, y` is its centre in its first visible frame `onset`; `path` the total way until the last frame."""
+
+    color: str
+    shape: str
+    size: float
+    x: float
+    y: float
+    motion: Motion = "still"
+    path: float = 0.0
+    onset: int = 0
+
+    def track(self, frame_count: int) -> np.ndarray:
+        """Centres as float64 [F, 2] in [0, 1), NaN before the onset."""
+        steps = np.arange(frame_count) - self.onset
+        way = self.path * steps / max(1, frame_count - 1 - self.onset)
+        dx, dy = STEP[self.motion]
+        centres = np.stack([self.x + dx * way, self.y + dy * way], axis=1) % 1.0
+        centres[: self.onset] = np.nan
+        return centres
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All things of one scene, at most one of each (colour, shape), so that every one can be named."""
+
+    media: Media
+    frame_count: int
+    sprites: tuple[Sprite, ...]
+    palette: tuple[str, ...]
+
+    @cached_property
+    def tracks(self) -> np.ndarray:
+        """float64 [n, F, 2]: centres of every sprite, NaN where it is not visible."""
+        return np.stack([sprite.track(self.frame_count) for sprite in self.sprites])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The shortest words that name each sprite: its colour, or colour and shape where the colour is shared."""
+        colors = [sprite.color for sprite in self.sprites]
+        return tuple(s.color if colors.count(s.color) == 1 else f"{s.color} {s.shape}" for s in self.sprites)
+
+    def phrase(self, k: int) -> str:
+        """The name as a noun: "red object" or "red circle"."""
+        name = self.names[k]
+        return name if " " in name else f"{name} object"
+
+
+def palette(difficulty: float) -> tuple[str, ...]:
+    """Colours in play: four until difficulty 0.6, six until 0.85, then all eight."""
+    return COLORS[: 4 if difficulty < 0.6 else 6 if difficulty < 0.85 else 8]
+
+
+def shapes(difficulty: float) -> tuple[str, ...]:
+    """Shapes in play: three until difficulty 0.6, then all five."""
+    return SHAPES[: 3 if difficulty < 0.6 else 5]
+
+
+@lru_cache
+def partitions(total: int, most: int, parts: int) -> tuple[tuple[int, ...], ...]:
+    """Every way to write `total` as at most `parts` numbers of 1..most, largest first."""
+    if total == 0:
+        return ((),)
+    if parts == 0:
+        return ()
+    return tuple(
+        (first, *rest)
+        for first in range(min(most, total), 0, -1)
+        for rest in partitions(total - first, first, parts - 1)
+    )
+
+
+def image_layout(rng: np.random.Generator, difficulty: float, wish: Wish) -> Layout | None:
+    """Three to eight things that do not touch; groups of one colour hold one to three. None where they do not fit."""
+    low, high = 3 + round(2 * difficulty), 4 + round(4 * difficulty)
+    colors = palette(difficulty)
+    # one colour of the palette stays free where it can, so that "none" is a possible count in most scenes
+    ways = partitions(int(rng.integers(low, high + 1)), 3, min(4, len(colors)))
+    groups = ways[int(rng.integers(len(ways)))]
+    names = _named(rng, groups, colors, shapes(difficulty))
+    sizes = _sizes(rng, difficulty, len(names), 1.0)
+    spots = _spread(rng, sizes, margin=0.01, gap=0.02)
+    if spots is None:
+        return None
+    sprites = tuple(
+        Sprite(color, shape, size, x, y) for (color, shape), size, (x, y) in zip(names, sizes, spots, strict=True)
+    )
+    return Layout("image", 1, sprites, colors)
+
+
+def video_layout(rng: np.random.Generator, difficulty: float, wish: Wish, frame_count: int) -> Layout | None:
+    """Two to four things on a torus, some still, some moving, some appearing later; None where two would meet."""
+    n = max(2 + round(difficulty) + int(rng.integers(2)), len(wish.motions), wish.late)
+    colors = palette(difficulty)
+    ways = partitions(n, 2, min(4, len(colors)))
+    names = _named(rng, ways[int(rng.integers(len(ways)))], colors, shapes(difficulty))
+    sizes = _sizes(rng, difficulty, n, 1.15)
+    motions: list[Motion] = [*wish.motions]
+    motions += ["still" if u < 0.4 else DIRECTIONS[int(u * 1e6) % 4] for u in rng.random(n - len(motions)).tolist()]
+    order = rng.permutation(n).tolist()
+    # an early onset leaves at least half of the video to see the thing move
+    latest = max(1, frame_count // 2)
+    late = rng.permutation(n).tolist()[: max(wish.late, int(rng.integers(min(3, n) + 1)))]
+    onsets = rng.integers(1, latest + 1, n).tolist()
+    paths = rng.uniform(*PATH_RANGE, n).tolist()
+    places = rng.random((n, 2)).tolist()
+    sprites = []
+    for k, (color, shape) in enumerate(names):
+        motion = motions[order[k]]
+        onset = onsets[k] if k in late else 0
+        path = 0.0 if motion == "still" else paths[k]
+        sprites.append(Sprite(color, shape, sizes[k], places[k][0], places[k][1], motion, path, onset))
+    layout = Layout("video", frame_count, tuple(sprites), colors)
+    return None if _meet(layout, gap=0.02) else layout
+
+
+def _named(
+    rng: np.random.Generator, groups: tuple[int, ...], colors: tuple[str, ...], forms: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """Groups of one colour with different shapes, in random order."""
+    chosen = rng.permutation(len(colors)).tolist()
+    names = []
+    for group, color in zip(groups, chosen, strict=False):
+        kinds = rng.permutation(len(forms)).tolist()[:group]
+        names += [(colors[color], forms[kind]) for kind in kinds]
+    return [names[k] for k in rng.permutation(len(names)).tolist()]
+
+
+def _sizes(rng: np.random.Generator, difficulty: float, n: int, scale: float) -> list[float]:
+    """Sizes as fractions of the frame: 0.19 for the easiest, 0.13 for the hardest, 12 % more or less."""
+    return ((0.19 - 0.06 * difficulty) * scale * rng.uniform(0.88, 1.12, n)).tolist()
+
+
+def _spread(
+    rng: np.random.Generator, sizes: list[float], margin: float, gap: float, tries: int = 24
+) -> list[tuple[float, float]] | None:
+    """Uniform centres inside the frame that keep `gap` between boxes, by rejection; None where one does not fit."""
+    draws = iter(rng.random((len(sizes) * tries, 2)).tolist())
+    spots: list[tuple[float, float]] = []
+    for k, size in enumerate(sizes):
+        edge = size / 2 + margin
+        for _ in range(tries):
+            u, v = next(draws)
+            x, y = edge + u * (1 - 2 * edge), edge + v * (1 - 2 * edge)
+            if all(max(abs(x - a), abs(y - b)) >= (size + sizes[j]) / 2 + gap for j, (a, b) in enumerate(spots)):
+                spots.append((x, y))
+                break
+        if len(spots) <= k:
+            return None
+    return spots
+
+
+def _meet(layout: Layout, gap: float) -> bool:
+    """Whether the boxes of two things come closer than `gap` in any frame, around the edges too."""
+    tracks = layout.tracks
+    away = np.abs(tracks[:, None] - tracks[None, :])
+    away = np.minimum(away, 1.0 - away).max(axis=3)
+    sizes = np.array([sprite.size for sprite in layout.sprites])
+    near = away < ((sizes[:, None] + sizes[None, :]) / 2 + gap)[:, :, None]  # NaN compares false: not there, not near
+    return bool(near[np.triu_indices(len(sizes), 1)].any())

@@ -1,0 +1,34 @@
+"""moved: whether a thing moves at all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from entropy_vision.question import Answer
+
+from .direction import first_and_last
+from .family import Ask, Family, pick
+from .layout import Layout
+
+
+def _pose(family: Family, layout: Layout, target: bool, rng: np.random.Generator) -> Ask | None:
+    fitting = [k for k, s in enumerate(layout.sprites) if (s.motion != "still") == target]
+    if not fitting:
+        return None
+    k = pick(rng, fitting)
+    return Ask(
+        question=family.question(rng, layout.phrase(k)),
+        answer=Answer("yesno", target),
+        rationale=first_and_last(layout, k),
+        needs=((k, layout.sprites[k].onset),),
+    )
+
+
+FAMILY = Family(
+    name="moved",
+    media="video",
+    targets=(True, False),
+    templates=("did the {a} move?", "does the {a} move?", "does the {a} change its place?"),
+    pose=_pose,
+    words=("yes", "no"),
+)

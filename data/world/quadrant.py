@@ -1,0 +1,46 @@
+"""quadrant: in which quarter of the picture a thing is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from entropy_vision.question import Answer
+
+from .family import Ask, Family, letter, pick
+from .layout import Layout
+from .words import cell_words
+
+OPTIONS = ("top left", "top right", "bottom left", "bottom right")
+MARGIN = 0.05  # how far the centre stays from both middle lines, as a fraction of the frame
+
+
+def _quarter(x: float, y: float) -> str | None:
+    if min(abs(x - 0.5), abs(y - 0.5)) < MARGIN:
+        return None
+    return f"{'top' if y < 0.5 else 'bottom'} {'left' if x < 0.5 else 'right'}"
+
+
+def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
+    fitting = [k for k, s in enumerate(layout.sprites) if _quarter(s.x, s.y) == target]
+    if not fitting:
+        return None
+    k = pick(rng, fitting)
+    return Ask(
+        question=family.question(rng, layout.phrase(k)),
+        answer=Answer("choice", letter(OPTIONS, target), options=OPTIONS),
+        rationale=f"{layout.names[k]} {cell_words(layout.sprites[k].x, layout.sprites[k].y)}",
+        needs=((k, 0),),
+    )
+
+
+FAMILY = Family(
+    name="quadrant",
+    media="image",
+    targets=OPTIONS,
+    templates=(
+        "is the {a} at the top left, top right, bottom left or bottom right?",
+        "where is the {a}, top left, top right, bottom left or bottom right?",
+        "which corner is the {a} in, top left, top right, bottom left or bottom right?",
+    ),
+    pose=_pose,
+)

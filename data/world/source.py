@@ -1,0 +1,189 @@
+"""World: item i of a family, made when it is asked for, the same in every process."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from entropy_vision.errors import UsageError
+from entropy_vision.frames import Frames
+from entropy_vision.question import Item, SceneObject
+
+from .draw import boxes, render, touched_patches
+from .families import FAMILIES
+from .family import Ask, Family
+from .layout import Layout, Media, Wish, image_layout, video_layout
+
+SPLITS = ("train", "val", "test")
+MEDIA: tuple[Media, ...] = ("image", "video")
+PATCH = 16
+FRAMES_PER_SECOND = 8.0
+_ROOT = "entropy-vision/world/1"  # raise the number when an item changes its bytes
+_ATTEMPTS = 2000  # a scene that fits is found within tens; reaching this is a defect of a family, not bad luck
+
+
+class World:
+    """A source of images and videos with questions that have exact answers.
+
+    The answer is drawn first, then scenes until one has it, so that answers are exactly balanced: n successive items
+    of a family with n answers hold each answer once. `world[i]` costs the same for every i and needs no other item;
+    equal arguments give equal bytes in every process. Splits differ in the key of their random stream.
+
+    Args:
+        family: one of `World.families()`; or "image" / "video": several questions about every scene, of all the
+            families of that kind; or None: image and video scenes in turn.
+        split: "train", "val" or "test".
+        difficulty: 0..1: more and smaller things, stronger texture and noise, less contrast, more colours.
+        seed: another world for each.
+        size: width and height in pixels, at least 32; 224 unless given. The scenes are the same at every size.
+        frame_count: frames of a video, at least 4; 16 unless given. An image has one.
+
+    Raises:
+        UsageError: an unknown family or split, a difficulty outside 0..1, a size or frame count too small.
+    """
+
+    def __init__(
+        self,
+        family: str | None = None,
+        split: str = "train",
+        difficulty: float = 0.5,
+        seed: int = 0,
+        size: int | None = None,
+        frame_count: int | None = None,
+    ) -> None:
+        if family is not None:
+            _one_of("family", family, (*FAMILIES, *MEDIA))
+        _one_of("split", split, SPLITS)
+        if not 0.0 <= difficulty <= 1.0:
+            raise UsageError(f"World difficulty must lie in 0..1, got {difficulty}")
+        self.family, self.split, self.difficulty, self.seed = family, split, float(difficulty), int(seed)
+        self.size = 224 if size is None else int(size)
+        self.frame_count = 16 if frame_count is None else int(frame_count)
+        if self.size < 32:
+            raise UsageError(f"World size must be at least 32 pixels, got {size}")
+        if self.frame_count < 4:
+            raise UsageError(f"World frame_count must be at least 4, got {frame_count}")
+
+    @staticmethod
+    def families() -> tuple[str, ...]:
+        """Names of the families of questions."""
+        return tuple(FAMILIES)
+
+    def __getitem__(self, index: int) -> Item:
+        """Item `index`, any whole number from 0 on. Never ends: do not iterate without a bound."""
+        per_scene = self.questions_per_scene
+        return self.scene(index // per_scene)[index % per_scene]
+
+    @property
+    def questions_per_scene(self) -> int:
+        """How many items share one scene's frames."""
+        return 1 if self.family in FAMILIES else 4
+
+    def scene(self, index: int) -> list[Item]:
+        """Every question about scene `index` (0, 1, ...); the items share one `frames`."""
+        if index < 0:
+            raise IndexError(f"scenes count from 0, got {index}")
+        media, plan = self._plan(index)
+        key = self._key(self.family or media)
+        rng = _stream(key, index)
+        layout, asks = self._stage(media, plan, rng)
+        pixels = render(layout, self.size, self.difficulty, rng)
+        frames = Frames(pixels=pixels, pts_seconds=np.arange(len(pixels)) / FRAMES_PER_SECOND)
+        objects = tuple(
+            SceneObject(color=sprite.color, shape=sprite.shape, boxes=box)
+            for sprite, box in zip(layout.sprites, boxes(layout), strict=True)
+        )
+        scene = f"{key}-{index}"
+        return [
+            Item(
+                frames=frames,
+                question=ask.question,
+                answer=ask.answer,
+                evidence=self._evidence(layout, ask),
+                family=family.name,
+                key=scene if len(plan) == 1 else f"{scene}-{n}",
+                scene=scene,
+                rationale=ask.rationale,
+                objects=objects,
+            )
+            for n, ((family, _), ask) in enumerate(zip(plan, asks, strict=True))
+        ]
+
+    def _plan(self, index: int) -> tuple[Media, list[tuple[Family, int]]]:
+        """The kind of scene `index`, and for every question its family and the position of its answer."""
+        if self.family in FAMILIES:
+            family = FAMILIES[self.family]
+            return family.media, [(family, self._deal(family.name, index, len(family.targets)))]
+        media = self.family or MEDIA[index % 2]
+        turn = index if self.family else index // 2
+        families = [family for family in FAMILIES.values() if family.media == media]
+        # one more question, of each family in turn; two things that appear late allow one question only
+        again = [family for family in families if family.name != "appearance"]
+        plan = [(family, self._deal(family.name, turn, len(family.targets))) for family in families]
+        extra = again[turn % len(again)]
+        # its answer differs from the first one's, so that it is another question
+        n, first = len(extra.targets), plan[families.index(extra)][1]
+        other = (first + 1 + self._deal(f"{extra.name}-again", turn // len(again), n - 1)) % n
+        return media, [*plan, (extra, other)]
+
+    def _deal(self, name: str, turn: int, n: int) -> int:
+        """One of n positions: in every round of n turns each comes once, in random order."""
+        order = _stream(f"{self._key(name)}-order", turn // n).permutation(n)
+        return int(order[turn % n])
+
+    def _stage(
+        self, media: Media, plan: list[tuple[Family, int]], rng: np.random.Generator
+    ) -> tuple[Layout, list[Ask]]:
+        """The first random layout that has every answer of the plan, and the questions."""
+        wanted = [(family, family.targets[position]) for family, position in plan]
+        wish = sum((family.wish(target) for family, target in wanted), Wish())
+        for _ in range(_ATTEMPTS):
+            if media == "image":
+                layout = image_layout(rng, self.difficulty, wish)
+            else:
+                layout = video_layout(rng, self.difficulty, wish, self.frame_count)
+            if layout is None:
+                continue
+            asks = _pose_all(layout, wanted, rng)
+            if asks is not None:
+                return layout, asks
+        raise RuntimeError(f"no scene with {[(f.name, t) for f, t in wanted]} in {_ATTEMPTS} attempts")
+
+    def _evidence(self, layout: Layout, ask: Ask) -> np.ndarray:
+        """bool [F, R, C] at patch size 16: what the question's things touch, from the frame on that it says."""
+        count = -(-self.size // PATCH)
+        evidence = np.zeros((layout.frame_count, count, count), bool)
+        for k, start in ask.needs:
+            evidence[start:] |= touched_patches(layout, k, self.size, PATCH)[start:]
+        return evidence
+
+    def _key(self, name: str) -> str:
+        hardness = repr(self.difficulty).replace(".", "p")  # no dot: shard formats cut names at the first one
+        return f"{name}-{self.split}-d{hardness}-s{self.seed}"
+
+
+def _pose_all(layout: Layout, wanted: Sequence[tuple[Family, object]], rng: np.random.Generator) -> list[Ask] | None:
+    """A question for everything wanted, or None where the layout lacks one answer."""
+    asks: list[Ask] = []
+    for family, target in wanted:
+        ask = family.pose(family, layout, target, rng)
+        if ask is None:
+            return None
+        asks.append(ask)
+    return asks
+
+
+def _stream(key: str, index: int) -> np.random.Generator:
+    """Random stream of one name and index: Philox (Salmon et al., SC 2011) keyed by the name, counting from index."""
+    words = np.frombuffer(hashlib.blake2b(f"{_ROOT}/{key}".encode(), digest_size=16).digest(), "<u8")
+    return np.random.Generator(np.random.Philox(key=words, counter=[0, 0, 0, index]))
+
+
+def _one_of(what: str, got: str, known: Sequence[str]) -> None:
+    if got not in known:
+        near = difflib.get_close_matches(str(got), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+        raise UsageError(f"World {what} {got!r} is unknown; {hint}")
