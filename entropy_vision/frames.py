@@ -1,10 +1,22 @@
-"""Frames: what every later stage takes. (read_video follows.)"""
+"""Frames: what every later stage takes, and the ways to read them from videos and images."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.probe import Limits, check_path
+
+if TYPE_CHECKING:
+    from entropy_vision.video import DecodeInfo
+
+Size = int | tuple[int, int] | None
+DECODERS = ("auto", "decord", "pyav")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,5 +63,107 @@ class Frames:
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def __repr__(self) -> str:
-        (height, width), last = self.size, self.pts_seconds[-1]
-        return f"Frames({self.count} x {height}x{width}, 0..{last:.3f} s)"
+        (height, width), first, last = self.size, self.pts_seconds[0], self.pts_seconds[-1]
+        return f"Frames({self.count} x {height}x{width}, {first:.3f}..{last:.3f} s)"
+
+
+def read_video(
+    path: str | Path,
+    fps: float | None = None,
+    size: Size = 224,
+    decoder: str = "auto",
+    *,
+    salvage: bool = False,
+    limits: Limits | None = None,
+) -> Frames:
+    """Read a video (or an animated GIF) in one sequential pass.
+
+    Args:
+        path: the file. What it is, its content decides, not its name.
+        fps: take the frames nearest to the times first + i / fps; None takes every frame. In (0, 1000].
+        size: one side gives a square, resized without regard to the aspect ratio (as CLIP is used without training);
+            (height, width) gives exactly that; None keeps the stored size. Scaling is bilinear and anti-aliased.
+        decoder: "auto" takes decord where it is known to be exact and PyAV elsewhere; both give the same pixels.
+        salvage: take what decodes of a damaged or truncated video; without it, such a video is an InputError, because
+            frames that are silently missing are worse than a file that is.
+        limits: how many pixels a file may ask for.
+
+    Returns:
+        Frames upright (the rotation in the header is applied), transparency over white, pts_seconds as the container
+        states them: the first may be above 0.
+
+    Raises:
+        InputError: the file cannot be used; `reason` says why.
+        UsageError: fps, size or decoder is wrong, or decoder="decord" for a file that decord gets wrong.
+    """
+    return decode(path, fps=fps, size=size, decoder=decoder, salvage=salvage, limits=limits, kind="video")[0]
+
+
+def read_image(path: str | Path, size: Size = 224, *, limits: Limits | None = None) -> Frames:
+    """Read a still image as one frame at 0 s; of an animation, its first picture.
+
+    EXIF rotation is applied, transparency laid over white, 16-bit greys scaled to 8, palettes, CMYK and greys turned
+    into RGB; colour profiles are not applied. `size` as in `read_video`, with the same kernel.
+
+    Raises:
+        InputError: the file cannot be used; `reason` says why.
+        UsageError: the size is wrong.
+    """
+    return decode(path, size=size, limits=limits, kind="image")[0]
+
+
+def read_media(
+    path: str | Path,
+    fps: float | None = None,
+    size: Size = 224,
+    decoder: str = "auto",
+    *,
+    salvage: bool = False,
+    limits: Limits | None = None,
+) -> Frames:
+    """Read an image or a video, whichever the file's first bytes say it is. A GIF is a video."""
+    return decode(path, fps=fps, size=size, decoder=decoder, salvage=salvage, limits=limits)[0]
+
+
+def decode(
+    path: str | Path,
+    *,
+    fps: float | None = None,
+    size: Size = 224,
+    decoder: str = "auto",
+    salvage: bool = False,
+    limits: Limits | None = None,
+    kind: str = "media",
+) -> tuple[Frames, DecodeInfo]:
+    """Read a file and say what happened on the way: `read_video`, `read_image` and `read_media` are this.
+
+    `kind` is "video", "image", or "media" for whichever the content is.
+    """
+    from entropy_vision.still import decode_still, is_still
+    from entropy_vision.video import decode_video
+
+    shape = _check_arguments(fps, size, decoder)
+    limits = limits or Limits()
+    path = check_path(path)
+    still = is_still(path)
+    if kind == "image" or (kind == "media" and still):
+        pixels, times, info = decode_still(path, size=shape, limits=limits)
+    elif still:
+        raise InputError(path, InputReason.NO_VIDEO_STREAM, "this is a still image: read_image reads it")
+    else:
+        pixels, times, info = decode_video(path, fps=fps, size=shape, decoder=decoder, salvage=salvage, limits=limits)
+    return Frames(pixels=pixels, pts_seconds=times), info
+
+
+def _check_arguments(fps: float | None, size: Size, decoder: str) -> tuple[int, int] | None:
+    """The size as (height, width), or None for the stored one."""
+    if decoder not in DECODERS:
+        raise UsageError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+    if fps is not None and not (isinstance(fps, int | float) and math.isfinite(fps) and 0 < fps <= 1000):
+        raise UsageError(f"fps must be a number in (0, 1000], or None for every frame, got {fps!r}")
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else size
+    if isinstance(size, bool) or len(pair) != 2 or not all(isinstance(one, int) and 1 <= one <= 16384 for one in pair):
+        raise UsageError(f"size must be pixels of a side, (height, width) in 1..16384, or None, got {size!r}")
+    return pair[0], pair[1]

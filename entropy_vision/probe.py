@@ -1,0 +1,260 @@
+"""What a media file is, before its pixels are decoded: path checks, header limits, packets, damage."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from entropy_vision.errors import InputError, InputReason
+
+# What decord's own FFmpeg (4.1) opens and decodes exactly when read in order; everything else goes to PyAV.
+_DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
+_DECORD_CONTAINERS = frozenset({"mov", "matroska", "avi", "mpegts", "mpeg", "flv"})
+
+# Demuxers that may look at a file. Left out on purpose: `tty` (draws any text file as video) and `concat`, `hls`,
+# `dash`, `image2`, which open other files that the given one names. Audio is in, so that the error can name it.
+_DEMUXERS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,gif,apng,asf,ogg,mxf,nut,dv,yuv4mpegpipe,"
+    "mjpeg,rm,mp3,wav,flac,aac"
+)
+_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+_VIDEO_MAGIC = (
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (4, b"mdat"),
+    (0, b"\x1a\x45\xdf\xa3"),
+    (8, b"AVI "),
+    (0, b"GIF8"),
+    (0, b"FLV"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much one file may ask for. Checked against the header before pixels are decoded, and while decoding.
+
+    Attributes:
+        max_pixels: pixels of one stored frame; 50 MP is 8K video with room to spare.
+        max_total_pixels: frames x height x width of the result; 1e9 are 3 GB of RGB.
+    """
+
+    max_pixels: int = 50_000_000
+    max_total_pixels: int = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What the packets and the first frame of a video say.
+
+    Attributes:
+        codec, container: FFmpeg's names.
+        width, height: of the first frame as stored, before rotation.
+        alpha: True where the pixels carry transparency.
+        deep: True for more than 8 bits a channel.
+        rotation: degrees counter-clockwise that stand the stored pixels upright: 0, 90, 180 or 270.
+        times: seconds of every frame to be shown, ascending.
+        interval: seconds a frame lasts, nominally.
+        expected: frames the packets promise, or the container where its count is larger and believable.
+        unsafe: why decord must not read this file; "" where it may.
+        damage: what is broken or missing; "" where nothing is.
+    """
+
+    codec: str
+    container: str
+    width: int
+    height: int
+    alpha: bool
+    deep: bool
+    rotation: int
+    times: tuple[float, ...]
+    interval: float
+    expected: int
+    unsafe: str
+    damage: str
+
+
+def check_path(path: str | Path) -> Path:
+    """The path, if it names a regular, readable file that is not empty.
+
+    Raises:
+        InputError: MISSING, NOT_A_FILE, UNREADABLE or EMPTY.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "neither a file nor a folder"
+            raise InputError(path, InputReason.NOT_A_FILE, f"this is {what}: name a video or image file")
+        if status.st_size == 0:
+            raise InputError(path, InputReason.EMPTY, "the file is empty (0 bytes)")
+        with path.open("rb"):
+            return path
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(path, InputReason.MISSING, "there is no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name; InputError is one too
+        if isinstance(error, InputError):
+            raise
+        raise InputError(path, InputReason.UNREADABLE, f"the file cannot be opened ({error})") from None
+
+
+def check_pixels(path: Path, width: int, height: int, limits: Limits) -> None:
+    """Refuse a frame larger than the limit, as its header announces it."""
+    if width * height > limits.max_pixels:
+        detail = f"one frame has {width} x {height} pixels, more than the limit of {limits.max_pixels}"
+        raise InputError(path, InputReason.TOO_LARGE, detail)
+
+
+def check_total(path: Path, frames: int, size: tuple[int, int], limits: Limits) -> None:
+    """Refuse a result larger than the limit."""
+    if frames * size[0] * size[1] > limits.max_total_pixels:
+        detail = (
+            f"{frames} frames of {size[1]} x {size[0]} are more than {limits.max_total_pixels} pixels: "
+            "take fewer a second (fps) or a smaller size"
+        )
+        raise InputError(path, InputReason.TOO_LARGE, detail)
+
+
+def open_video(path: Path) -> Any:
+    """Open a file with PyAV, as an input container.
+
+    Raises:
+        InputError: NOT_MEDIA where nothing knows the format, DAMAGED where the format is known but cannot be opened.
+    """
+    import av
+
+    try:
+        path.name.encode()
+        # an absolute path behind "file:": a name such as "a:b.mp4" is no protocol then
+        source: Any = f"file:{path.absolute()}"
+    except UnicodeEncodeError:  # a name that is not UTF-8: FFmpeg gets the bytes, not the name
+        source = path.open("rb")
+    try:
+        return av.open(source, options=_OPTIONS, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        what = getattr(error, "strerror", None) or type(error).__name__
+        if _looks_like_video(path):
+            detail = f"a video file that cannot be opened, perhaps cut off before its index ({what})"
+            raise InputError(path, InputReason.DAMAGED, detail) from None
+        raise InputError(path, InputReason.NOT_MEDIA, f"not a video or image in any known format ({what})") from None
+
+
+def best_stream(path: Path, container: Any) -> Any:
+    """The video stream that decord takes as well: FFmpeg's best one, which may not be the first.
+
+    Raises:
+        InputError: NO_VIDEO_STREAM; a cover picture in an audio file is no video.
+    """
+    from av.stream import Disposition
+
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & Disposition.attached_pic:
+        kinds = ", ".join(sorted({one.type for one in container.streams if one is not stream})) or "no streams at all"
+        raise InputError(path, InputReason.NO_VIDEO_STREAM, f"no video in it, only {kinds}")
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def probe_video(path: Path, limits: Limits) -> Probe:
+    """Read every packet and decode the first frame: 0.01 to 0.07 ms a packet.
+
+    Raises:
+        InputError: NOT_MEDIA, DAMAGED, NO_VIDEO_STREAM, NO_FRAMES or TOO_LARGE.
+    """
+    with open_video(path) as container:
+        stream = best_stream(path, container)
+        context = stream.codec_context
+        check_pixels(path, context.width, context.height, limits)
+        stamps, first, end, odd, damage = _read_packets(container, stream)
+        if first is None:
+            raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
+        check_pixels(path, first.width, first.height, limits)
+        name = container.format.name.split(",")[0]
+        rate = stream.average_rate or stream.guessed_rate
+        interval = float(1 / rate) if rate else 0.04
+        damage = damage or _missing_end((container.duration or 0) / 1e6, end, interval)
+        return Probe(
+            codec=context.name,
+            container=name,
+            width=first.width,
+            height=first.height,
+            alpha=any(part.is_alpha for part in first.format.components) or first.format.name == "pal8",
+            deep=any(part.bits > 8 for part in first.format.components),
+            rotation=round(first.rotation / 90) % 4 * 90,
+            times=_times(stamps, float(stream.time_base), interval),
+            interval=interval,
+            expected=stream.frames if len(stamps) < stream.frames <= 10 * len(stamps) + 100 else len(stamps),
+            unsafe=damage or odd or _beyond_decord(name, context, first, stamps),
+            damage=damage,
+        )
+
+
+Stamp = tuple[int | None, int | None]
+
+
+def _read_packets(container: Any, stream: Any) -> tuple[list[Stamp], Any, float, str, str]:
+    """(pts and dts of every packet to be shown, first frame, last second of any stream, oddity, damage)."""
+    import av
+
+    stamps: list[Stamp] = []
+    first, end, odd, damage = None, 0.0, "", ""
+    try:
+        for packet in container.demux():
+            if packet.size and packet.dts is not None:
+                end = max(end, float((packet.dts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index:
+                continue
+            if packet.is_discard:
+                odd = "it has packets that are not to be shown"
+            elif packet.size:
+                stamps.append((packet.pts, packet.dts))
+            if packet.is_corrupt:
+                damage = "a packet is marked as corrupt"
+            if first is None:
+                try:
+                    first = next(iter(packet.decode()), None)
+                except av.FFmpegError as error:
+                    damage = f"a packet cannot be decoded ({error.strerror})"
+    except av.FFmpegError as error:
+        damage = f"reading stops before the end ({error.strerror})"
+    return stamps, first, end, odd, damage
+
+
+def _missing_end(promised: float, seen: float, interval: float) -> str:
+    """Truncated files often decode without one error, only shorter than the header says (seconds)."""
+    if promised - seen > max(0.1 * promised, 3 * interval):
+        return f"the header promises {promised:.2f} s, the packets end at {seen:.2f} s"
+    return ""
+
+
+def _times(stamps: list[Stamp], time_base: float, interval: float) -> tuple[float, ...]:
+    """Seconds of the frames in the order of showing: by pts, by dts where a container has no pts, else by number."""
+    for column in (0, 1):
+        ticks = [stamp[column] for stamp in stamps]
+        if None not in ticks:
+            return tuple(tick * time_base for tick in sorted(tick for tick in ticks if tick is not None))
+    return tuple(number * interval for number in range(len(stamps)))
+
+
+def _beyond_decord(container: str, context: Any, first: Any, stamps: list[Stamp]) -> str:
+    """Why decord would give other frames than PyAV, or none; "" where it may read the file."""
+    if container not in _DECORD_CONTAINERS:
+        return f"container {container}"
+    if context.name not in _DECORD_CODECS:
+        return f"codec {context.name}"
+    if first.rotation % 360:
+        return "it is stored rotated"
+    if any(part.is_alpha for part in first.format.components):
+        return "it has transparency"
+    ticks = [dts for _, dts in stamps if dts is not None]
+    if any(later < earlier for earlier, later in pairwise(ticks)):
+        return "its clock runs backwards"
+    return ""
+
+
+def _looks_like_video(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(16)
+    return any(head[at : at + len(magic)] == magic for at, magic in _VIDEO_MAGIC)

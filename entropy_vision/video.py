@@ -1,0 +1,253 @@
+"""Videos to pixels: decord where it is exact, PyAV everywhere else, the same pixels from both.
+
+decord scales while it decodes and is right when frames are read one after another; random access returned other
+frames without an error on 3 of 23 files, so it is never used. decord gives up at the first damaged packet, knows no
+AV1, and reads ahead without bound unless width and height are given. `probe.probe_video` sends to PyAV what decord
+is known to get wrong. Both scale with FFmpeg's `scale` filter and its bilinear kernel, which widens with the
+reduction (so it does not alias); a test holds both to the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.probe import Limits, Probe, best_stream, check_pixels, check_total, open_video, probe_video
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeInfo:
+    """What happened while a file was decoded.
+
+    Attributes:
+        decoder: "decord", "pyav" or "pillow".
+        codec: name of the codec or image format, as the decoder gives it.
+        rotation: degrees counter-clockwise by which the stored pixels were turned to stand upright.
+        frames_expected: frames the packets promise, or the container where its count is larger and believable.
+        frames_decoded: frames the decoder gave, before `fps` chose among them.
+        packet_errors: packets that could not be read or decoded, and frames marked as concealed.
+        salvaged: True where something is damaged and the rest was taken nevertheless.
+        note: why PyAV was taken and not decord, or what is damaged; "" where there is nothing to say.
+    """
+
+    decoder: str
+    codec: str
+    rotation: int = 0
+    frames_expected: int = 1
+    frames_decoded: int = 1
+    packet_errors: int = 0
+    salvaged: bool = False
+    note: str = ""
+
+
+Decoded = tuple[np.ndarray, np.ndarray, DecodeInfo]
+Size = tuple[int, int]
+
+
+def decode_video(
+    path: Path, *, fps: float | None, size: Size | None, decoder: str, salvage: bool, limits: Limits
+) -> Decoded:
+    """Decode a file: (uint8 [F, H, W, 3], float64 [F] seconds, what happened). `frames.decode` says the rest."""
+    quiet_ffmpeg()
+    probe = probe_video(path, limits)
+    if size is None:
+        size = (probe.width, probe.height) if probe.rotation % 180 else (probe.height, probe.width)
+    wanted = sum(1 for _ in sample(((time, None) for time in probe.times), fps))
+    check_total(path, wanted, size, limits)
+    why = probe.unsafe or ("" if has_decord() else "decord is not installed")
+    if probe.deep and size == (probe.height, probe.width):
+        # without scaling, its older FFmpeg turns deep YUV into RGB another way (1.5 of 255 apart on average)
+        why = why or "more than 8 bits a channel at the stored size"
+    if decoder == "decord" and why:
+        raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
+    if decoder != "pyav" and not why:
+        result = _with_decord(path, probe, fps, size)
+        if not isinstance(result, str):
+            return result
+        if decoder == "decord":
+            raise InputError(path, InputReason.DAMAGED, f'{result}; decoder="auto" goes on with PyAV')
+        why = result
+    return _with_pyav(path, probe, fps, size, salvage, limits, why)
+
+
+def quiet_ffmpeg() -> None:
+    """Keep FFmpeg's own messages off stderr: what matters in them comes back as an error or in `DecodeInfo`."""
+    import av
+
+    if av.logging.get_level() is None:
+        av.logging.set_libav_level(av.logging.PANIC)
+
+
+@cache
+def has_decord() -> bool:
+    """True where decord is installed (its wheels are for Linux on x86-64)."""
+    return find_spec("decord") is not None
+
+
+def sample(frames: Iterator[tuple[float, Any]], fps: float | None) -> Iterator[tuple[float, Any]]:
+    """Of (seconds, frame) in ascending order, those nearest to the times start + i / fps, in one pass.
+
+    A frame is given once at most, so a video with fewer frames a second gives all of them. Of two equally near, the
+    earlier is taken. `fps=None` gives every frame.
+    """
+    if fps is None:
+        yield from frames
+        return
+    before: tuple[float, Any] | None = None
+    start, number, given = 0.0, 0, None
+    for now in frames:
+        if before is None:
+            start = now[0]
+        while (target := start + number / fps) <= now[0] + 1e-9:
+            nearest = before if before is not None and target - before[0] <= now[0] - target + 1e-9 else now
+            if nearest is not given:
+                yield nearest
+                given = nearest
+            # the next time that can choose another frame: straight to the middle before the next one
+            number = number + 1 if nearest is before else max(number + 1, int((now[0] - start) * fps + 1e-9) + 1)
+        before = now
+
+
+def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size) -> Decoded | str:
+    """Decode with decord, in order from the first frame; a line that says why, where decord fails."""
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    height, width = size
+    count = 0
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        nonlocal count
+        for time in probe.times:
+            picture = reader.next()
+            count += 1
+            yield time, picture.asnumpy() if hasattr(picture, "asnumpy") else np.asarray(picture)
+
+    try:
+        reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1)
+        if len(reader) != len(probe.times):
+            return f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
+        chosen = list(sample(frames(), fps))
+    except (decord.DECORDError, RuntimeError, UnicodeEncodeError) as error:
+        # RuntimeError also holds the StopIteration of a reader that ends early, raised inside a generator
+        return f"decord stops at frame {count} ({type(error).__name__})"
+    info = DecodeInfo(decoder="decord", codec=probe.codec, frames_expected=probe.expected, frames_decoded=count)
+    return *_stack(chosen), info
+
+
+def _with_pyav(
+    path: Path, probe: Probe, fps: float | None, size: Size, salvage: bool, limits: Limits, why: str
+) -> Decoded:
+    """Decode with PyAV packet by packet, so that one damaged packet costs its own frames only."""
+    tally = _Tally()
+    turned = (size[1], size[0]) if probe.rotation % 180 else size
+    scale = _Scaler(turned, probe.alpha)
+    chosen = []
+    for time, frame in sample(_pyav_frames(path, probe, limits, tally), fps):
+        chosen.append((time, np.rot90(scale(frame), probe.rotation // 90)))
+        check_total(path, len(chosen), size, limits)
+    if not chosen:
+        raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
+    damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
+    if damage and not salvage:
+        detail = f"damaged: {damage}; {tally.frames} of {probe.expected} frames decode (salvage=True takes those)"
+        raise InputError(path, InputReason.DAMAGED, detail)
+    info = DecodeInfo(
+        decoder="pyav",
+        codec=probe.codec,
+        rotation=probe.rotation,
+        frames_expected=probe.expected,
+        frames_decoded=tally.frames,
+        packet_errors=tally.errors,
+        salvaged=bool(damage),
+        note=damage or why,
+    )
+    return *_stack(chosen), info
+
+
+@dataclass
+class _Tally:
+    frames: int = 0
+    errors: int = 0
+
+
+def _pyav_frames(path: Path, probe: Probe, limits: Limits, tally: _Tally) -> Iterator[tuple[float, Any]]:
+    """(seconds, av.VideoFrame) in the order of showing; what cannot be decoded is counted and passed over."""
+    import av
+
+    last: float | None = None
+    shift = 0.0
+    with open_video(path) as container:
+        stream = best_stream(path, container)
+        packets, tick = container.demux(stream), float(stream.time_base)
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = packet.decode() if packet is not None else ()
+            except av.FFmpegError:
+                tally.errors += 1
+                # a demuxer that keeps failing where it stands would never end
+                if tally.errors > 2 * probe.expected + 100:
+                    return
+                continue
+            if packet is None:
+                return
+            for frame in frames:
+                check_pixels(path, frame.width, frame.height, limits)
+                time = probe.times[min(tally.frames, len(probe.times) - 1)] if frame.pts is None else frame.pts * tick
+                # a clock that was set back (two recordings joined) goes on one frame after the last
+                if last is not None and time + shift < last:
+                    shift = last + probe.interval - time
+                last = time + shift
+                tally.frames += 1
+                tally.errors += bool(frame.is_corrupt)
+                yield last, frame
+
+
+class _Scaler:
+    """FFmpeg's own filter chain, as decord builds it: scale, then RGB. Rebuilt where the stored size changes."""
+
+    def __init__(self, size: Size, alpha: bool) -> None:
+        self.size, self.alpha = size, alpha
+        self.layout: tuple[int, int, str] | None = None
+        self.graph: Any = None
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        layout = (frame.width, frame.height, frame.format.name)
+        if layout != self.layout:
+            self.graph, self.layout = self._build(frame), layout
+        self.graph.push(frame)
+        pixels = self.graph.pull().to_ndarray()
+        return on_white(pixels) if self.alpha else pixels
+
+    def _build(self, frame: Any) -> Any:
+        from av.filter import Graph
+
+        graph = Graph()
+        graph.threads = 1
+        height, width = self.size
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
+        scale = graph.add("scale", f"{width}:{height}:flags=bilinear")
+        convert = graph.add("format", "rgba" if self.alpha else "rgb24")
+        graph.link_nodes(source, scale, convert, graph.add("buffersink")).configure()
+        return graph
+
+
+def on_white(rgba: np.ndarray) -> np.ndarray:
+    """Lay uint8 [..., 4] over white: uint8 [..., 3], rounded."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    colour = rgba[..., :3].astype(np.uint16)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _stack(chosen: list[tuple[float, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([pixels for _, pixels in chosen]), np.array([time for time, _ in chosen], np.float64)
