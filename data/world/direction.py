@@ -12,11 +12,12 @@ from .words import cell_words, time_word
 
 
 def first_and_last(layout: Layout, k: int) -> str:
-    """ "red t1 r3 c4 ; t8 r3 c7": where sprite k is when it is first and last seen."""
-    first, last = layout.sprites[k].onset, layout.frame_count - 1
-    start, end = layout.tracks[k, first], layout.tracks[k, last]
-    count = layout.frame_count
-    return f"{layout.names[k]} {time_word(first, count)} {cell_words(*start)} ; {time_word(last, count)} {cell_words(*end)}"
+    """Where sprite k is when it is first and last seen: "red t1 r3 c4 ; t8 r3 c7"."""
+    count, first = layout.frame_count, layout.sprites[k].onset
+    start, end = (
+        f"{time_word(frame, count)} {cell_words(*layout.tracks[k, frame].tolist())}" for frame in (first, count - 1)
+    )
+    return f"{layout.names[k]} {start} ; {end}"
 
 
 def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:

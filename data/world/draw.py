@@ -34,6 +34,7 @@ _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
     ),
 }  # fmt: skip
 _POLYGON = {shape: np.array(corners) for shape, corners in _CORNERS.items()}
+_CLEAR = 70.0  # distance in RGB at which a small thing stands out from its ground
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -124,17 +125,31 @@ def _paint(sprite: Sprite, difficulty: float, rng: np.random.Generator) -> tuple
 def _background(size: int, difficulty: float, paints: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
     """uint8 [size, size, 3]: a grey field of one of four kinds, coloured by a ramp between two muted colours."""
     kind = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
-    luma = rng.uniform(70, 150)
-    if rng.random() < 0.25:
-        luma = float(np.clip(_LUMA @ paints[int(rng.integers(len(paints)))], 60, 160))
     tint = rng.uniform(-10, 10, 3)
-    slope = rng.uniform(0.6, 1.0) * (10 + 30 * difficulty)
-    ramp = np.linspace(-1, 1, 256)[:, None] * (slope + rng.uniform(-6, 6, 3)) + luma + tint - _LUMA @ tint
+    tint -= _LUMA @ tint
+    slope = rng.uniform(0.6, 1.0) * (10 + 30 * difficulty) + rng.uniform(-6, 6, 3)
+    colors = np.array(paints, float)
+    lumas = rng.uniform(60, 150, 8)
+    if rng.random() < 0.25:
+        lumas[0] = np.clip(_LUMA @ colors[int(rng.integers(len(colors)))], 60, 160)
+    luma = _visible(lumas, tint, slope, colors)
+    ramp = np.linspace(-1, 1, 256)[:, None] * slope + luma + tint
     table = np.clip(ramp, 0, 255).astype(np.uint8).reshape(256, 1, 3)
     if kind == "flat":
         return np.broadcast_to(table[128, 0], (size, size, 3))
     field = {"gradient": _gradient, "noise": _octaves, "checker": _checker}[kind](size, rng)
     return cv2.LUT(cv2.merge([field, field, field]), table)
+
+
+def _visible(lumas: np.ndarray, tint: np.ndarray, slope: np.ndarray, colors: np.ndarray) -> float:
+    """The first of several lightnesses on whose ramp every thing can be seen, or the best of them.
+
+    Judged at the ends and the middle of the ramp, by distance in RGB. Equal lightness is welcome, equal colour is not.
+    """
+    grounds = lumas[:, None, None] + tint + np.array([-1.0, 0.0, 1.0])[:, None] * slope
+    away = np.sqrt(((grounds[:, :, None, :] - colors) ** 2).sum(axis=3)).min(axis=(1, 2))
+    good = away >= _CLEAR
+    return float(lumas[int(good.argmax() if good.any() else away.argmax())])
 
 
 def _gradient(size: int, rng: np.random.Generator) -> np.ndarray:

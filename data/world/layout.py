@@ -137,7 +137,7 @@ def image_layout(rng: np.random.Generator, difficulty: float, wish: Wish) -> Lay
 
 def video_layout(rng: np.random.Generator, difficulty: float, wish: Wish, frame_count: int) -> Layout | None:
     """Two to four things on a torus, some still, some moving, some appearing later; None where two would meet."""
-    n = max(2 + round(difficulty) + int(rng.integers(2)), len(wish.motions), wish.late)
+    n = max((2 if difficulty < 0.34 else 3) + int(rng.integers(2)), len(wish.motions), wish.late)
     colors = palette(difficulty)
     ways = partitions(n, 2, min(4, len(colors)))
     names = _named(rng, ways[int(rng.integers(len(ways)))], colors, shapes(difficulty))
