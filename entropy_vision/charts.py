@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 480, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 16, 44
+WIDTH, HEIGHT = 480, 310
+SMALL_WIDTH, SMALL_HEIGHT = 320, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 38, 44
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     log_x: bool = False,
     percent: bool = False,
-    height: int = HEIGHT,
+    small: bool = False,
     described: str = "",
 ) -> str:
     """A chart of some lines over one axis.
@@ -103,7 +104,7 @@ def line_chart(
         y_range: fixed ends of the y axis; from the data where None.
         log_x: a step of the x axis doubles; the ticks are the measured x themselves.
         percent: y is a share and is written in per cent.
-        height: of the drawing, in units of which it is 480 wide.
+        small: a drawing for a narrow panel: 320 units wide in place of 480.
         described: what the chart says, for those who cannot see it.
 
     Returns:
@@ -112,20 +113,21 @@ def line_chart(
     marks = [mark for line in lines for mark in line.marks]
     if not marks:
         return ""
+    width, height = (SMALL_WIDTH, SMALL_HEIGHT) if small else (WIDTH, HEIGHT)
     xs = [mark.x for mark in marks]
     low, high = y_range or _range([*_ys(marks), *_ys(levels)], percent)
-    to_x = _Scale(min(xs), max(xs), _LEFT + 14, WIDTH - _RIGHT - 14, log_x)
+    to_x = _Scale(min(xs), max(xs), _LEFT + 14, width - _RIGHT - 14, log_x)
     to_y = _Scale(low, high, height - _BOTTOM, _TOP)
-    x_ticks = sorted(set(xs)) if log_x else ticks(min(xs), max(xs))
-    parts = _axes(to_x, to_y, x_ticks, ticks(low, high, 4), x_label, y_label, height, percent)
-    parts += [_level(level, to_y, i, percent) for i, level in enumerate(levels)]
+    parts = _grid(to_y, ticks(low, high, 4), width, percent)
+    parts += _footing(to_x, sorted(set(xs)) if log_x else ticks(min(xs), max(xs)), width, height)
+    parts.append(f'<text class="axis" x="0" y="12">{html.escape(y_label)}</text>')
+    middle = (_LEFT + width - _RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{height - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
+    parts += [_level(level, to_y, width, i, percent) for i, level in enumerate(levels)]
     parts += [_line(line, to_x, to_y) for line in reversed(lines)]  # the first line lies on top
     label = html.escape(described or f"{y_label} against {x_label}")
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
-        + "".join(parts)
-        + "</svg>"
-    )
+    kind = "chart small" if small else "chart"
+    return f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def _ys(things: Sequence[Mark] | Sequence[Level]) -> list[float]:
@@ -141,49 +143,38 @@ def _range(values: Sequence[float], percent: bool) -> tuple[float, float]:
     return (max(0.0, low) if min(values) >= 0 else low), high
 
 
-def _axes(
-    to_x: _Scale,
-    to_y: _Scale,
-    x_ticks: Sequence[float],
-    y_ticks: Sequence[float],
-    x_label: str,
-    y_label: str,
-    height: int,
-    percent: bool,
-) -> list[str]:
+def _grid(to_y: _Scale, values: Sequence[float], width: int, percent: bool) -> list[str]:
     parts = []
-    for value in y_ticks:
+    for value in values:
         y = to_y(value)
         text = f"{100 * value:.0f} %" if percent else number(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    taken = -math.inf
-    for value in x_ticks:
-        x = to_x(value)
-        if x - taken >= 34:  # labels must not touch
-            parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{number(value)}</text>')
-            taken = x
-    middle = (_LEFT + WIDTH - _RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{height - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
-    parts.append(
-        f'<text class="axis" transform="translate(12 {(_TOP + height - _BOTTOM) / 2}) rotate(-90)" '
-        f'text-anchor="middle">{html.escape(y_label)}</text>'
-    )
     return parts
 
 
-def _level(level: Level, to_y: _Scale, index: int, percent: bool) -> str:
+def _footing(to_x: _Scale, values: Sequence[float], width: int, height: int) -> list[str]:
+    parts, taken = [], -math.inf
+    for value in values:
+        x = to_x(value)
+        if x - taken >= 38:  # labels must not touch
+            parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{number(value)}</text>')
+            taken = x
+    return parts
+
+
+def _level(level: Level, to_y: _Scale, width: int, index: int, percent: bool) -> str:
     y, band = to_y(level.y), ""
     if level.low is not None and level.high is not None:
         top, bottom = to_y(level.high), to_y(level.low)
         band = (
-            f'<rect class="band" x="{_LEFT}" width="{WIDTH - _RIGHT - _LEFT}" '
+            f'<rect class="band" x="{_LEFT}" width="{width - _RIGHT - _LEFT}" '
             f'y="{top:.1f}" height="{max(bottom - top, 0):.1f}"/>'
         )
     value = f"{100 * level.y:.0f} %" if percent else number(level.y)
-    anchor, x = ("end", WIDTH - _RIGHT - 4) if index % 2 == 0 else ("start", _LEFT + 4)
+    anchor, x = ("end", width - _RIGHT - 4) if index % 2 == 0 else ("start", _LEFT + 4)
     return (
-        f'{band}<line class="level" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'{band}<line class="level" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text class="name" x="{x}" y="{y - 5:.1f}" text-anchor="{anchor}">{html.escape(level.name)} {value}</text>'
     )
 

@@ -123,7 +123,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    chosen = None
+    as_text = as_json if "--json" in arguments else as_table
     try:
         chosen = parse(name, arguments)
         _check_folder(getattr(chosen, "out", None))
@@ -140,7 +140,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say(f"{PROGRAM} {name}: interrupted")
         return 130
-    print(as_json(result) if chosen.json else as_table(result), flush=True)
+    print(as_text(result), flush=True)
     return code
 
 

@@ -146,7 +146,8 @@ def _rows(value: object, path: tuple[str, ...] = ()) -> list[dict[str, object]]:
         return []
     if all(isinstance(one, dict) for one in value.values()):
         return [row for key, one in value.items() for row in _rows(one, (*path, key))]
-    return [{" " * i: key for i, key in enumerate(path)} | value]  # key columns have blank headings
+    names: dict[str, object] = {" " * i: key for i, key in enumerate(path)}  # columns with blank headings
+    return [names | value]
 
 
 def _table(rows: Sequence[Mapping[str, object]], wrap: int = 72) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import html
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from entropy_vision.charts import Level, Line, Mark, legend, line_chart, number
 from entropy_vision.storyboard import story_section
@@ -78,7 +78,8 @@ def _headlines(headlines: Sequence[Headline]) -> str:
         f'<dd class="about">{escape(one.note)}</dd></div>'
         for one in headlines
     )
-    return f'<dl class="headlines">{cells}</dl>'
+    columns = len(headlines) if len(headlines) <= 5 else -(-len(headlines) // 2)
+    return f'<dl class="headlines" style="--columns:{columns}">{cells}</dl>'
 
 
 def _stories(report: Report) -> str:
@@ -87,7 +88,7 @@ def _stories(report: Report) -> str:
     share = STORY_BYTES // len(report.stories)
     note = (
         "The score of a patch is the number of bits it takes to describe it, given what was already shown. "
-        "Bright costs many bits; dark can be predicted and is dropped. Point at a patch to read its score."
+        "Bright costs many bits; dark can be predicted from what was kept before."
     )
     return _section("What is kept, and why", note, "".join(story_section(story, share) for story in report.stories))
 
@@ -95,28 +96,29 @@ def _stories(report: Report) -> str:
 def _accuracy(rows: Sequence[AccuracyRow], note: str) -> str:
     if not rows:
         return ""
-    chart = _accuracy_chart([row for row in rows if row.accuracy is not None])
-    title = "Accuracy against tokens" if chart else "What each selection costs"
-    return _section(title, note, chart + _accuracy_table(rows))
+    measured = [row for row in rows if row.accuracy is not None]
+    charts = _accuracy_chart(measured, "tokens") + _accuracy_chart(measured, "seconds")
+    title = "Accuracy against tokens and time" if charts else "What each selection costs"
+    return _section(title, note, (f'<div class="charts">{charts}</div>' if charts else "") + _accuracy_table(rows))
 
 
-def _accuracy_chart(rows: Sequence[AccuracyRow]) -> str:
+def _accuracy_chart(rows: Sequence[AccuracyRow], over: Literal["tokens", "seconds"]) -> str:
     across = {"blind", "dense"}
     names = list(dict.fromkeys(row.selector for row in rows if row.selector not in across))
-    if not names:
-        return ""
     lines = [
         Line(
             name=name,
             style=style,
             marks=[
-                Mark(x=row.tokens, y=row.accuracy or 0.0, low=row.low, high=row.high, words=_words(row))
-                for row in sorted(rows, key=lambda row: row.tokens)
-                if row.selector == name and row.tokens > 0
+                Mark(x=getattr(row, over), y=row.accuracy or 0.0, low=row.low, high=row.high, words=_words(row))
+                for row in sorted(rows, key=lambda row: getattr(row, over))
+                if row.selector == name and getattr(row, over) > 0
             ],
         )
         for style, name in enumerate(names)
     ]
+    if not any(line.marks for line in lines):
+        return ""
     levels = [
         Level(name=row.selector, y=row.accuracy or 0.0, low=row.low, high=row.high)
         for row in sorted(rows, key=lambda row: row.selector)
@@ -126,14 +128,14 @@ def _accuracy_chart(rows: Sequence[AccuracyRow]) -> str:
     asked = f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
     chart = line_chart(
         lines,
-        x_label="visual tokens a question (each step doubles)",
+        x_label="visual tokens a question" if over == "tokens" else "seconds a question, selection included",
         y_label=f"accuracy, 95 % interval, {asked}",
         levels=levels,
         log_x=True,
         percent=True,
-        described="accuracy of each selector against visual tokens; the numbers stand in the table below",
+        described=f"accuracy of each selector against {over}; the numbers stand in the table below",
     )
-    return f'<div class="charts"><div class="panel">{legend(lines)}{chart}</div></div>'
+    return f'<div class="panel">{legend(lines)}{chart}</div>'
 
 
 def _words(row: AccuracyRow) -> str:
@@ -152,16 +154,16 @@ def _accuracy_table(rows: Sequence[AccuracyRow]) -> str:
     head += ["FLOPs saved", "time saved"] if dense else []
     lines = []
     for row in rows:
-        cells = [row.selector, f"{row.keep:g}", number(row.tokens)]
+        cells = [row.selector, f"{row.keep:g}" if row.keep else "", number(row.tokens)]
         if measured:
             cells.append("" if row.accuracy is None else f"{100 * row.accuracy:.1f} %")
             interval = row.low is not None and row.high is not None
             cells.append(f"{100 * (row.low or 0):.1f} to {100 * (row.high or 0):.1f}" if interval else "")
             cells.append(f"{row.n:,}" if row.n else "")
         cells += [number(row.flops) if row.flops else "", f"{row.seconds:.3g}" if row.seconds else ""]
-        if dense:
+        if dense and row.keep:
             cells += [_times(dense.flops, row.flops), _times(dense.seconds, row.seconds)]
-        lines.append(cells)
+        lines.append(cells + [""] * (len(head) - len(cells)))
     return _table(head, lines)
 
 
@@ -182,16 +184,18 @@ def _curves(curve: Sequence[CurvePoint], note: str) -> str:
     names = list(dict.fromkeys(name for point in curve for name in point.values))
     if not names:
         return ""
-    names.sort(key=lambda name: name != "reward")  # stable: the others keep their order
+    first_two = ("reward", "accuracy")
+    names.sort(
+        key=lambda name: first_two.index(name) if name in first_two else 2
+    )  # stable: the others keep their order
     panels = []
     for index, name in enumerate(names):
         marks = [Mark(x=point.step, y=point.values[name]) for point in curve if name in point.values]
-        size = "charts" if index == 0 else "charts small"
-        chart = _curve_chart(name, marks, index == 0)
-        panels.append((size, f'<div class="panel"><h3>{escape(name.replace("_", " "))}</h3>{chart}</div>'))
-    first = f'<div class="charts">{panels[0][1]}</div>'
-    rest = "".join(panel for _, panel in panels[1:])
-    return _section("What was learned", note, first + (f'<div class="charts small">{rest}</div>' if rest else ""))
+        chart = _curve_chart(name, marks, index < 2)
+        panels.append(f'<div class="panel"><h3>{escape(name.replace("_", " "))}</h3>{chart}</div>')
+    first, rest = "".join(panels[:2]), "".join(panels[2:])
+    charts = f'<div class="charts">{first}</div>' + (f'<div class="charts small">{rest}</div>' if rest else "")
+    return _section("What was learned", note, charts)
 
 
 def _curve_chart(name: str, marks: Sequence[Mark], large: bool) -> str:
@@ -205,6 +209,7 @@ def _curve_chart(name: str, marks: Sequence[Mark], large: bool) -> str:
         x_label="training step" + (f" (bold: mean of {_window(len(marks))} steps)" if smooth and large else ""),
         y_label=unit,
         percent=name.startswith(_SHARES),
+        small=not large,
         described=f"{unit} against training steps, from {number(marks[0].y)} to {number(marks[-1].y)}",
     )
 

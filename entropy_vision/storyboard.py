@@ -63,7 +63,7 @@ def _section(story: Story, quality: _Quality) -> str:
         + (f'<p class="note">{_text(story.note)}</p>' if story.note else "")
         + f'<div class="panels">{_panels(selections, data, first, width, height)}</div>'
         + (_player(story, numbers, first) if len(numbers) > 1 else "")
-        + '<p class="readout" aria-live="polite"></p>'
+        + '<p class="readout">Point at a patch to read its score.</p>'
         + _asked(story)
         + f'<script type="application/json">{blob}</script></article>'
     )
@@ -134,18 +134,20 @@ def _panels(selections: tuple[PatchSet, ...], data: dict[str, Any], first: int, 
     stage = f'<div class="stage{pixel}" style="aspect-ratio:{width}/{height}"'
     panels = [f"<figure>{stage}>{frame}</div><figcaption>frame</figcaption></figure>"]
     for index, kept in enumerate(selections):
-        drawn, name = data["kept"][index], f"{_text(kept.selector)} " if len(selections) > 1 else ""
+        drawn, several = data["kept"][index], len(selections) > 1
+        titles = ("bits", "kept") if several else ("bits a patch", "kept patches")
+        name = f"{_text(kept.selector)}: " if several else ""
         # edge patches reach over the rim of the frame: the grid is as large as its patches, the stage cuts it off
         across, down = 100 * kept.grid[2] * kept.patch_size / width, 100 * kept.grid[1] * kept.patch_size / height
         grid = f'<img class="grid" alt="" style="width:{across:.4f}%;height:{down:.4f}%"'
         scale = f'<span class="scale">0 <i></i> {number(heat_top(kept.bits))}</span>'
         panels.append(
             f'<figure class="heat">{stage} data-kept="{index}">{frame}{grid} src="{drawn["heat"][first]}"></div>'
-            f"<figcaption>{name}bits a patch {scale}</figcaption></figure>"
+            f"<figcaption>{name}{titles[0]} {scale}</figcaption></figure>"
         )
         panels.append(
             f'<figure class="kept">{stage} data-kept="{index}">{frame}{grid} src="{drawn["mask"][first]}"></div>'
-            f"<figcaption>{name}kept patches</figcaption></figure>"
+            f"<figcaption>{name}{titles[1]}</figcaption></figure>"
         )
     return "".join(panels)
 
