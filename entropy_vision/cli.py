@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import io
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -148,10 +149,9 @@ def _check_folder(out: Path | None) -> None:
     """A verb that ends in a folder it cannot make must say so before it works for minutes."""
     if out is None:
         return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be used as a folder ({error.strerror}); name another") from None
+    standing = next(one for one in (out, *out.absolute().parents) if one.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise UsageError(f"--out {out} cannot be used: {standing} is not a folder one may write to; name another")
 
 
 def _flat(message: str) -> str:

@@ -1,0 +1,95 @@
+"""Look at a selection: a contact sheet and a page for one video or image."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from entropy_vision.errors import UsageError
+from entropy_vision.frames import Frames, read_media
+from entropy_vision.options import ShowOptions
+from entropy_vision.overlay import contact_sheet
+from entropy_vision.patchset import PatchSet
+from entropy_vision.report import Headline, Report, Story, write_report
+from entropy_vision.tokenizer import EntropyTokenizer
+
+
+def run_show(options: ShowOptions) -> dict[str, object]:
+    """Draw what is kept of a video or an image.
+
+    Returns:
+        frames: number of frames scored; tokens_total: patches of all frames; tokens_kept: those kept;
+        picture, report: paths of kept.png and report.html.
+
+    Raises:
+        InputError: the file cannot be read.
+        UsageError: an unknown selector, or a patch larger than the frame.
+    """
+    if options.patch_size > options.size:
+        raise UsageError(f"--patch-size {options.patch_size} must not exceed --size {options.size}")
+    tokenizers = [
+        EntropyTokenizer(patch_size=options.patch_size, keep=options.keep, selector=name) for name in options.selector
+    ]
+    frames = read_media(options.source, fps=options.fps, size=options.size)
+    kept = [tokenizer(frames) for tokenizer in tokenizers]
+    picture = _write_picture(contact_sheet(frames, kept, options.source.name), options.out / "kept.png")
+    report = write_report(_report(options, frames, kept), options.out / "report.html")
+    return {
+        "frames": frames.count,
+        "tokens_total": kept[0].bits.size,
+        "tokens_kept": len(kept[0]),
+        "picture": picture,
+        "report": report,
+    }
+
+
+def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet]) -> Report:
+    first = kept[0]
+    total, count = float(first.bits.sum()), len(first)
+    held = float(first.bits[first.mask].sum())
+    seconds = float(frames.pts_seconds[-1] - frames.pts_seconds[0])
+    headlines = [
+        Headline(label="patches kept", value=f"{count:,}", note=f"of {first.bits.size:,}, selector {first.selector}"),
+        Headline(label="tokens a frame", value=f"{count / frames.count:.3g}", note=f"of {first.bits[0].size:,}"),
+        Headline(
+            label="frames", value=f"{frames.count:,}", note=f"{seconds:.3g} s" if frames.count > 1 else "an image"
+        ),
+    ]
+    if first.selector != "random" and total > 0:  # the scores of a random selection are lots, not bits
+        headlines.insert(
+            1, Headline(label="bits held", value=f"{100 * held / total:.0f} %", note="by the kept patches")
+        )
+    return Report(
+        title=options.source.name,
+        lead=f"{100 * first.keep:.3g} % of the patches, chosen by {first.selector}.",
+        headlines=headlines,
+        stories=[Story(title=options.source.name, frames=frames, kept=first, beside=tuple(kept[1:]))],
+        settings={
+            "keep": options.keep,
+            "selector": " ".join(options.selector),
+            "patch size": options.patch_size,
+            "frame size": f"{frames.size[0]} x {frames.size[1]}",
+            "frames a second": "every frame" if options.fps is None else options.fps,
+        },
+        command=_command(options),
+    )
+
+
+def _command(options: ShowOptions) -> str:
+    words = ["entropy-vision", "show", str(options.source), "--out", str(options.out), "--keep", f"{options.keep:g}"]
+    words += ["--selector", *options.selector, "--patch-size", str(options.patch_size), "--size", str(options.size)]
+    if options.fps is not None:
+        words += ["--fps", f"{options.fps:g}"]
+    return shlex.join(words)
+
+
+def _write_picture(pixels: np.ndarray, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    Image.fromarray(pixels).save(part, "png", optimize=True)
+    os.replace(part, path)
+    return path
