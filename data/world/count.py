@@ -39,5 +39,6 @@ FAMILY = Family(
         "how many things here are {a}?",
     ),
     pose=_pose,
+    twice=False,  # few things cannot have two colours with two counts of one's choice
     words=("0", "1", "2", "3", "none"),
 )

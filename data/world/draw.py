@@ -95,23 +95,33 @@ def boxes(layout: Layout) -> np.ndarray:
 
 
 def touched_patches(layout: Layout, k: int, size: int, patch: int = 16) -> np.ndarray:
-    """bool [F, R, C]: the patches that sprite k's box touches in each frame, on both sides of an edge."""
+    """bool [F, R, C]: the patches in which sprite k has at least one pixel, frame by frame, on both sides of an edge.
+
+    Drawn alone, because the corners of its box may hold nothing of it.
+    """
+    sprite, centres = layout.sprites[k], layout.tracks[k] * size
     count = -(-size // patch)
-    sprite, centres = layout.sprites[k], layout.tracks[k]
-    extent = np.array(EXTENT[sprite.shape]) * sprite.size / 2
-    edges = np.arange(count) * patch
-    touched = []
-    for axis in (0, 1):
-        # anti-aliasing spills over by less than a pixel
-        low = (centres[:, axis] - extent[axis]) * size - 1
-        high = (centres[:, axis] + extent[axis + 2]) * size + 1
-        hit = np.zeros((len(centres), count), bool)
-        for shift in (-size, 0, size):
-            start, end = np.maximum(low + shift, 0), np.minimum(high + shift, size)
-            hit |= (end[:, None] > edges) & (start[:, None] < edges + patch) & (end > start)[:, None]
-        touched.append(hit)
-    columns, rows = touched
-    return rows[:, :, None] & columns[:, None, :]
+    touched = np.zeros((layout.frame_count, count, count), bool)
+    still = sprite.motion == "still"
+    for f in range(sprite.onset, sprite.onset + 1 if still else layout.frame_count):
+        mask = np.zeros((count * patch, count * patch), np.uint8)
+        x, y = centres[f].tolist()
+        draw_sprite(mask[:size, :size], sprite.shape, sprite.size * size, x, y, (255,))
+        # the rows and columns of the box, all of them where an edge cuts the thing in two
+        reach = sprite.size * size / 2 + 2
+        rows, columns = _span(y, reach, size, patch, count), _span(x, reach, size, patch, count)
+        window = mask[rows.start * patch : rows.stop * patch, columns.start * patch : columns.stop * patch]
+        blocks = window.reshape(rows.stop - rows.start, patch, columns.stop - columns.start, patch)
+        touched[f, rows, columns] = blocks.max(axis=(1, 3)) > 0
+    if still:
+        touched[sprite.onset :] = touched[sprite.onset]
+    return touched
+
+
+def _span(centre: float, reach: float, size: int, patch: int, count: int) -> slice:
+    """Patches within `reach` of a centre along one axis; all of them where that crosses an edge."""
+    low, high = centre - reach, centre + reach
+    return slice(0, count) if low < 0 or high >= size else slice(int(low) // patch, int(high) // patch + 1)
 
 
 def _paint(sprite: Sprite, difficulty: float, rng: np.random.Generator) -> tuple[int, ...]:

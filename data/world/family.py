@@ -41,6 +41,7 @@ class Family:
         templates: paraphrases with {a} and {b} for nouns.
         pose: finds in a layout a question whose answer is the target; None where the layout has none.
         wish: what the target needs of a layout, to throw few away.
+        twice: whether scenes of several families are asked two questions of this one, with different answers.
         words: words of answers and rationales beside colours, shapes and the grid.
     """
 
@@ -50,6 +51,7 @@ class Family:
     templates: tuple[str, ...]
     pose: Callable[[Family, Layout, Any, np.random.Generator], Ask | None]
     wish: Callable[[Any], Wish] = lambda target: Wish()
+    twice: bool = True
     words: tuple[str, ...] = ()
 
     def question(self, rng: np.random.Generator, a: str, b: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -35,9 +35,14 @@ EXTENT: dict[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class Wish:
-    """What a question needs of a scene, so that few scenes are thrown away: motions to occur, late things to occur."""
+    """What a question needs of a video, so that few are thrown away.
 
-    motions: tuple[Motion, ...] = ()
+    Attributes:
+        motions: that occur ("moving": any direction).
+        late: how many things appear after the first frame, at least.
+    """
+
+    motions: tuple[Motion | Literal["moving"], ...] = ()
     late: int = 0
 
     def __add__(self, other: Wish) -> Wish:
@@ -57,15 +62,6 @@ class Sprite:
     path: float = 0.0
     onset: int = 0
 
-    def track(self, frame_count: int) -> np.ndarray:
-        """Centres as float64 [F, 2] in [0, 1), NaN before the onset."""
-        steps = np.arange(frame_count) - self.onset
-        way = self.path * steps / max(1, frame_count - 1 - self.onset)
-        dx, dy = STEP[self.motion]
-        centres = np.stack([self.x + dx * way, self.y + dy * way], axis=1) % 1.0
-        centres[: self.onset] = np.nan
-        return centres
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -79,7 +75,15 @@ class Layout:
     @cached_property
     def tracks(self) -> np.ndarray:
         """float64 [n, F, 2]: centres of every sprite, NaN where it is not visible."""
-        return np.stack([sprite.track(self.frame_count) for sprite in self.sprites])
+        start = np.array([(s.x, s.y) for s in self.sprites])[:, None]
+        # the way of one frame: `path` is covered between the onset and the last frame
+        way = np.array(
+            [[s.path * d / max(1, self.frame_count - 1 - s.onset) for d in STEP[s.motion]] for s in self.sprites]
+        )
+        steps = np.arange(self.frame_count) - np.array([s.onset for s in self.sprites])[:, None]
+        centres = (start + steps[:, :, None] * way[:, None]) % 1.0
+        centres[steps < 0] = np.nan
+        return centres
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -117,46 +121,60 @@ def partitions(total: int, most: int, parts: int) -> tuple[tuple[int, ...], ...]
     )
 
 
-def image_layout(rng: np.random.Generator, difficulty: float, wish: Wish) -> Layout | None:
-    """Three to eight things that do not touch; groups of one colour hold one to three. None where they do not fit."""
-    low, high = 3 + round(2 * difficulty), 4 + round(4 * difficulty)
+def thing_count(rng: np.random.Generator, media: Media, difficulty: float) -> int:
+    """How many things a scene has: 3..4 (easiest) to 5..8 (hardest) in an image, 2..3 to 3..4 in a video.
+
+    Drawn once a scene, apart from the layout: were it drawn anew for every layout that is thrown away, scenes with
+    more things would fit more answers and the number of things would tell something about the answer.
+    """
+    if media == "image":
+        low, high = 3 + round(2 * difficulty), 4 + round(4 * difficulty)
+    else:
+        low = 2 if difficulty < 0.34 else 3
+        high = low + 1
+    return int(rng.integers(low, high + 1))
+
+
+def image_layout(rng: np.random.Generator, difficulty: float, n: int) -> Layout | None:
+    """n things that do not touch, one to three of a colour. None where they do not fit."""
     colors = palette(difficulty)
-    # one colour of the palette stays free where it can, so that "none" is a possible count in most scenes
-    ways = partitions(int(rng.integers(low, high + 1)), 3, min(4, len(colors)))
-    groups = ways[int(rng.integers(len(ways)))]
-    names = _named(rng, groups, colors, shapes(difficulty))
-    sizes = _sizes(rng, difficulty, len(names), 1.0)
+    ways = partitions(n, 3, min(4, len(colors)))
+    names = _named(rng, ways[int(rng.integers(len(ways)))], colors, shapes(difficulty))
+    sizes = _sizes(rng, difficulty, n, 1.0)
     spots = _spread(rng, sizes, margin=0.01, gap=0.02)
     if spots is None:
         return None
-    sprites = tuple(
-        Sprite(color, shape, size, x, y) for (color, shape), size, (x, y) in zip(names, sizes, spots, strict=True)
-    )
+    things = zip(names, sizes, spots, strict=True)
+    sprites = tuple(Sprite(color, shape, size, x, y) for (color, shape), size, (x, y) in things)
     return Layout("image", 1, sprites, colors)
 
 
-def video_layout(rng: np.random.Generator, difficulty: float, wish: Wish, frame_count: int) -> Layout | None:
-    """Two to four things on a torus, some still, some moving, some appearing later; None where two would meet."""
-    n = max((2 if difficulty < 0.34 else 3) + int(rng.integers(2)), len(wish.motions), wish.late)
+def video_layout(rng: np.random.Generator, difficulty: float, n: int, wish: Wish, frame_count: int) -> Layout | None:
+    """n things on a torus (more where the wish needs more), still, moving, or late; None where two would meet.
+
+    Still things start anywhere too, edges included: a place says nothing about a motion.
+    """
+    n = max(n, len(wish.motions), wish.late)
     colors = palette(difficulty)
     ways = partitions(n, 2, min(4, len(colors)))
     names = _named(rng, ways[int(rng.integers(len(ways)))], colors, shapes(difficulty))
     sizes = _sizes(rng, difficulty, n, 1.15)
-    motions: list[Motion] = [*wish.motions]
-    motions += ["still" if u < 0.4 else DIRECTIONS[int(u * 1e6) % 4] for u in rng.random(n - len(motions)).tolist()]
+    wished = list(wish.motions) + ["any"] * (n - len(wish.motions))
+    draws = zip(wished, rng.random(n).tolist(), rng.integers(4, size=n).tolist(), strict=True)
+    motions = [_motion(motion, chance, DIRECTIONS[way]) for motion, chance, way in draws]
     order = rng.permutation(n).tolist()
-    # an early onset leaves at least half of the video to see the thing move
-    latest = max(1, frame_count // 2)
     late = rng.permutation(n).tolist()[: max(wish.late, int(rng.integers(min(3, n) + 1)))]
-    onsets = rng.integers(1, latest + 1, n).tolist()
+    # an early onset leaves at least half of the video to see the thing move
+    onsets = rng.integers(1, frame_count // 2 + 1, n).tolist()
     paths = rng.uniform(*PATH_RANGE, n).tolist()
     places = rng.random((n, 2)).tolist()
     sprites = []
     for k, (color, shape) in enumerate(names):
         motion = motions[order[k]]
-        onset = onsets[k] if k in late else 0
         path = 0.0 if motion == "still" else paths[k]
-        sprites.append(Sprite(color, shape, sizes[k], places[k][0], places[k][1], motion, path, onset))
+        onset = onsets[k] if k in late else 0
+        x, y = places[k]
+        sprites.append(Sprite(color, shape, sizes[k], x, y, motion, path, onset))
     layout = Layout("video", frame_count, tuple(sprites), colors)
     return None if _meet(layout, gap=0.02) else layout
 
@@ -171,6 +189,13 @@ def _named(
         kinds = rng.permutation(len(forms)).tolist()[:group]
         names += [(colors[color], forms[kind]) for kind in kinds]
     return [names[k] for k in rng.permutation(len(names)).tolist()]
+
+
+def _motion(wished: str, chance: float, way: Motion) -> Motion:
+    """A wished motion; two in five of the others are still."""
+    if wished == "any":
+        return "still" if chance < 0.4 else way
+    return way if wished == "moving" else cast(Motion, wished)
 
 
 def _sizes(rng: np.random.Generator, difficulty: float, n: int, scale: float) -> list[float]:
@@ -204,4 +229,4 @@ def _meet(layout: Layout, gap: float) -> bool:
     away = np.minimum(away, 1.0 - away).max(axis=3)
     sizes = np.array([sprite.size for sprite in layout.sprites])
     near = away < ((sizes[:, None] + sizes[None, :]) / 2 + gap)[:, :, None]  # NaN compares false: not there, not near
-    return bool(near[np.triu_indices(len(sizes), 1)].any())
+    return bool(near.sum() > (~np.isnan(tracks[:, :, 0])).sum())  # each is near itself wherever it is visible

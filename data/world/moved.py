@@ -8,7 +8,7 @@ from entropy_vision.question import Answer
 
 from .direction import first_and_last
 from .family import Ask, Family, pick
-from .layout import Layout
+from .layout import Layout, Wish
 
 
 def _pose(family: Family, layout: Layout, target: bool, rng: np.random.Generator) -> Ask | None:
@@ -30,5 +30,6 @@ FAMILY = Family(
     targets=(True, False),
     templates=("did the {a} move?", "does the {a} move?", "does the {a} change its place?"),
     pose=_pose,
+    wish=lambda target: Wish(motions=("moving" if target else "still",)),
     words=("yes", "no"),
 )

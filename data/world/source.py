@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from entropy_vision.question import Item, SceneObject
 from .draw import boxes, render, touched_patches
 from .families import FAMILIES
 from .family import Ask, Family
-from .layout import Layout, Media, Wish, image_layout, video_layout
+from .layout import Layout, Media, Wish, image_layout, thing_count, video_layout
 
 SPLITS = ("train", "val", "test")
 MEDIA: tuple[Media, ...] = ("image", "video")
@@ -67,6 +68,10 @@ class World:
         if self.frame_count < 4:
             raise UsageError(f"World frame_count must be at least 4, got {frame_count}")
 
+    def __repr__(self) -> str:
+        given = f"{self.family!r}, {self.split!r}, difficulty={self.difficulty}, seed={self.seed}"
+        return f"World({given}, size={self.size}, frame_count={self.frame_count})"
+
     @staticmethod
     def families() -> tuple[str, ...]:
         """Names of the families of questions."""
@@ -117,11 +122,11 @@ class World:
         if self.family in FAMILIES:
             family = FAMILIES[self.family]
             return family.media, [(family, self._deal(family.name, index, len(family.targets)))]
-        media = self.family or MEDIA[index % 2]
+        media = MEDIA[index % 2] if self.family is None else cast(Media, self.family)
         turn = index if self.family else index // 2
         families = [family for family in FAMILIES.values() if family.media == media]
-        # one more question, of each family in turn; two things that appear late allow one question only
-        again = [family for family in families if family.name != "appearance"]
+        # one more question, of each family in turn that nearly every scene can be asked twice
+        again = [family for family in families if family.twice]
         plan = [(family, self._deal(family.name, turn, len(family.targets))) for family in families]
         extra = again[turn % len(again)]
         # its answer differs from the first one's, so that it is another question
@@ -140,11 +145,12 @@ class World:
         """The first random layout that has every answer of the plan, and the questions."""
         wanted = [(family, family.targets[position]) for family, position in plan]
         wish = sum((family.wish(target) for family, target in wanted), Wish())
+        n = thing_count(rng, media, self.difficulty)
         for _ in range(_ATTEMPTS):
             if media == "image":
-                layout = image_layout(rng, self.difficulty, wish)
+                layout = image_layout(rng, self.difficulty, n)
             else:
-                layout = video_layout(rng, self.difficulty, wish, self.frame_count)
+                layout = video_layout(rng, self.difficulty, n, wish, self.frame_count)
             if layout is None:
                 continue
             asks = _pose_all(layout, wanted, rng)
