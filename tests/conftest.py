@@ -1,0 +1,18 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real videos and images; tests that need it are skipped where it is absent."""
+    default = Path(__file__).resolve().parents[1] / "../shared/data"
+    folder = Path(os.environ.get("ENTROPY_VISION_SHARED_DATA", default)).resolve()
+    if not (folder / "videos").is_dir():
+        pytest.skip(f"no real data at {folder} (set ENTROPY_VISION_SHARED_DATA)")
+    return folder
