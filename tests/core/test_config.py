@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from entropy_vision.config import fingerprint, load_config, to_toml
 from entropy_vision.errors import InputError, InputReason, UsageError
 
-
 Writer = Callable[[str], Path]
 
 

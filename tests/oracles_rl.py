@@ -1,0 +1,81 @@
+"""Slow obvious truths for rl: plain Python loops over plain numbers, no tensor operation shared with the code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import permutations
+
+
+def advantages(rewards: Sequence[Sequence[float]], scale: str) -> list[list[float]]:
+    """r minus the group's mean, over the unbiased std of group or batch plus 1e-4; equal groups 0."""
+
+    def unbiased_std(values: Sequence[float]) -> float:
+        mean = sum(values) / len(values)
+        return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+    everything = [r for row in rewards for r in row]
+    out = []
+    for row in rewards:
+        mean = sum(row) / len(row)
+        below = {"group": unbiased_std(row) + 1e-4, "batch": unbiased_std(everything) + 1e-4, "none": 1.0}[scale]
+        out.append([0.0 if min(row) == max(row) else (r - mean) / below for r in row])
+    return out
+
+
+def policy_loss(
+    logp: Sequence[Sequence[float]],
+    old: Sequence[Sequence[float]],
+    advantages: Sequence[float],
+    mask: Sequence[Sequence[int]],
+    ref: Sequence[Sequence[float]] | None,
+    beta: float,
+    eps_low: float,
+    eps_high: float,
+    loss: str,
+) -> tuple[float, float]:
+    """The loss, and the fraction of live tokens at a bound that takes their gradient (or caps their weight)."""
+    rows, bound, live_tokens = [], 0, 0
+    for b, a in enumerate(advantages):
+        live = [t for t, m in enumerate(mask[b]) if m]
+        live_tokens += len(live)
+        terms = []
+        for t in live:
+            log_ratio = logp[b][t] - old[b][t]
+            if loss == "gspo":
+                log_ratio = sum(logp[b][s] - old[b][s] for s in live) / len(live)
+            ratio = math.exp(log_ratio)
+            if loss == "cispo":
+                term = -min(ratio, eps_high) * a * logp[b][t]
+                bound += ratio > eps_high and a > 0
+            else:
+                term = -min(ratio * a, min(max(ratio, 1 - eps_low), 1 + eps_high) * a)
+                bound += (ratio > 1 + eps_high and a > 0) or (ratio < 1 - eps_low and a < 0)
+            if ref is not None:
+                d = ref[b][t] - logp[b][t]
+                term += beta * (math.exp(d) - d - 1)
+            terms.append(term)
+        rows.append(terms)
+    share = bound / max(live_tokens, 1)
+    if loss in ("grpo", "gspo"):
+        return sum(sum(r) / max(len(r), 1) for r in rows) / len(rows), share
+    below = len(mask) * len(mask[0]) if loss == "dr_grpo" else max(live_tokens, 1)
+    return sum(sum(r) for r in rows) / below, share
+
+
+def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Continuous intersection over union of (x0, y0, x1, y1)."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(0.0, width) * max(0.0, height)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def best_matching(gain: Sequence[Sequence[float]]) -> float:
+    """The largest sum of a one-to-one matching, by trying every one."""
+    if not gain or not gain[0]:
+        return 0.0
+    if len(gain) > len(gain[0]):
+        gain = list(zip(*gain, strict=True))
+    columns = range(len(gain[0]))
+    return max(sum(gain[i][j] for i, j in enumerate(p)) for p in permutations(columns, len(gain)))
