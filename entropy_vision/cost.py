@@ -1,0 +1,310 @@
+"""What a job costs: tokens, FLOPs, seconds, bytes, memory, and how much of it a selection saves.
+
+FLOPs are 2 for every multiply and add of matrix products, convolutions and attention (torch's counter); norms,
+activations, softmax and everything that is done to choose patches count 0 there. So FLOPs never stand alone:
+seconds stand beside them, and those of the selection are part of the bill.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from entropy_vision.errors import EntropyVisionError, UsageError
+
+
+class UncountedAttention(EntropyVisionError):
+    """An attention kernel ran that the FLOP counter has no formula for: the count would be too low."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one way of doing a job costs.
+
+    Attributes:
+        tokens: visual tokens that are encoded.
+        flops: stage -> FLOPs, such as {"encode": ..., "prefill": ...}.
+        seconds: stage -> seconds of wall time; choosing patches is the stage "select".
+        bytes: pixels that are handed to the tower.
+        peak_memory: bytes of memory at the highest point, above where the job began; None where it was not measured.
+
+    Raises:
+        ValueError: a negative number, or FLOPs or seconds that sum to nothing.
+    """
+
+    tokens: int
+    flops: Mapping[str, int]
+    seconds: Mapping[str, float]
+    bytes: int = 0
+    peak_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [self.tokens, self.bytes, self.peak_memory or 0, *self.flops.values(), *self.seconds.values()]
+        if min(numbers) < 0:
+            raise ValueError(f"a cost is never negative: {self}")
+        if self.total_flops <= 0 or self.total_seconds <= 0:
+            raise ValueError(f"a cost needs FLOPs and seconds, neither stands for the other: {self}")
+
+    @property
+    def total_flops(self) -> int:
+        """FLOPs of all stages."""
+        return sum(self.flops.values())
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostReport:
+    """The bill of a job with every patch beside the same job with the kept ones. Ratios above 1 are savings.
+
+    Attributes:
+        dense: with every patch.
+        kept: with the kept patches; its seconds hold a stage "select".
+
+    Raises:
+        UsageError: `kept` does not say what the selection cost.
+    """
+
+    dense: Cost
+    kept: Cost
+
+    def __post_init__(self) -> None:
+        if "select" not in self.kept.seconds:
+            raise UsageError("choosing patches costs time too: give kept.seconds a stage 'select'")
+
+    @classmethod
+    def compare(cls, dense: Cost, kept: Cost) -> CostReport:
+        """The report of the two. Errors as the class."""
+        return cls(dense=dense, kept=kept)
+
+    @property
+    def tokens_dense(self) -> int:
+        """Visual tokens with every patch."""
+        return self.dense.tokens
+
+    @property
+    def tokens_kept(self) -> int:
+        """Visual tokens with the kept patches."""
+        return self.kept.tokens
+
+    @property
+    def flops_ratio(self) -> float:
+        """FLOPs, dense / kept."""
+        return self.dense.total_flops / self.kept.total_flops
+
+    @property
+    def wall_ratio(self) -> float:
+        """Seconds, dense / kept, the selection's own included."""
+        return self.dense.total_seconds / self.kept.total_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers for JSON."""
+        sides: dict[str, Any] = {}
+        for name, cost in (("dense", self.dense), ("kept", self.kept)):
+            sides |= {
+                f"tokens_{name}": cost.tokens,
+                f"flops_{name}": dict(cost.flops),
+                f"seconds_{name}": dict(cost.seconds),
+                f"bytes_{name}": cost.bytes,
+                f"peak_memory_{name}": cost.peak_memory,
+            }
+        return sides | {"flops_ratio": self.flops_ratio, "wall_ratio": self.wall_ratio}
+
+
+# --- FLOPs
+
+
+def count_flops(run: Callable[[], object]) -> dict[str, int]:
+    """FLOPs of everything torch does inside `run()`, backward passes included; `sum(...values())` is the total.
+
+    Works on any device; on "meta" nothing is computed, so a model of any size can be counted where its code reads no
+    values back. Attention under a causal mask counts as the full square, as torch's counter has it.
+
+    Returns:
+        Operation ("aten.addmm") -> FLOPs.
+
+    Raises:
+        UncountedAttention: an attention kernel without a formula ran.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping=_missing_formulas())
+    # the watch stands outside: it sees the operations as the counter hands them on, already taken apart
+    with _AttentionWatch(counter) as watch, counter:
+        run()
+    if watch.uncounted:
+        names = ", ".join(sorted(watch.uncounted))
+        raise UncountedAttention(
+            f"no FLOP formula for {names}: register one with torch.utils.flop_counter.register_flop_formula"
+        )
+    return {str(operation): int(flops) for operation, flops in counter.get_flop_counts().get("Global", {}).items()}
+
+
+class _AttentionWatch(TorchDispatchMode):
+    """Notes attention kernels that the counter passes over in silence."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        super().__init__()
+        self.counter = counter
+        self.uncounted: set[str] = set()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        packet = getattr(operation, "_overloadpacket", operation)
+        name = str(packet)
+        if ("attention" in name or "attn" in name) and packet not in self.counter.flop_registry:
+            self.uncounted.add(name)
+        return operation(*args, **(kwargs or {}))
+
+
+def _missing_formulas() -> dict[Any, Callable[..., int]]:
+    """Formulas for the CPU's attention kernels where torch's counter lacks them (before 2.15 they counted 0)."""
+    aten = torch.ops.aten
+    own: dict[Any, Callable[..., int]] = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    }
+    known = FlopCounterMode(display=False).flop_registry
+    return {operation: formula for operation, formula in own.items() if operation not in known}
+
+
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Two products a head: queries with keys, weights with values. Shapes [B, heads, length, width]."""
+    batch, heads, rows, width = query
+    return 2 * batch * heads * rows * key[2] * (width + value[3])
+
+
+def _attention_backward_flops(
+    _grad: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """Five products a head: the scores once more, then the gradients of weights, values, queries and keys."""
+    batch, heads, rows, width = query
+    return 2 * batch * heads * rows * key[2] * (3 * width + 2 * value[3])
+
+
+def tower_flops(config: Mapping[str, Any], segments: Sequence[int]) -> int:
+    """FLOPs of `VisionEncoder.encode`, in closed form; equals `count_flops` exactly.
+
+    Args:
+        config: `VisionEncoder.config`.
+        segments: patches of every attention segment (of every frame, by default).
+    """
+    vision = config["vision_cfg"]
+    width, layers, side = vision.get("width", 768), vision.get("layers", 12), vision.get("patch_size", 16)
+    hidden = int(width * vision.get("mlp_ratio", 4.0))
+    patches, rows = sum(segments), sum(segments) + len(segments)  # a class token for every segment
+    squares = sum((count + 1) ** 2 for count in segments)
+    linear = rows * width * (3 * width + width + 2 * hidden)  # qkv, output, the two of the MLP
+    attention = 2 * squares * width
+    return 2 * (patches * 3 * side * side * width + layers * (linear + attention))
+
+
+# --- seconds and memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of a job that was run several times.
+
+    Attributes:
+        median: the middle one.
+        low, high: first and third quartile.
+        repeats: how often it ran.
+    """
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range in seconds."""
+        return self.high - self.low
+
+
+def measure_seconds(run: Callable[[], object], repeats: int = 5, warmup: int = 1) -> Timing:
+    """Wall time of `run()`, device work included, after `warmup` runs that do not count."""
+    return measure_interleaved({"": run}, repeats, warmup)[""]
+
+
+def measure_interleaved(
+    jobs: Mapping[str, Callable[[], object]], repeats: int = 5, warmup: int = 1
+) -> dict[str, Timing]:
+    """Wall time of several jobs, one after the other in every round: a machine that slows down slows all of them.
+
+    Raises:
+        UsageError: less than one repeat.
+    """
+    if repeats < 1:
+        raise UsageError(f"repeats must be at least 1, got {repeats}")
+    samples: dict[str, list[float]] = {name: [] for name in jobs}
+    for round_ in range(warmup + repeats):
+        for name, run in jobs.items():
+            _synchronize()
+            start = time.perf_counter()
+            run()
+            _synchronize()
+            if round_ >= warmup:
+                samples[name].append(time.perf_counter() - start)
+    return {name: _timing(values) for name, values in samples.items()}
+
+
+def _timing(values: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return Timing(median=median, low=low, high=high, repeats=len(values))
+
+
+def _synchronize() -> None:
+    """Wait for the accelerator: its calls return before the work is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def measure_peak_memory(run: Callable[[], object]) -> int | None:
+    """Bytes at the highest point of `run()` above where it began: device memory where there is a CUDA device, else the
+    process's resident memory. None where the system does not tell (no Linux)."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    process = Path("/proc/self")
+    try:
+        _return_free_memory()
+        (process / "clear_refs").write_text("5")  # the high-water mark starts from what is resident now
+        before = _resident(process, "VmHWM")
+    except OSError:
+        return None
+    run()
+    return max(0, _resident(process, "VmHWM") - before)
+
+
+def _return_free_memory() -> None:
+    """Let glibc give back what earlier jobs freed; otherwise a later one would seem to need no memory of its own."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _resident(process: Path, field: str) -> int:
+    """A line of /proc/self/status such as "VmHWM:  1234 kB", in bytes."""
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{process / 'status'} has no {field}")
