@@ -1,6 +1,7 @@
 """Bits per patch: the Gaussian rate of what could not be predicted.
 
-    R(p, t) = min over predictors m of  sum over blocks b of p  n_b * sum over channels c of max(0, 1/2 log2(V / D))
+    R(p, t) = min over predictors m of  sum over blocks b of p  n_b * sum over channels c of r(V / D)
+    r(x)    = 1/4 log2(1 + x^2)  ~  max(0, 1/2 log2 x)
 
 This is the rate-distortion function of a Gaussian source with side information (Cover and Thomas, "Elements of
 Information Theory", 13.3.2; Wyner and Ziv 1976). Per block b (about 8 x 8 pixels, n_b of them inside the frame) and
@@ -80,8 +81,14 @@ def measure(planes: Sequence[np.ndarray], side: int) -> Blocks:
 
 
 def gaussian_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Bits a pixel: [..., 3] channels -> [...], the sum over channels of max(0, 1/2 log2(energy / floor))."""
-    return 0.5 * np.log2(np.maximum(energy / floor, 1).prod(axis=-1))
+    """Bits a pixel: [..., 3] channels -> [...], the sum over channels of 1/4 log2(1 + (energy / floor)^2).
+
+    The smooth form of max(0, 1/2 log2(energy / floor)): the same far above the floor, and never quite nothing below
+    it. A hard floor makes equals of all that lies under it, and where a budget reaches that far (coins that fill half
+    the picture are each other's surroundings) the choice among them would be by position.
+    """
+    ratio = energy / floor
+    return 0.25 * np.log2((1 + ratio * ratio).prod(axis=-1))
 
 
 def quantile(blocks: np.ndarray, share: float) -> np.ndarray:

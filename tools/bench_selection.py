@@ -124,20 +124,44 @@ def still(rng: np.random.Generator, condition: str) -> Scene:
         "foliage": "foliage",
         "white noise": "flat",
         "equal luma": str(rng.choice(["flat", "octaves", "checker", "gradient"])),
+        "aligned": "flat",
+        "text": str(rng.choice(["flat", "octaves", "checker"])),
     }[condition]
     picture = ground(rng, side, kind)
     if condition == "white noise":
         corner = rng.integers(0, side - 40, 2)
         noisy = picture[corner[0] : corner[0] + 40, corner[1] : corner[1] + 40]
         noisy += rng.normal(0, 40, noisy.shape).astype(np.float32)
+    if condition == "text":
+        return written(rng, picture)
     masks = []
     for cy, cx in places(rng, int(rng.integers(3, 9)), side, 19):
         cover = shape(int(rng.integers(4)), cy, cx, rng.uniform(12, 16), side, side)
+        if condition == "aligned":  # fills four patches and touches no other: no patch holds an edge
+            cover = np.zeros((side, side), np.float32)
+            top, left = (int(min(max(round(c / PATCH) - 1, 0), side // PATCH - 2)) * PATCH for c in (cy, cx))
+            cover[top : top + 2 * PATCH, left : left + 2 * PATCH] = 1
         color = paint(rng, picture[cover > 0.5].mean(axis=0), condition == "equal luma")
         picture = picture + cover[..., None] * (color - picture)
         masks.append(cover > 0.5)
     picture += rng.normal(0, 2, picture.shape).astype(np.float32)
     pixels = np.clip(picture, 0, 255).round().astype(np.uint8)[None]
+    return Scene(Frames(pixels=pixels, pts_seconds=np.zeros(1)), np.array(masks)[:, None], ("static",) * len(masks))
+
+
+def written(rng: np.random.Generator, picture: np.ndarray) -> Scene:
+    """Words of 8 pixel capitals; each word's pixels are an object."""
+    side, masks = len(picture), []
+    for row in rng.choice(np.arange(1, 9), int(rng.integers(2, 5)), replace=False):
+        word = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUXYZ"), int(rng.integers(3, 6))))
+        ink = np.zeros((side, side), np.uint8)
+        origin = int(rng.integers(2, side - 8 * len(word) - 2)), int(row) * 10 + 8
+        cv2.putText(ink, word, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.37, 255, 1, cv2.LINE_AA)
+        cover = ink.astype(np.float32)[..., None] / 255
+        under = picture[ink > 127].mean(axis=0)
+        picture = picture + cover * (np.where(under @ LUMA > 128, 20, 235) - picture)
+        masks.append(ink > 127)
+    pixels = np.clip(picture + rng.normal(0, 2, picture.shape), 0, 255).round().astype(np.uint8)[None]
     return Scene(Frames(pixels=pixels, pts_seconds=np.zeros(1)), np.array(masks)[:, None], ("static",) * len(masks))
 
 
@@ -194,7 +218,7 @@ def video(rng: np.random.Generator, condition: str) -> Scene:
     return Scene(frames, masks, roles)
 
 
-STILLS = ("clean", "textured", "foliage", "white noise", "equal luma")
+STILLS = ("clean", "textured", "foliage", "white noise", "equal luma", "aligned", "text")
 VIDEOS = ("static", "pan", "noise", "flicker")
 
 

@@ -1,7 +1,7 @@
 """rate: the bits a patch costs to describe, given what has been shown before (see `entropy_vision.rate`).
 
 A tenth of the budget goes to evenly spread patches, whatever they score: where clever pruners lose to random, this is
-what they lack.
+what they lack. Where fewer patches than the budget say anything at all, the rest of it is spread evenly too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from entropy_vision.frames import Frames
 from entropy_vision.rate import patch_bits
 
 _COVERAGE = 0.1  # of the budget
+_NOTHING = 1.0  # a patch of less than one bit says nothing
 
 
 class Rate:
-    """Bits against the image's own context and the frames before."""
+    """Bits against the image's own context and the frame before."""
 
     name = "rate"
     version = 1
@@ -26,6 +27,26 @@ class Rate:
         return patch_bits(frames.pixels, patch_size)
 
     def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the most bits, after the coverage floor."""
+        """bool [F, R, C]: the coverage floor, then the most bits."""
         frames, rows, columns = bits.shape
-        return exact(bits, count, spread((frames, rows, columns), int(_COVERAGE * count)))
+        spare = int(_COVERAGE * count)
+        worth = bits >= _NOTHING
+        if worth.sum() + spare <= count:
+            return exact(bits, count, _filled(worth, count))
+        return exact(bits, count, spread((frames, rows, columns), spare))
+
+
+def _filled(mask: np.ndarray, count: int) -> np.ndarray:
+    """`mask` and evenly spread patches, together at most `count`, and few below it."""
+    frames, rows, columns = mask.shape
+    full = mask
+    points = count - int(mask.sum())
+    while points <= mask.size:
+        more = mask | spread((frames, rows, columns), points)
+        if more.sum() > count:
+            break
+        full = more
+        if more.sum() == count:
+            break
+        points += count - int(more.sum())  # as many fell on patches that were in already
+    return full
