@@ -29,9 +29,11 @@ lint: venv
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, then: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@test -x $(BIN)/python || { echo "making .venv with $$($(PYTHON) --version)" >&2; \
-		$(PYTHON) -m venv .venv || { echo "no venv module: install it (Debian: apt-get install python3-venv), then the same line again" >&2; exit 2; }; }
+	@test -x $(BIN)/python || { \
+		test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, then: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11" >&2; exit 2; }; \
+		echo "making .venv with $$($(PYTHON) --version)" >&2; \
+		$(PYTHON) -m venv .venv || { rm -rf .venv; \
+			echo "Python's venv module is not complete: install it (Debian: apt-get install python3-venv), then the same line again" >&2; exit 2; }; }
 	@echo "installing the package and its tools into .venv (some minutes the first time: torch is large)" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \

@@ -55,6 +55,11 @@ def heat_top(bits: np.ndarray) -> float:
     return top if top > 0 else max(float(bits.max()), 1.0)
 
 
+def score_name(kept: PatchSet) -> str:
+    """What a selector's scores are called: bits, except where they are only an order to choose by."""
+    return "order" if kept.selector in ("random", "uniform") else "bits"
+
+
 def pick_frames(count: int, limit: int) -> list[int]:
     """At most `limit` frame numbers of `count`, evenly spread, first and last included."""
     if count <= limit:
@@ -121,7 +126,10 @@ def contact_sheet(frames: Frames, kept: Sequence[PatchSet], title: str, limit: i
     tops = [heat_top(one.bits) for one in kept]
     labels = ["frame"]
     for one, top in zip(kept, tops, strict=True):
-        labels += [f"{one.selector} bits (0 to {top:.3g})", f"{one.selector} keeps {len(one):,} of {one.bits.size:,}"]
+        labels += [
+            f"{one.selector} {score_name(one)} (0 to {top:.3g})",
+            f"{one.selector} keeps {len(one):,} of {one.bits.size:,}",
+        ]
     for column, label in enumerate(labels):
         draw.text((left + gap + column * (cell_width + gap), 52), label, _MUTED, small)
     for row, index in enumerate(shown):

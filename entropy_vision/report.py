@@ -6,11 +6,11 @@ The demo, `show` and `bench` fill a `Report`; `write_report` makes the file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from entropy_vision.atomic import atomic_write
 from entropy_vision.frames import Frames
 from entropy_vision.page import render
 from entropy_vision.patchset import PatchSet
@@ -143,7 +143,5 @@ def write_report(report: Report, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(render_report(report), encoding="utf-8")
-    os.replace(part, path)
+    atomic_write(path, render_report(report), durable=False)
     return path

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from entropy_vision.atomic import atomic_file
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames, read_media
 from entropy_vision.options import ShowOptions
@@ -89,7 +89,6 @@ def _command(options: ShowOptions) -> str:
 
 def _write_picture(pixels: np.ndarray, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    Image.fromarray(pixels).save(part, "png", optimize=True)
-    os.replace(part, path)
+    with atomic_file(path, durable=False) as file:
+        Image.fromarray(pixels).save(file, "png", optimize=True)
     return path

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from entropy_vision.charts import bars, number
-from entropy_vision.overlay import DIM, heat_colors, heat_top, jpeg_uri, pick_frames, png_uri
+from entropy_vision.overlay import DIM, heat_colors, heat_top, jpeg_uri, pick_frames, png_uri, score_name
 from entropy_vision.patchset import PatchSet
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def _selection(kept: PatchSet, numbers: list[int]) -> dict[str, Any]:
     top, mask = heat_top(kept.bits), kept.mask
     return {
         "selector": kept.selector,
+        "score": score_name(kept),
         "patch": kept.patch_size,
         "rows": kept.grid[1],
         "columns": kept.grid[2],
@@ -135,7 +136,7 @@ def _panels(selections: tuple[PatchSet, ...], data: dict[str, Any], first: int, 
     panels = [f"<figure>{stage}>{frame}</div><figcaption>frame</figcaption></figure>"]
     for index, kept in enumerate(selections):
         drawn, several = data["kept"][index], len(selections) > 1
-        titles = ("bits", "kept") if several else ("bits a patch", "kept patches")
+        titles = (score_name(kept), "kept") if several else (f"{score_name(kept)} a patch", "kept patches")
         name = f"{_text(kept.selector)}: " if several else ""
         # edge patches reach over the rim of the frame: the grid is as large as its patches, the stage cuts it off
         across, down = 100 * kept.grid[2] * kept.patch_size / width, 100 * kept.grid[1] * kept.patch_size / height

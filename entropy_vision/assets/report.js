@@ -43,8 +43,8 @@ for (const story of document.querySelectorAll(".story")) {
       const row = Math.min(which.rows - 1, Math.floor((event.clientY - box.top) / box.height * data.height / which.patch));
       const column = Math.min(which.columns - 1, Math.floor((event.clientX - box.left) / box.width * data.width / which.patch));
       const at = row * which.columns + column;
-      readout.textContent = which.selector + ": row " + row + ", column " + column + " scores " +
-        which.bits[now][at] + " bits, " + (which.bitmap[now][at] === "1" ? "kept" : "dropped");
+      readout.textContent = which.selector + ": row " + row + ", column " + column + ": " + which.bits[now][at] + " " +
+        which.score + ", " + (which.bitmap[now][at] === "1" ? "kept" : "dropped");
     });
   }
   draw();
