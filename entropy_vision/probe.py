@@ -56,6 +56,7 @@ class Probe:
         deep: True for more than 8 bits a channel.
         rotation: degrees counter-clockwise that stand the stored pixels upright: 0, 90, 180 or 270.
         times: seconds of every frame to be shown, ascending.
+        numbered: True where frames have no clock of their own (AVI, raw streams) and take `times` by their number.
         interval: seconds a frame lasts, nominally.
         expected: frames the packets promise, or the container where its count is larger and believable.
         unsafe: why decord must not read this file; "" where it may.
@@ -70,6 +71,7 @@ class Probe:
     deep: bool
     rotation: int
     times: tuple[float, ...]
+    numbered: bool
     interval: float
     expected: int
     unsafe: str
@@ -134,11 +136,11 @@ def open_video(path: Path) -> Any:
     try:
         return av.open(source, options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
-        what = getattr(error, "strerror", None) or type(error).__name__
         if _looks_like_video(path):
+            what = getattr(error, "strerror", None) or type(error).__name__
             detail = f"a video file that cannot be opened, perhaps cut off before its index ({what})"
             raise InputError(path, InputReason.DAMAGED, detail) from None
-        raise InputError(path, InputReason.NOT_MEDIA, f"not a video or image in any known format ({what})") from None
+        raise InputError(path, InputReason.NOT_MEDIA, "not a video or image in any known format") from None
 
 
 def best_stream(path: Path, container: Any) -> Any:
@@ -184,6 +186,7 @@ def probe_video(path: Path, limits: Limits) -> Probe:
             deep=any(part.bits > 8 for part in first.format.components),
             rotation=round(first.rotation / 90) % 4 * 90,
             times=_times(stamps, float(stream.time_base), interval),
+            numbered=name == "avi" or any(pts is None for pts, _ in stamps),
             interval=interval,
             expected=stream.frames if len(stamps) < stream.frames <= 10 * len(stamps) + 100 else len(stamps),
             unsafe=damage or odd or _beyond_decord(name, context, first, stamps),
@@ -202,8 +205,9 @@ def _read_packets(container: Any, stream: Any) -> tuple[list[Stamp], Any, float,
     first, end, odd, damage = None, 0.0, "", ""
     try:
         for packet in container.demux():
-            if packet.size and packet.dts is not None:
-                end = max(end, float((packet.dts + (packet.duration or 0)) * packet.time_base))
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if packet.size and stamp is not None:
+                end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index != stream.index:
                 continue
             if packet.is_discard:
@@ -211,7 +215,7 @@ def _read_packets(container: Any, stream: Any) -> tuple[list[Stamp], Any, float,
             elif packet.size:
                 stamps.append((packet.pts, packet.dts))
             if packet.is_corrupt:
-                damage = "a packet is marked as corrupt"
+                odd = "a packet is marked as corrupt"
             if first is None:
                 try:
                     first = next(iter(packet.decode()), None)

@@ -12,7 +12,7 @@ from entropy_vision.errors import InputError, InputReason
 from entropy_vision.probe import Limits, check_pixels, check_total
 from entropy_vision.video import Decoded, DecodeInfo, Size, on_white
 
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF", "TGA", "ICO", "JPEG2000")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF", "TGA", "ICO", "JPEG2000")
 # the first bytes of the formats that are stills; an animated GIF or a video is not among them
 _MAGIC = (
     (0, b"\x89PNG\r\n\x1a\n"),

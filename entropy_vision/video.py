@@ -9,6 +9,7 @@ reduction (so it does not alias); a test holds both to the same pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -117,7 +118,10 @@ def sample(frames: Iterator[tuple[float, Any]], fps: float | None) -> Iterator[t
 
 def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size) -> Decoded | str:
     """Decode with decord, in order from the first frame; a line that says why, where decord fails."""
+    # decord repeats the nearest frame for a damaged one and tells stderr only: fault_tol makes that an error
+    os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
     import decord
+    from decord._ffi.base import DECORDLimitReachedError
 
     decord.logging.set_level(decord.logging.QUIET)
     height, width = size
@@ -131,11 +135,11 @@ def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size) -> Dec
             yield time, picture.asnumpy() if hasattr(picture, "asnumpy") else np.asarray(picture)
 
     try:
-        reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1)
+        reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1, fault_tol=1e-9)
         if len(reader) != len(probe.times):
             return f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
         chosen = list(sample(frames(), fps))
-    except (decord.DECORDError, RuntimeError, UnicodeEncodeError) as error:
+    except (decord.DECORDError, DECORDLimitReachedError, RuntimeError, UnicodeEncodeError) as error:
         # RuntimeError also holds the StopIteration of a reader that ends early, raised inside a generator
         return f"decord stops at frame {count} ({type(error).__name__})"
     info = DecodeInfo(decoder="decord", codec=probe.codec, frames_expected=probe.expected, frames_decoded=count)
@@ -201,7 +205,10 @@ def _pyav_frames(path: Path, probe: Probe, limits: Limits, tally: _Tally) -> Ite
                 return
             for frame in frames:
                 check_pixels(path, frame.width, frame.height, limits)
-                time = probe.times[min(tally.frames, len(probe.times) - 1)] if frame.pts is None else frame.pts * tick
+                if probe.numbered or frame.pts is None:
+                    time = probe.times[min(tally.frames, len(probe.times) - 1)]
+                else:
+                    time = frame.pts * tick
                 # a clock that was set back (two recordings joined) goes on one frame after the last
                 if last is not None and time + shift < last:
                     shift = last + probe.interval - time
