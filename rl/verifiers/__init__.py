@@ -12,15 +12,16 @@ from entropy_vision.errors import UsageError
 from entropy_vision.question import Answer
 
 from .extract import extract
+from .geometry import read_box, read_boxes, read_interval, read_point
+from .gold import LIST_CHARACTERS, SHORT_CHARACTERS, canonical, check_answer
+from .listing import read_ordering, read_set
 from .numeric import read_integer, read_number
 from .text import read_choice, read_exact, read_yesno
 from .verdict import Reading, Status, Verdict, unparsable
 
-__all__ = ["PROFILES", "Status", "Verdict", "verify"]
+__all__ = ["PROFILES", "Status", "Verdict", "canonical", "check_answer", "verify"]
 
 PROFILES = ("strict", "robust")
-SHORT_CHARACTERS = 256  # an answer in words or numbers; anything longer is not one
-LIST_CHARACTERS = 4096  # an answer that is a list
 
 _READERS: dict[str, tuple[Callable[[str, Answer], Reading], int]] = {
     "exact": (read_exact, SHORT_CHARACTERS),
@@ -28,6 +29,12 @@ _READERS: dict[str, tuple[Callable[[str, Answer], Reading], int]] = {
     "integer": (read_integer, SHORT_CHARACTERS),
     "number": (read_number, SHORT_CHARACTERS),
     "yesno": (read_yesno, SHORT_CHARACTERS),
+    "ordering": (read_ordering, LIST_CHARACTERS),
+    "set": (read_set, LIST_CHARACTERS),
+    "point": (read_point, LIST_CHARACTERS),
+    "box": (read_box, LIST_CHARACTERS),
+    "boxes": (read_boxes, LIST_CHARACTERS),
+    "interval": (read_interval, LIST_CHARACTERS),
 }
 
 
@@ -46,6 +53,7 @@ def verify(completion: str, answer: Answer, profile: str = "strict") -> Verdict:
     """
     if profile not in PROFILES:
         raise UsageError(f"verify: no profile {profile!r}; use one of {', '.join(PROFILES)}")
+    check_answer(answer)
     found = extract(completion, strict=profile == "strict")
     if found.text is None:
         return Verdict(0.0, found.status, None, found.format_ok)
