@@ -34,6 +34,20 @@ _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
     ),
 }  # fmt: skip
 _POLYGON = {shape: np.array(corners) for shape, corners in _CORNERS.items()}
+
+# OpenCV's anti-aliased fills come out wider than asked: by this many pixels on each side (measured by their coverage)
+_SWELL, _SWELL_CIRCLE = 0.69, 0.53
+
+
+def _outward(corners: np.ndarray) -> np.ndarray:
+    """For each corner (clockwise as seen) the vector by which it moves when every edge moves outward by 1."""
+    edges = np.roll(corners, -1, axis=0) - corners
+    after = np.stack([edges[:, 1], -edges[:, 0]], axis=1) / np.hypot(*edges.T)[:, None]
+    before = np.roll(after, 1, axis=0)
+    return (before + after) / (1 + (before * after).sum(axis=1, keepdims=True))
+
+
+_OUTWARD = {shape: _outward(corners) for shape, corners in _POLYGON.items()}
 _CLEAR = 70.0  # distance in RGB at which a small thing stands out from its ground
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -70,9 +84,12 @@ def draw_sprite(frame: np.ndarray, shape: str, size: float, x: float, y: float, 
             px, py = cx - 0.5, cy - 0.5
             if shape == "circle":
                 centre = (round(px * _ONE), round(py * _ONE))
-                cv2.circle(frame, centre, round(size / 2 * _ONE), paint, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+                cv2.circle(
+                    frame, centre, round((size / 2 - _SWELL_CIRCLE) * _ONE), paint, cv2.FILLED, cv2.LINE_AA, _SHIFT
+                )
             else:
-                points = np.rint((_POLYGON[shape] * (size / 2) + (px, py)) * _ONE).astype(np.int32)
+                corners = _POLYGON[shape] * (size / 2) - _OUTWARD[shape] * _SWELL + (px, py)
+                points = np.rint(corners * _ONE).astype(np.int32)
                 cv2.fillPoly(frame, [points], paint, cv2.LINE_AA, _SHIFT)
 
 
