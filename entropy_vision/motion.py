@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 _LONG_SIDE = 160  # pixels at which corners are tracked
-_CORNERS = 100
+_CORNERS = 80
+_ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # in noise, tracking would never settle
 _MIN_INLIERS = 8
 _AFFINE_INLIERS = 24  # below that six free numbers follow the noise
 _SPREAD = 0.2  # the inliers' hull must cover this share of the frame: a camera moves all of it, an object a part
@@ -38,13 +39,15 @@ def global_motion(before: np.ndarray, now: np.ndarray) -> np.ndarray | None:
     corners = cv2.goodFeaturesToTrack(now, _CORNERS, 0.01, gap)
     if corners is None or len(corners) < _MIN_INLIERS:
         return None
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(now, before, corners, None, winSize=(13, 13), maxLevel=2)
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        now, before, corners, None, winSize=(13, 13), maxLevel=2, criteria=_ENOUGH
+    )
     good = found.ravel() == 1
     points, targets = corners.reshape(-1, 2)[good], moved.reshape(-1, 2)[good]
     if len(points) < _MIN_INLIERS:
         return None
     similarity, agree = cv2.estimateAffinePartial2D(
-        points, targets, method=cv2.RANSAC, ransacReprojThreshold=0.6, maxIters=300, confidence=0.99
+        points, targets, method=cv2.RANSAC, ransacReprojThreshold=0.6, maxIters=100, confidence=0.99
     )
     if similarity is None:
         return None
