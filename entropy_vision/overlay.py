@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -151,9 +152,9 @@ def _filter(size: int, cell: int) -> Image.Resampling:
     return Image.Resampling.NEAREST if cell >= 2 * size else Image.Resampling.LANCZOS
 
 
-def jpeg_uri(pixels: np.ndarray, quality: int = 82) -> str:
-    """uint8 [H, W, 3] as a JPEG data URI."""
-    return _uri(Image.fromarray(pixels), "jpeg", quality=quality)
+def jpeg_uri(pixels: np.ndarray, quality: int = 82, *, full_color: bool = False) -> str:
+    """uint8 [H, W, 3] as a JPEG data URI; `full_color` keeps chroma at the resolution of luma."""
+    return _uri(Image.fromarray(pixels), "jpeg", quality=quality, subsampling=0 if full_color else 2)
 
 
 def png_uri(pixels: np.ndarray) -> str:
@@ -161,7 +162,7 @@ def png_uri(pixels: np.ndarray) -> str:
     return _uri(Image.fromarray(pixels), "png", optimize=True)
 
 
-def _uri(image: Image.Image, kind: str, **options: object) -> str:
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -71,19 +71,18 @@ def _section(story: Story, quality: _Quality) -> str:
 
 def _data(story: Story, selections: tuple[PatchSet, ...], numbers: list[int], quality: _Quality) -> dict[str, Any]:
     height, width = story.frames.size
-    frames = [jpeg_uri(_scaled(story.frames.pixels[i], quality.side), _jpeg(quality, height, width)) for i in numbers]
+    # small frames are enlarged pixel by pixel, which shows what JPEG smears
+    small = max(height, width) <= _PIXEL_SIDE
+    jpeg = max(quality.jpeg, 88) if small else quality.jpeg
+    pictures = [_scaled(story.frames.pixels[i], quality.side) for i in numbers]
     return {
         "width": width,
         "height": height,
         "numbers": numbers,
         "seconds": [round(float(story.frames.pts_seconds[i]), 3) for i in numbers],
-        "frames": frames,
+        "frames": [jpeg_uri(one, jpeg, full_color=small) for one in pictures],
         "kept": [_selection(kept, numbers) for kept in selections],
     }
-
-
-def _jpeg(quality: _Quality, height: int, width: int) -> int:
-    return max(quality.jpeg, 88) if max(height, width) <= _PIXEL_SIDE else quality.jpeg
 
 
 def _scaled(pixels: np.ndarray, side: int) -> np.ndarray:
