@@ -143,7 +143,7 @@ def _span(centre: float, reach: float, size: int, patch: int, count: int) -> sli
 
 def _paint(sprite: Sprite, difficulty: float, rng: np.random.Generator) -> tuple[int, ...]:
     """The thing's own colour: its name's, jittered, a little greyer where it is harder."""
-    jitter = rng.uniform(-1, 1, 3) * (6 + 10 * difficulty)
+    jitter = rng.uniform(-1, 1, 3) * (6 + 4 * difficulty)
     color = np.array(RGB[sprite.color]) + jitter
     color += 0.25 * difficulty * (128 - color)
     return tuple(np.clip(color, 0, 255).astype(int).tolist())

@@ -95,14 +95,17 @@ def test_things_are_drawn_inside_their_boxes_and_fill_them(family: str, monkeypa
     for i in range(10):
         item = world[i]
         for k, thing in enumerate(item.objects):
-            changed = (item.frames.pixels != repainted(world, i, [k], monkeypatch).frames.pixels).any(axis=3)
-            for mask, box in zip(changed, thing.boxes, strict=True):
+            change = item.frames.pixels.astype(int) - repainted(world, i, [k], monkeypatch).frames.pixels
+            weight = np.abs(change).sum(axis=3)
+            for shown, box in zip(weight, thing.boxes, strict=True):
                 if np.isnan(box[0]):
-                    assert not mask.any()
+                    assert not shown.any()
                 elif box.min() > 0 and box.max() < 1:
-                    rows, columns = np.nonzero(mask)
+                    rows, columns = np.nonzero(shown > 0.5 * shown.max())  # half covered
                     drawn = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-                    assert np.abs(drawn - box * 96).max() <= 1.6, (item.key, drawn, box * 96)
+                    outside = (drawn - box * 96) * [-1, -1, 1, 1]
+                    # a tip covers little of its last pixels, so it may seem to end inside
+                    assert outside.max() <= 1.0 and outside.min() >= -2.0, (item.key, drawn, box * 96)
 
 
 def test_thing_cut_by_an_edge_is_drawn_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
