@@ -40,7 +40,7 @@ def global_motion(before: np.ndarray, now: np.ndarray) -> np.ndarray | None:
     if corners is None or len(corners) < _MIN_INLIERS:
         return None
     moved, found, _ = cv2.calcOpticalFlowPyrLK(
-        now, before, corners, None, winSize=(13, 13), maxLevel=2, criteria=_ENOUGH
+        now, before, corners, np.empty_like(corners), winSize=(13, 13), maxLevel=2, criteria=_ENOUGH
     )
     good = found.ravel() == 1
     points, targets = corners.reshape(-1, 2)[good], moved.reshape(-1, 2)[good]

@@ -34,6 +34,7 @@ from entropy_vision.motion import global_motion, warp
 _D0 = 9.0  # grey levels squared: an error of 3 of 255 is not worth a bit
 _TEXTURE = 2.0  # energies of up to twice what prevails around are texture
 _CELLS = 14  # the prevailing colour is looked for on a grid of at most about this many cells a side
+_PAIRS = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (3, 4))  # places whose colours may meet in a block
 _FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure
 _REGISTRATION = 0.05  # pixels squared: an error of more than 0.2 pixels is motion, not registration
 _CAMERA = 1 / 3  # of all blocks must be predicted better along the global motion
@@ -118,11 +119,35 @@ def intra_bits(blocks: Blocks) -> np.ndarray:
     down, along = max(1, round(height / 4)), max(1, round(width / 4))
     margin = ((0, 0), (down, down), (along, along), (0, 0))
     colour, floor = np.pad(colour, margin, mode="edge"), np.pad(floor, margin, mode="edge")
+    corners = ((down, along), (0, along), (2 * down, along), (down, 0), (down, 2 * along))
+    places = [np.s_[:, y : y + height, x : x + width] for y, x in corners]  # here, above, below, left, right
     least = np.full(blocks.mean.shape[:3], np.inf, np.float32)
-    for y, x in ((down, along), (down, 0), (down, 2 * along), (0, along), (2 * down, along)):
-        there = np.s_[:, y : y + height, x : x + width]
+    for there in places:
         least = np.minimum(least, gaussian_rate(blocks.energy(colour[there]), floor[there]))
+    for i, j in _PAIRS:
+        share, energy = mixed_energy(blocks, colour[places[i]], colour[places[j]])
+        between = share * floor[places[i]] + (1 - share) * floor[places[j]]
+        least = np.minimum(least, gaussian_rate(energy, between))
     return least
+
+
+def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far blocks are from holding two known colours side by side, as the edge of a wall or a letterbox does.
+
+    A share a of colour `one` beside 1 - a of `two` has mean two + a * d and variance q = a * (1 - a) * d^2, d being
+    their difference. `a` is what fits the block's mean best; what is left is the mean's distance and the variance
+    beyond q, or below q / 2 (a soft edge has less than q, but one flat colour in between is a thing of its own).
+
+    Returns:
+        (share, energy), float32 [F, R', C', 1] in [0, 1] and [F, R', C', 3].
+    """
+    difference, off = one - two, blocks.mean - two
+    length = (difference * difference).sum(axis=-1, keepdims=True)
+    share = np.clip((off * difference).sum(axis=-1, keepdims=True) / (length + 1e-6), 0, 1)
+    off = off - share * difference
+    expected = share * (1 - share) * difference * difference
+    variance = blocks.variance
+    return share, np.maximum(np.maximum(variance - expected, expected / 2 - variance), 0) + off * off
 
 
 def residual_energy(now: np.ndarray, predicted: np.ndarray, side: int) -> np.ndarray:
@@ -191,7 +216,7 @@ def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
     if len(planes) > 1:
         bits[1:] = np.minimum(bits[1:], _predicted_bits(colours, planes, blocks, side))
     count, rows, columns = bits.shape
-    real = real_pixels(*pixels.shape[1:3], side)
+    real = real_pixels(pixels.shape[1], pixels.shape[2], side)
     weight = np.zeros((rows, columns), np.float32)
     weight[: real.shape[0], : real.shape[1]] = real
     return (bits * weight).reshape(count, rows // per, per, columns // per, per).sum(axis=(2, 4))

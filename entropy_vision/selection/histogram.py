@@ -32,7 +32,7 @@ def histogram_entropy(plane: np.ndarray, patch_size: int) -> np.ndarray:
     Returns:
         float32 [R, C], bits a pixel in [0, 8].
     """
-    rows, columns = grid_size(*plane.shape, patch_size)
+    rows, columns = grid_size(plane.shape[0], plane.shape[1], patch_size)
     row, column = (np.arange(side) // patch_size for side in plane.shape)
     patch = row[:, None] * columns + column
     counts = np.bincount((patch * _BINS + plane).ravel(), minlength=rows * columns * _BINS)
