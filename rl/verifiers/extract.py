@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from .normal import without_preamble
 from .verdict import Status
@@ -23,6 +24,7 @@ SPECIAL_TOKENS = (
     "[PAD]",
 )
 TAIL_CHARACTERS = 16_384
+MAX_TAGS = 64  # a completion with more has fallen into repeating itself
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
 
@@ -58,14 +60,15 @@ def extract(completion: str, *, strict: bool) -> Extract:
     ("Answer: C").
     """
     text = without_special_tokens(completion)
-    tags = list(_TAG.finditer(text))
+    tags = list(islice(_TAG.finditer(text), MAX_TAGS + 1))
+    if len(tags) > MAX_TAGS:
+        return Extract(None, format_ok=False, status=Status.FORMAT)
     body = _well_formed_answer(text, tags)
     if body is not None:
         return Extract(body, format_ok=True)
-    if strict:
-        many = _answers_outside_think(tags) > 1
-        return Extract(None, format_ok=False, status=Status.AMBIGUOUS if many else Status.FORMAT)
-    return _robust(text, tags)
+    if _answers_outside_think(tags) > 1:
+        return Extract(None, format_ok=False, status=Status.AMBIGUOUS)
+    return Extract(None, format_ok=False, status=Status.FORMAT) if strict else _robust(text, tags)
 
 
 def _well_formed_answer(text: str, tags: list[re.Match[str]]) -> str | None:
@@ -84,7 +87,9 @@ def _well_formed_answer(text: str, tags: list[re.Match[str]]) -> str | None:
 
 
 def _answers_outside_think(tags: list[re.Match[str]]) -> int:
-    count, thinking = 0, False
+    # a prompt may open the thinking itself: then the completion's first think tag closes it
+    first = next((t.group() for t in tags if t.group().endswith("think>")), "<think>")
+    count, thinking = 0, first == "</think>"
     for tag in tags:
         if tag.group() in ("<think>", "</think>"):
             thinking = tag.group() == "<think>"
@@ -98,13 +103,10 @@ def _robust(text: str, tags: list[re.Match[str]]) -> Extract:
     start = tags[last_close].end() if last_close >= 0 else 0
     after = tags[last_close + 1 :]
     names = [t.group() for t in after[:3]]
-    if "<think>" in names:
-        return Extract(None, format_ok=False, status=Status.FORMAT)
     if names == ["<answer>", "</answer>"]:
         return Extract(text[after[0].end() : after[1].start()], format_ok=False)
     if names:
-        many = sum(t.group() == "<answer>" for t in after) > 1
-        return Extract(None, format_ok=False, status=Status.AMBIGUOUS if many else Status.FORMAT)
+        return Extract(None, format_ok=False, status=Status.FORMAT)
     return _free_text(text[start:][-TAIL_CHARACTERS:])
 
 
@@ -113,7 +115,8 @@ def _free_text(tail: str) -> Extract:
     if boxes > 1:
         return Extract(None, format_ok=False, status=Status.AMBIGUOUS)
     if boxes == 1:
-        return Extract(_boxed(tail), format_ok=False, status=Status.OK if _boxed(tail) else Status.FORMAT)
+        inside = _boxed(tail)
+        return Extract(inside, format_ok=False, status=Status.OK if inside else Status.FORMAT)
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     if len(lines) > 1:
         announced = [line for line in lines if without_preamble(line.strip("*# ")) != line.strip("*# ")]
@@ -127,10 +130,11 @@ def _free_text(tail: str) -> Extract:
 
 
 def _boxed(text: str) -> str | None:
+    """What stands in the one \\boxed{}; None where it does not close or is empty."""
     start = text.index("\\boxed{") + len("\\boxed{")
     depth = 1
     for i in range(start, len(text)):
         depth += (text[i] == "{") - (text[i] == "}")
         if depth == 0:
-            return text[start:i]
+            return text[start:i] or None
     return None

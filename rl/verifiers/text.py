@@ -43,7 +43,7 @@ def read_choice(text: str, answer: Answer) -> Reading:
         found = {letter, *by_text}
     elif by_text:
         found = set(by_text)
-    elif letter is not None and answer.options:
+    elif letter is not None:  # a letter and more: the text has to say the same, or it is a hedge
         found = {letter, *(_letters_of(tail, answer.options) or ("",))}
     else:
         return unparsable()
