@@ -136,7 +136,7 @@ def open_video(path: Path) -> Any:
     try:
         return av.open(source, options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
-        if _looks_like_video(path):
+        if looks_like_video(path):
             what = getattr(error, "strerror", None) or type(error).__name__
             detail = f"a video file that cannot be opened, perhaps cut off before its index ({what})"
             raise InputError(path, InputReason.DAMAGED, detail) from None
@@ -258,7 +258,8 @@ def _beyond_decord(container: str, context: Any, first: Any, stamps: list[Stamp]
     return ""
 
 
-def _looks_like_video(path: Path) -> bool:
+def looks_like_video(path: Path) -> bool:
+    """True where the first bytes are those of a common video container, whatever the file is called."""
     with path.open("rb") as file:
         head = file.read(16)
     return any(head[at : at + len(magic)] == magic for at, magic in _VIDEO_MAGIC)

@@ -1,0 +1,169 @@
+"""The tar layer of a shard: bytes that repeat, members that cannot escape or run code, a marker beside each shard.
+
+A shard `shard-000000.tar` is done when `shard-000000.json` is beside it: the tar is written under a temporary name,
+synced and renamed first, its marker after it. The marker holds the tar's size and sha256, the crc32 of every member,
+and a digest of itself. A tar without a marker is not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from entropy_vision.atomic import atomic_file, atomic_write
+from entropy_vision.errors import InputError, InputReason
+
+VERSION = 1
+_END = bytes(1024)  # two empty blocks end a tar
+_SHARD = re.compile(r"shard-\d{6}\.tar")
+# A key has no dot, because readers split a name at its first dot. What may follow is all that is ever decoded.
+_MEMBER = re.compile(r"(?P<key>[A-Za-z0-9_-]{1,128})\.(?P<kind>json|idx\.npy|bits\.npy|patch\.npy|patch\d{0,4}\.jpg)")
+
+Members = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What the marker beside a shard says.
+
+    Attributes:
+        shard: file name of the tar.
+        bytes: its size.
+        sha256: its checksum.
+        samples: for every sample, in order: key, source checksum, tokens, and {member kind: crc32}.
+    """
+
+    shard: str
+    bytes: int
+    sha256: str
+    samples: tuple[dict[str, Any], ...]
+
+
+def pack(key: str, members: Members) -> bytes:
+    """One sample as tar records (without the end of an archive), so that samples can be joined to a shard.
+
+    Args:
+        key: letters, digits, "-" and "_".
+        members: {kind: content}; kinds as in `_MEMBER`.
+    """
+    records = []
+    for kind, content in members.items():
+        name = f"{key}.{kind}"
+        if not _MEMBER.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be a member of a shard")
+        # owner, mode and time are fixed: the same sample gives the same bytes everywhere
+        head = tarfile.TarInfo(name)
+        head.size, head.mtime, head.mode = len(content), 0, 0o644
+        records += [head.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % tarfile.BLOCKSIZE)]
+    return b"".join(records)
+
+
+def unpack(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, members) of every sample, in the order of the file.
+
+    Raises:
+        InputError: DAMAGED, for a cut or broken archive, and for anything this format does not hold: links, devices,
+            folders, names with a path, unknown endings, a member or key that comes twice.
+    """
+    done: set[str] = set()
+    key, members = "", dict[str, bytes]()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for entry in archive:
+                match = _MEMBER.fullmatch(entry.name)
+                if not entry.isreg() or entry.pax_headers or match is None:
+                    raise _damaged(path, f"member {entry.name!r} does not belong into a shard")
+                if match["key"] != key:
+                    if key:
+                        yield key, members
+                    done.add(key)
+                    key, members = match["key"], {}
+                    if key in done:
+                        raise _damaged(path, f"sample {key} comes twice")
+                if match["kind"] in members:
+                    raise _damaged(path, f"member {entry.name} comes twice")
+                content = archive.extractfile(entry)
+                members[match["kind"]] = content.read() if content is not None else b""
+                if len(members[match["kind"]]) != entry.size:
+                    raise _damaged(path, f"member {entry.name} is cut off")
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(path, f"the archive is broken ({error})") from None
+    if key:
+        yield key, members
+
+
+def checksums(members: Members) -> dict[str, int]:
+    """{kind: crc32} of the members."""
+    return {kind: zlib.crc32(content) for kind, content in members.items()}
+
+
+def write_shard(folder: Path, number: int, parts: Iterable[bytes], samples: Iterable[dict[str, Any]]) -> Marker:
+    """Join packed samples to shard `number`, then write its marker; each is whole or not there.
+
+    Args:
+        parts: what `pack` gave, in order; read one at a time.
+        samples: what the marker says of each.
+    """
+    name = f"shard-{number:06d}.tar"
+    digest, size = hashlib.sha256(), 0
+    with atomic_file(folder / name) as file:
+        for part in chain(parts, (_END,)):
+            file.write(part)
+            digest.update(part)
+            size += len(part)
+    marker = Marker(shard=name, bytes=size, sha256=digest.hexdigest(), samples=tuple(samples))
+    body = {"version": VERSION, **vars(marker), "samples": list(marker.samples)}
+    atomic_write(marker_path(folder / name), canonical({**body, "digest": _digest(body)}) + "\n")
+    return marker
+
+
+def marker_path(shard: Path) -> Path:
+    """The marker beside a shard."""
+    return shard.with_suffix(".json")
+
+
+def read_marker(path: Path) -> Marker:
+    """The marker at `path`.
+
+    Raises:
+        InputError: DAMAGED, where it is not exactly what was written.
+    """
+    try:
+        body = json.loads(path.read_bytes())
+        claimed = body.pop("digest")
+        if _digest(body) != claimed or body["version"] != VERSION or not _SHARD.fullmatch(body["shard"]):
+            raise ValueError("its digest does not fit")
+        return Marker(shard=body["shard"], bytes=body["bytes"], sha256=body["sha256"], samples=tuple(body["samples"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"the marker of a shard is damaged ({error})") from None
+
+
+def markers(folder: Path) -> list[Path]:
+    """The markers of a folder, in the order of their shards."""
+    return sorted(folder.glob("shard-[0-9][0-9][0-9][0-9][0-9][0-9].json"))
+
+
+def tars(folder: Path) -> list[Path]:
+    """The shards of a folder, marked or not, in order."""
+    return sorted(path for path in folder.glob("shard-*.tar") if _SHARD.fullmatch(path.name))
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def _damaged(path: Path, detail: str) -> InputError:
+    return InputError(path, InputReason.DAMAGED, detail)

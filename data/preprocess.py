@@ -1,0 +1,298 @@
+"""Files to shards: every input is decoded, reduced to its kept patches and packed, or its failure is written down.
+
+    out/
+      settings.json           what the patches were chosen with; the same line again resumes, another is refused
+      shard-000000.tar        samples in the order of the sorted inputs
+      shard-000000.json       its marker: a shard without one is not done
+      errors.jsonl            one line for every input that failed in the last run
+      .staging/               samples not yet in a shard; gone when the run ends
+
+Samples wait in `.staging` until the shard they belong to is full, so the shards do not depend on how many workers
+there were, in what order they finished, or how often the run was stopped: the tree is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from entropy_vision.atomic import atomic_write, sweep
+from entropy_vision.console import Progress, progress
+from entropy_vision.errors import InputError, InputReason, Terminated, TooManyBad, UsageError
+from entropy_vision.options import PreprocessOptions, VerifyOptions
+from entropy_vision.probe import check_path
+from entropy_vision.tokenizer import EntropyTokenizer
+
+from .archive import VERSION, marker_path, markers, read_marker, tars
+from .assembly import Assembly
+from .files import find_inputs, sha256_of
+from .ledger import Ledger, Outcome, failed
+from .pool import Pool
+from .sample import QUALITY, STORES
+from .shards import SHARD_BYTES, SHARD_SAMPLES
+from .verify import verify
+
+_WORKER = "entropy_vision.data.worker"
+
+
+def preprocess(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    patch_size: int = 16,
+    keep: float = 0.25,
+    selector: str = "rate",
+    size: int | tuple[int, int] | None = 224,
+    fps: float | None = None,
+    store: str = "mosaic",
+    workers: int = 1,
+    deadline: float = 300.0,
+    max_bad: float = 0.05,
+    overwrite: bool = False,
+    salvage: bool = False,
+    shard_samples: int = SHARD_SAMPLES,
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Any]:
+    """Turn videos and images into shards of kept patches. The same call again goes on where the last one stopped.
+
+    An input is known by its content, so a renamed file is not done twice; equal files are samples of their own.
+    Inputs that failed are tried again by every run.
+
+    Args:
+        sources: files, folders (searched recursively for media, hidden files left out) and glob patterns.
+        out: the folder, for one run at a time.
+        patch_size, keep, selector: see `EntropyTokenizer`.
+        size, fps: see `read_video`.
+        store: "mosaic" (JPEG), "raw" (exact) or "index" (positions; the pixels are decoded again when read).
+        workers: processes of one thread each; 1 is a process of its own as well, because decoders hang and die.
+        deadline: seconds one input may take before its worker is killed.
+        max_bad: how many inputs may fail: a count from 1 on, a share of the inputs below 1. A share always allows one
+            (5 % of three files would allow none), but never that all fail; 0 allows none.
+        overwrite: remove what the folder holds and start afresh.
+        salvage: take what decodes of damaged videos, and say so in the sample; they fail without.
+        shard_samples, shard_bytes: a shard is closed before it holds more than either.
+
+    Returns:
+        {"inputs", "written", "resumed", "failed", "tokens_total", "tokens_kept", "shards", "seconds", "reasons",
+        "out"}; inputs = written + resumed + failed; tokens are those of all inputs that are in the shards.
+
+    Raises:
+        UsageError: no inputs, a wrong option, or a folder made with other settings.
+        TooManyBad: more failed than max_bad allows; the shards are complete nevertheless.
+        Terminated: SIGTERM came; what was finished is kept, the same call goes on from there.
+    """
+    began = time.monotonic()
+    settings = _settings(patch_size, keep, selector, size, fps, store, salvage)
+    if workers < 1 or not deadline > 0 or max_bad < 0 or shard_samples < 1 or shard_bytes < 1:
+        raise UsageError("workers, deadline, shard_samples and shard_bytes must be above 0, max_bad not below")
+    out = Path(out)
+    inputs = find_inputs(sources, exclude=out)
+    if not inputs:
+        raise UsageError(f"no videos or images in {', '.join(map(str, sources)) or 'nothing'}: name another source")
+    with _locked(out) as staging:
+        _prepare(out, staging, settings, overwrite)
+        ledger = Ledger(len(inputs))
+        done = _finished(out)
+        assembly = Assembly(out, staging, ledger, shard_samples, shard_bytes)
+        with _stop_signal() as stop, progress("preprocess", len(inputs)) as bar:
+            tasks = _tasks(inputs, done, staging, ledger, assembly, bar)
+            with Pool(_WORKER, settings, count=workers, deadline=deadline) as pool:
+                for reply in pool.run(tasks, stop.is_set):
+                    assembly.reply(reply)
+                    bar.advance(note=inputs[reply["index"]].name)
+            stopped = stop.is_set()
+        if not stopped:
+            assembly.close()
+        ledger.write_errors(out / "errors.jsonl")
+        counts = ledger.counts() if stopped else ledger.close()
+        result: dict[str, Any] = {
+            **counts,
+            "shards": len(markers(out)),
+            "seconds": round(time.monotonic() - began, 3),
+            "reasons": ledger.reasons(),
+            "out": str(out),
+        }
+        if stopped:
+            raise Terminated("stopped; the same line goes on from here", {**result, "waiting": assembly.waiting})
+        shutil.rmtree(staging)
+    _judge(result, max_bad, out)
+    return result
+
+
+def run_preprocess(options: PreprocessOptions) -> dict[str, Any]:
+    """The verb `preprocess`."""
+    given = {name: value for name, value in vars(options).items() if name not in ("sources", "out", "json")}
+    return preprocess(options.sources, options.out, **given)
+
+
+def run_verify(options: VerifyOptions) -> dict[str, Any]:
+    """The verb `verify`."""
+    return verify(options.shards)
+
+
+def _settings(
+    patch_size: int,
+    keep: float,
+    selector: str,
+    size: int | tuple[int, int] | None,
+    fps: float | None,
+    store: str,
+    salvage: bool,
+) -> dict[str, Any]:
+    """Everything that the bytes of a sample depend on, beside its input."""
+    if store not in STORES:
+        raise UsageError(f"store must be one of {', '.join(STORES)}, got {store!r}")
+    tokenizer = EntropyTokenizer(patch_size=patch_size, keep=keep, selector=selector)
+    return {
+        "version": VERSION,
+        "fingerprint": tokenizer.fingerprint(),
+        "patch_size": patch_size,
+        "keep": keep,
+        "selector": selector,
+        "size": list(size) if isinstance(size, tuple) else size,
+        "fps": fps,
+        "store": store,
+        "quality": QUALITY,
+        "salvage": salvage,
+    }
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[Path]:
+    """The staging folder, while nobody else writes to `out`."""
+    staging = out / ".staging"
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        lock = (staging / "lock").open("wb")
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written to ({error.strerror}): name another --out") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another run is writing to {out}: wait for it, or name another --out") from None
+        yield staging
+
+
+def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make sure that what the folder holds was made with these settings; leave no shard without its marker."""
+    path = out / "settings.json"
+    if overwrite:
+        for old in (*markers(out), *tars(out), *staging.glob("*.part"), *staging.glob("*.note"), path):
+            old.unlink(missing_ok=True)
+    sweep(out)
+    sweep(staging)
+    if path.exists():
+        try:
+            before = json.loads(path.read_bytes())
+        except ValueError:
+            before = {}
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        if changed:
+            told = ", ".join(f"{name} was {before.get(name)}, is {settings[name]}" for name in changed)
+            raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
+    elif markers(out):
+        raise UsageError(f"{out} holds shards without settings.json: give --overwrite or another --out")
+    else:
+        atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    for tar in tars(out):
+        if not marker_path(tar).exists():
+            tar.unlink()
+
+
+def _finished(out: Path) -> dict[str, dict[str, Any]]:
+    """{key: line of the marker} of the samples that are in shards; a shard that is gone or cut is done again."""
+    done: dict[str, dict[str, Any]] = {}
+    for path in markers(out):
+        marker = read_marker(path)
+        shard = out / marker.shard
+        if shard.exists() and shard.stat().st_size == marker.bytes:
+            done.update({entry["key"]: entry for entry in marker.samples})
+        else:
+            path.unlink()
+            shard.unlink(missing_ok=True)
+    return done
+
+
+def _tasks(
+    inputs: Sequence[Path],
+    done: dict[str, dict[str, Any]],
+    staging: Path,
+    ledger: Ledger,
+    assembly: Assembly,
+    bar: Progress,
+) -> Iterator[dict[str, Any]]:
+    """A task for every input that has to be decoded; what needs no worker is settled on the way."""
+    copies: dict[str, int] = {}
+    for index, path in enumerate(inputs):
+        try:
+            sha256 = sha256_of(check_path(path))
+        except InputError as error:
+            assembly.fail(index, failed(path, error))
+            bar.advance(note=path.name)
+            continue
+        except OSError as error:
+            told = InputError(path, InputReason.UNREADABLE, f"the file cannot be read ({error.strerror})")
+            assembly.fail(index, failed(path, told))
+            bar.advance(note=path.name)
+            continue
+        copy = copies[sha256] = copies.get(sha256, -1) + 1
+        key = f"{sha256[:24]}-{copy}" if copy else sha256[:24]
+        entry = done.get(key)
+        if entry is not None:
+            totals = {name: entry[name] for name in ("tokens_total", "tokens_kept")}
+            ledger.put(index, Outcome(source=str(path), status="resumed", sha256=sha256, **totals))
+            assembly.skip(index)
+            bar.advance(note=path.name)
+            continue
+        task = assembly.expect(index, path, key, sha256)
+        if task is None:
+            bar.advance(note=path.name)
+        else:
+            yield task
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, while the block runs in the main thread; a second SIGTERM ends at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def allowed_failures(max_bad: float, inputs: int) -> int:
+    """How many of so many inputs may fail; see `preprocess` for the rule."""
+    if max_bad >= 1 or max_bad == 0:
+        return math.floor(max_bad)
+    return min(max(1, math.floor(max_bad * inputs)), inputs - 1)
+
+
+def _judge(result: dict[str, Any], max_bad: float, out: Path) -> None:
+    allowed = allowed_failures(max_bad, result["inputs"])
+    if result["failed"] > allowed:
+        why = ", ".join(f"{number} {reason}" for reason, number in result["reasons"].items())
+        message = (
+            f"{result['failed']} of {result['inputs']} inputs failed ({why}), --max-bad {max_bad:g} allows {allowed}: "
+            f"{out / 'errors.jsonl'} names each"
+        )
+        raise TooManyBad(message, result)

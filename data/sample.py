@@ -1,0 +1,168 @@
+"""One sample of a shard: a PatchSet that knows where it came from, and its form as members of a tar."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from entropy_vision.errors import UsageError
+from entropy_vision.patchset import PatchSet
+
+from .archive import canonical
+
+STORES = ("mosaic", "raw", "index")
+QUALITY = 95
+_SHEET = 65536  # patches of one JPEG: 256 x 256 of 16 pixels are 4096 x 4096
+_MCU = 16  # JPEG with halved chroma codes 16 x 16 pixels at a time; a patch on that raster bleeds into no other
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample(PatchSet):
+    """Kept patches as they stand in a shard; everything that takes a PatchSet takes one.
+
+    Attributes:
+        key: unique name in its folder: letters, digits, "-", "_".
+        source: path of the file it was made from; "" where there was none.
+        pts_seconds: float64 [F], the time of every frame; zeros where unknown.
+        record: everything else that `key.json` says (checksum of the source, settings, decoder).
+    """
+
+    key: str
+    source: str = ""
+    pts_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Sample({self.key}, {super().__repr__()})"
+
+
+def to_members(sample: Sample, store: str = "mosaic") -> dict[str, bytes]:
+    """The members of a sample: {kind: content}.
+
+    Args:
+        store: "mosaic" keeps the patches as one JPEG (quality 95), "raw" exactly, "index" not at all.
+    """
+    if store not in STORES:
+        raise UsageError(f"store must be one of {', '.join(STORES)}, got {store!r}")
+    small = max(sample.grid) <= 65536
+    record = {
+        **sample.record,
+        "source": sample.source,
+        "pts": [float(time) for time in sample.pts_seconds],
+        "grid": list(sample.grid),
+        "kept": len(sample),
+        "patch_size": sample.patch_size,
+        "selector": sample.selector,
+        "store": store,
+    }
+    members = {
+        "json": canonical(record).encode(),
+        "idx.npy": _npy(sample.positions.astype("<u2" if small else "<i4")),
+        "bits.npy": _npy(sample.bits.astype("<f4")),
+    }
+    if store == "raw":
+        members["patch.npy"] = _npy(sample.pixels)
+    elif store == "mosaic":
+        for number, start in enumerate(range(0, len(sample), _SHEET)):
+            members[f"patch{number or ''}.jpg"] = encode_mosaic(sample.pixels[start : start + _SHEET])
+    return members
+
+
+def from_members(key: str, members: Mapping[str, bytes], pixels: np.ndarray | None = None) -> Sample:
+    """The sample that members hold.
+
+    Args:
+        pixels: uint8 [K, P, P, 3] for store="index", which holds none.
+
+    Raises:
+        ValueError, KeyError: the members do not make a sample.
+    """
+    record = json.loads(members["json"])
+    positions = _array(members["idx.npy"]).astype(np.int32)
+    side = int(record["patch_size"])
+    if "patch.npy" in members:
+        pixels = _array(members["patch.npy"])
+    elif "patch.jpg" in members:
+        sheets = -(-len(positions) // _SHEET)
+        parts = [
+            decode_mosaic(members[f"patch{number or ''}.jpg"], min(_SHEET, len(positions) - number * _SHEET), side)
+            for number in range(sheets)
+        ]
+        pixels = np.concatenate(parts)
+    if pixels is None:
+        raise ValueError("no pixels are stored and none were given")
+    sample = Sample(
+        key=key,
+        pixels=pixels,
+        positions=positions,
+        bits=_array(members["bits.npy"]).astype(np.float32),
+        selector=record["selector"],
+        source=record["source"],
+        pts_seconds=np.array(record["pts"], np.float64),
+        record=record,
+    )
+    if list(sample.grid) != record["grid"] or len(sample) != record["kept"] or sample.patch_size != side:
+        raise ValueError("the record contradicts the arrays")
+    return sample
+
+
+def encode_mosaic(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
+    """Patches side by side as one JPEG.
+
+    Args:
+        pixels: uint8 [K, P, P, 3]. Each is padded by its own edge to a multiple of 16 pixels.
+    """
+    from PIL import Image
+
+    count, side = pixels.shape[:2]
+    cell, columns, rows = _layout(count, side)
+    padded = np.pad(pixels, [(0, 0), (0, cell - side), (0, cell - side), (0, 0)], mode="edge")
+    cells = np.full((rows * columns, cell, cell, 3), 128, np.uint8)
+    cells[:count] = padded
+    sheet = cells.reshape(rows, columns, cell, cell, 3).swapaxes(1, 2).reshape(rows * cell, columns * cell, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def decode_mosaic(content: bytes, count: int, side: int) -> np.ndarray:
+    """The patches of a mosaic: uint8 [K, P, P, 3]; the inverse of `encode_mosaic` up to JPEG's loss.
+
+    Raises:
+        ValueError: not a JPEG of that many patches.
+    """
+    from PIL import Image
+
+    cell, columns, rows = _layout(count, side)
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            # the header is checked before a pixel is decoded
+            if image.size != (columns * cell, rows * cell) or image.mode != "RGB":
+                raise ValueError(f"the mosaic is {image.size}, not {(columns * cell, rows * cell)}")
+            sheet = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"the mosaic cannot be decoded ({error})") from None
+    cells = sheet.reshape(rows, cell, columns, cell, 3).swapaxes(1, 2).reshape(rows * columns, cell, cell, 3)
+    return np.ascontiguousarray(cells[:count, :side, :side])
+
+
+def _layout(count: int, side: int) -> tuple[int, int, int]:
+    """(side of a cell, columns, rows) of the mosaic of so many patches: nearly square."""
+    columns = max(1, int(np.ceil(np.sqrt(count))))
+    return -(-side // _MCU) * _MCU, columns, max(1, -(-count // columns))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(content: bytes) -> np.ndarray:
+    """An array, never an object: numpy would run code out of a pickle."""
+    return np.load(io.BytesIO(content), allow_pickle=False)
