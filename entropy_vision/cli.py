@@ -105,13 +105,15 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
 
 def one_line(box: str) -> str:
     """tyro's framed message as one line: what is wrong, and the nearest option where it names one."""
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.strip() and line[0] not in "╭╰"]
+    framed = "╭" in box  # where the output cannot show frames the title is a line of its own, above a rule
+    lines = [line.strip("│ ") for line in box.splitlines() if line.strip("│ ") and line[0] not in "╭╰"]
     parts: list[list[str]] = [[]]
     for line in lines:
-        if set(line) == {"─"}:
+        if set(line) <= {"─", "-"}:
             parts.append([])
         else:
             parts[-1].append(line)
+    parts = parts if framed else parts[1:] or parts
     wrong = re.sub(r"^Error parsing \w+Options: ", "", " ".join(parts[0]))
     near = next((part for part in parts if part and part[0].startswith("Perhaps you meant")), [])
     names = list(dict.fromkeys(re.findall(r"^--[\w-]+", "\n".join(near), re.MULTILINE)))

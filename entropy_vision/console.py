@@ -82,19 +82,13 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
 def stdout_kept_clean() -> Iterator[None]:
     """Send everything that is printed inside to stderr, prints of C libraries and child processes included."""
     sys.stdout.flush()
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # stdout is not a file (a test's capture): Python's own prints are all there is
-        with redirect_stdout(sys.stderr):
-            yield
-        return
-    saved = os.dup(descriptor)
-    os.dup2(2, descriptor)
+    saved = os.dup(1)
+    os.dup2(2, 1)
     try:
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        os.dup2(saved, descriptor)
+        os.dup2(saved, 1)
         os.close(saved)
 
 

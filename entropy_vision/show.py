@@ -90,5 +90,5 @@ def _command(options: ShowOptions) -> str:
 def _write_picture(pixels: np.ndarray, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, durable=False) as file:
-        Image.fromarray(pixels).save(file, "png", optimize=True)
+        Image.fromarray(pixels).save(file, "png")
     return path

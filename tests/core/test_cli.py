@@ -1,0 +1,223 @@
+"""The command line: exit codes, one line for a mistake, one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from entropy_vision import cli, options
+from entropy_vision.console import as_json, as_table, plain
+from entropy_vision.errors import UsageError
+
+FAKE = """
+import os
+from pathlib import Path
+from entropy_vision.errors import *
+
+def ok(options):
+    print("a library says hello")
+    os.write(1, b"a C library says hello\\n")
+    os.system("echo a child says hello")
+    return {"ok": True, "path": Path("a/b"), "share": 0.5}
+
+def check(options):
+    raise CheckFailed("1 of 2 is wrong", {"ok": False})
+
+def bad(options):
+    raise TooManyBad("3 inputs failed", {"failed": 3})
+
+def ended(options):
+    raise Terminated("state saved", {"steps": 7})
+
+def usage(options):
+    raise UsageError("two\\nlines")
+
+def unreadable(options):
+    raise InputError("x.mp4", InputReason.EMPTY, "the file is empty")
+
+def interrupted(options):
+    raise KeyboardInterrupt
+
+def bug(options):
+    raise ZeroDivisionError("a bug")
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs that end in every way a verb can."""
+    (tmp_path / "fake_verbs.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fake_verbs", raising=False)
+    names = ("ok", "check", "bad", "ended", "usage", "unreadable", "interrupted", "bug")
+    monkeypatch.setattr(cli, "VERBS", {name: cli.Verb(options.DoctorOptions, "fake_verbs", name) for name in names})
+
+
+@pytest.mark.parametrize(
+    ("verb", "code", "result", "told"),
+    [
+        ("ok", 0, {"ok": True, "path": "a/b", "share": 0.5}, None),
+        ("check", 1, {"ok": False}, "entropy-vision check: 1 of 2 is wrong\n"),
+        ("usage", 2, None, "entropy-vision usage: two\\nlines\n"),
+        ("unreadable", 2, None, "entropy-vision unreadable: x.mp4: the file is empty [empty]\n"),
+        ("bad", 3, {"failed": 3}, "entropy-vision bad: 3 inputs failed\n"),
+        ("interrupted", 130, None, "entropy-vision interrupted: interrupted\n"),
+        ("ended", 143, {"steps": 7}, "entropy-vision ended: state saved\n"),
+    ],
+)
+def test_a_verb_ends_with_its_code_and_its_result(
+    fake: None,
+    capfd: pytest.CaptureFixture[str],
+    verb: str,
+    code: int,
+    result: dict[str, object] | None,
+    told: str | None,
+) -> None:
+    assert cli.main([verb, "--json"]) == code
+    out, err = capfd.readouterr()
+    if result is None:
+        assert out == ""
+    else:
+        assert out.count("\n") == 1 and json.loads(out) == result
+    if told is not None:
+        assert err == told
+    else:
+        assert err.count("says hello") == 3
+
+
+def test_a_bug_stays_a_traceback(fake: None) -> None:
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["bug"])
+
+
+def test_without_json_a_result_is_a_table(fake: None, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ok"]) == 0
+    assert capfd.readouterr().out == "ok     yes\npath   a/b\nshare  0.5\n"
+
+
+def test_a_verb_whose_module_is_missing_is_not_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = cli.Verb(options.DemoOptions, "entropy_vision.not_written_yet", "run")
+    monkeypatch.setattr(cli, "VERBS", {**cli.VERBS, "demo": missing})
+    assert "demo" not in cli.verbs() and "doctor" in cli.verbs()
+    assert cli.main(["demo"]) == 2
+    assert "no verb 'demo'" in capsys.readouterr().err
+
+
+def test_help_lists_every_verb_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, verb in cli.verbs().items():
+        assert f"  {name} " in out and verb.summary in out
+
+
+def test_no_verb_shows_the_usage_and_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("usage: entropy-vision VERB")
+
+
+def test_every_verb_has_help_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in cli.verbs():
+        with pytest.raises(SystemExit) as end:
+            cli.parse(name, ["--help"])
+        assert not end.value.code
+        assert "--json" in capsys.readouterr().out, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["shwo"], "no verb 'shwo'; did you mean show?"),
+        (["zzz"], "no verb 'zzz'; there are "),
+        (["show"], "Missing from entropy-vision show: PATH"),
+        (["show", "x", "--out", "y", "--kep", "0.5"], "Unrecognized options: --kep, 0.5; did you mean --keep?"),
+        (["show", "x", "--out", "y", "--keep", "lots"], "Error parsing --keep"),
+        (["show", "x", "--out", "y", "--keep", "1.5"], "--keep takes fractions in (0, 1], got 1.5"),
+        (["show", "x", "--out", "y", "--keep", "nan"], "--keep takes fractions in (0, 1], got nan"),
+        (["show", "x", "--out", "y", "--patch-size", "0"], "--patch-size must be above 0, got 0"),
+        (["show", "x", "--out", "y", "--selector", "a", "b", "c"], "--selector takes one name or two, got 3"),
+        (["show", "x", "--out", "y", "--selector", "rte"], "did you mean 'rate'?"),
+        (["show", "x", "--out", __file__], "is not a folder one may write to; name another"),
+        (["show", "x", "--out", f"{__file__}/deeper"], "is not a folder one may write to; name another"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert told in err and err.startswith("entropy-vision")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_wrong_use_is_told_the_same_way_whatever_the_terminal_can_show(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "entropy_vision.cli", "show", "x", "--out", "y", "--kep", "1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    told = "Unrecognized options: --kep, 1; did you mean --keep?; see entropy-vision show --help"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"entropy-vision show: {told}\n")
+
+
+def test_the_console_script_is_the_same_program() -> None:
+    script = Path(sys.executable).with_name("entropy-vision")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("entropy-vision ")
+
+
+def test_a_result_becomes_strict_json() -> None:
+    result = {
+        "path": Path("x"),
+        "n": np.int64(3),
+        "share": np.float32(0.5),
+        "odd": float("nan"),
+        "rows": ({"a": True},),
+    }
+    assert json.loads(as_json(result)) == {"path": "x", "n": 3, "share": 0.5, "odd": None, "rows": [{"a": True}]}
+
+
+def test_a_result_that_json_cannot_hold_is_a_bug() -> None:
+    with pytest.raises(TypeError, match="ndarray"):
+        plain({"a": np.zeros(3)})
+
+
+def test_rows_and_nested_mappings_become_tables() -> None:
+    result = {
+        "seconds": 1.23456,
+        "rows": [{"selector": "rate", "tokens": 1234, "accuracy": None}, {"selector": "random", "tokens": 5}],
+        "tasks": {"count": {"1.0": {"accuracy": 0.5, "n": 20}, "0.25": {"accuracy": 0.25, "n": 20}}},
+    }
+    assert as_table(result).splitlines() == [
+        "seconds  1.235",
+        "",
+        "rows",
+        "  selector  tokens",
+        "  rate       1,234",
+        "  random         5",
+        "",
+        "tasks",
+        "               accuracy   n",
+        "  count  1.0        0.5  20",
+        "  count  0.25      0.25  20",
+    ]
+
+
+def test_a_long_cell_is_wrapped() -> None:
+    lines = as_table({"rows": [{"name": "a", "detail": "word " * 40, "n": 1}]}).splitlines()
+    assert max(map(len, lines)) < 90 and "".join(lines).count("word") == 40
+
+
+def test_options_are_checked_when_made_in_python_too() -> None:
+    with pytest.raises(UsageError, match="--questions"):
+        options.EvalOptions(checkpoint=Path("x"), questions=0)
+    with pytest.raises(UsageError, match="at least one"):
+        options.PreprocessOptions(sources=(), out=Path("x"))
