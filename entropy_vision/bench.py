@@ -1,0 +1,361 @@
+"""The `bench` verb: what every selector saves beside the dense tower, its own cost included.
+
+One row is one way of encoding the same videos. `seconds_select` is what happens before the tower (score, choose, cut
+out the pixels; dense only cuts), `seconds_encode` is the tower with its packing. All rows are timed in turns, so that
+a machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from entropy_vision.atomic import atomic_file, atomic_write
+from entropy_vision.console import as_json, as_table, progress, say
+from entropy_vision.cost import Timing, measure_interleaved, measure_peak_memory, tower_flops
+from entropy_vision.encoder import VisionEncoder
+from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.frames import Frames, decode
+from entropy_vision.options import BenchOptions, EvalOptions
+from entropy_vision.packed import PackedPatches
+from entropy_vision.patchset import PatchSet
+from entropy_vision.probe import Limits, probe_video
+from entropy_vision.selection import selectors
+from entropy_vision.still import is_still
+from entropy_vision.tokenizer import EntropyTokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DENSE = "dense"
+MADE = 2  # videos that are drawn where none are given
+LEAST = 4  # frames that the World needs to tell of a movement
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Videos:
+    """What the bench runs on.
+
+    Attributes:
+        names, frames: one each for every video or image.
+        failed: name -> why it could not be used.
+    """
+
+    names: tuple[str, ...]
+    frames: tuple[Frames, ...]
+    failed: Mapping[str, str]
+
+
+def run_bench(options: BenchOptions) -> dict[str, Any]:
+    """Encode the same videos densely and with what every selector keeps.
+
+    Returns:
+        rows: dense first, then every selector at every keep: selector, keep, tokens, flops (of the tower), bytes (of
+        the pixels it takes), seconds_select, seconds_encode, seconds_spread (interquartile range of the two),
+        peak_memory (of the tower, above where it began; None where the system does not tell), flops_ratio and
+        wall_ratio (dense / this row), accuracy (None without a checkpoint). All are totals over the videos.
+        Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture.
+
+    Raises:
+        UsageError: an option out of range, an unknown selector or model.
+        InputError: no video of the folder can be used, or the checkpoint cannot.
+    """
+    names = options.selectors or selectors()
+    _check(options, names)
+    encoder, model = _encoder(options)
+    videos = (
+        read_videos(options.videos, options.frames, encoder.image_size) if options.videos else _drawn(options, encoder)
+    )
+    jobs = _jobs(encoder, videos.frames, names, options.keep, options.seed)
+    rows = _measure(encoder, jobs, options.repeats)
+    if options.checkpoint is not None:
+        _add_accuracy(rows, options, names)
+    result: dict[str, Any] = {
+        "model": model,
+        "threads": torch.get_num_threads(),
+        "videos": len(videos.frames),
+        "frames": sum(one.count for one in videos.frames),
+        "failed": dict(videos.failed),
+        "rows": rows,
+    }
+    if options.json:
+        say(as_table({"rows": rows}))
+    if options.out is not None:
+        result |= _write(options, result)
+    return result
+
+
+def _check(options: BenchOptions, names: Sequence[str]) -> None:
+    if not options.keep or not all(0 < keep <= 1 for keep in options.keep):
+        raise UsageError(f"--keep takes fractions in (0, 1], got {' '.join(map(str, options.keep)) or 'none'}")
+    if options.frames < 1 or options.repeats < 1:
+        raise UsageError(f"--frames and --repeats must be at least 1, got {options.frames} and {options.repeats}")
+    for name in names:
+        EntropyTokenizer(selector=name)  # an unknown name must not wait until the dense rows are measured
+
+
+def _encoder(options: BenchOptions) -> tuple[VisionEncoder, str]:
+    """The tower to measure, and what to call it. Its weights do not matter to the bill, a checkpoint's to accuracy."""
+    if options.checkpoint is None:
+        return VisionEncoder(options.model).eval(), options.model
+    from entropy_vision.rl import checkpoint
+
+    return checkpoint.load(options.checkpoint)[0].encoder.eval(), str(options.checkpoint)
+
+
+# --- videos
+
+
+def read_videos(folder: Path, count: int, size: tuple[int, int]) -> Videos:
+    """Every video and image below a folder, sorted by path, hidden files left out.
+
+    Args:
+        folder: searched recursively; a single file is taken as it is.
+        count: frames of every video, evenly spread over it; all of them where it has fewer.
+        size: (height, width) in pixels that frames are scaled to.
+
+    Raises:
+        InputError: not one of them can be used.
+    """
+    found = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    frames: dict[str, Frames] = {}
+    failed: dict[str, str] = {}
+    for path in found:
+        name = path.name if path == folder else str(path.relative_to(folder))
+        if any(part.startswith(".") for part in Path(name).parts):
+            continue
+        try:
+            frames[name] = _read(path, count, size)
+        except InputError as error:
+            failed[name] = error.detail
+            say(f"left out: {error}")
+    if not frames:
+        reason = InputReason.EMPTY if found else InputReason.MISSING
+        raise InputError(folder, reason, "no video or image here can be used")
+    return Videos(names=tuple(frames), frames=tuple(frames.values()), failed=failed)
+
+
+def _read(path: Path, count: int, size: tuple[int, int]) -> Frames:
+    """`count` frames, evenly spread. Only about eight times as many are held, however long the video is."""
+    fps = None
+    if not is_still(path):
+        times = probe_video(path, Limits()).times
+        span = times[-1] - times[0]
+        if len(times) > 8 * count and span > 0:
+            fps = min(1000.0, 8 * count / span)
+    frames, _ = decode(path, fps=fps, size=size)
+    chosen = np.unique(np.linspace(0, frames.count - 1, min(count, frames.count)).round().astype(int))
+    return Frames(pixels=frames.pixels[chosen], pts_seconds=frames.pts_seconds[chosen])
+
+
+def _drawn(options: BenchOptions, encoder: VisionEncoder) -> Videos:
+    """The World's own videos, through H.264 and back as a user's would be."""
+    from entropy_vision.sources import world_source
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = world_source(
+            "video",
+            split="test",
+            difficulty=0.5,
+            seed=options.seed,
+            size=max(encoder.image_size),
+            frame_count=max(LEAST, options.frames),
+            folder=folder,
+        )
+        frames = tuple(_first(source.scene(index)[0].frames, options.frames) for index in range(MADE))
+    return Videos(names=tuple(f"drawn {index}" for index in range(MADE)), frames=frames, failed={})
+
+
+def _first(frames: Frames, count: int) -> Frames:
+    return Frames(pixels=frames.pixels[:count], pts_seconds=frames.pts_seconds[:count])
+
+
+# --- measuring
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """One row before it is measured."""
+
+    selector: str
+    keep: float
+    select: Callable[[], list[PatchSet]]
+    encode: Callable[[], object]
+    kept: list[PatchSet]
+
+
+def _jobs(
+    encoder: VisionEncoder, videos: Sequence[Frames], names: Sequence[str], keeps: Sequence[float], seed: int
+) -> list[_Job]:
+    def job(selector: str, name: str, keep: float) -> _Job:
+        tokenizer = EntropyTokenizer(patch_size=encoder.patch_size, keep=keep, selector=name, seed=seed)
+
+        def select() -> list[PatchSet]:
+            return [tokenizer(frames) for frames in videos]
+
+        kept = select()
+        return _Job(selector=selector, keep=keep, select=select, encode=partial(_encode, encoder, kept), kept=kept)
+
+    # dense input needs no score: the cheapest selector does nothing but cut it into patches
+    return [job(DENSE, "uniform", 1.0), *(job(name, name, keep) for name in names for keep in keeps)]
+
+
+@torch.no_grad()
+def _encode(encoder: VisionEncoder, kept: list[PatchSet]) -> None:
+    encoder(kept)
+
+
+def _measure(encoder: VisionEncoder, jobs: Sequence[_Job], repeats: int) -> list[dict[str, Any]]:
+    """Rows without accuracy, in the order of `jobs`, whose first one is dense."""
+    with progress("bench", len(jobs) * (repeats + 2)) as bar:
+
+        def counted(run: Callable[[], object], note: str) -> None:
+            run()
+            bar.advance(note=note)
+
+        calls: dict[str, Callable[[], object]] = {}
+        for number, job in enumerate(jobs):
+            calls[f"select {number}"] = job.select
+            calls[f"encode {number}"] = partial(counted, job.encode, f"{job.selector} {job.keep:g}")
+        timings = measure_interleaved(calls, repeats)
+        peaks = []
+        for job in jobs:
+            peaks.append(measure_peak_memory(job.encode))
+            bar.advance(note="memory")
+    rows = [
+        _row(encoder, job, timings[f"select {number}"], timings[f"encode {number}"], peaks[number])
+        for number, job in enumerate(jobs)
+    ]
+    for row in rows:
+        row["flops_ratio"] = rows[0]["flops"] / row["flops"]
+        row["wall_ratio"] = _seconds(rows[0]) / _seconds(row)
+        row["accuracy"] = None
+    return rows
+
+
+def _row(encoder: VisionEncoder, job: _Job, select: Timing, encode: Timing, peak: int | None) -> dict[str, Any]:
+    packed = PackedPatches.pack(job.kept)
+    segments = [rows - 1 for count, rows in packed.layout.groups for _ in range(count)]
+    return {
+        "selector": job.selector,
+        "keep": job.keep,
+        "tokens": len(packed),
+        "flops": tower_flops(encoder.config, segments),
+        "bytes": packed.pixels.nbytes,
+        "seconds_select": select.median,
+        "seconds_encode": encode.median,
+        "seconds_spread": select.spread + encode.spread,
+        "peak_memory": peak,
+    }
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    return float(row["seconds_select"] + row["seconds_encode"])
+
+
+def _add_accuracy(rows: Sequence[dict[str, Any]], options: BenchOptions, names: Sequence[str]) -> None:
+    """What `eval` measures of the checkpoint, over all families, put into the rows."""
+    from entropy_vision.evaluate import run_eval
+
+    assert options.checkpoint is not None
+    keeps = tuple(sorted({1.0, *options.keep}, reverse=True))
+    asked = EvalOptions(checkpoint=options.checkpoint, keep=keeps, selectors=tuple(names), seed=options.seed)
+    measured = run_eval(asked)["selectors"]
+    for row in rows:
+        name = names[0] if row["selector"] == DENSE else row["selector"]
+        row["accuracy"] = measured[name]["all"][f"{row['keep']:g}"]["accuracy"]
+
+
+# --- what is written
+
+
+def _write(options: BenchOptions, result: Mapping[str, Any]) -> dict[str, Path]:
+    """The table as JSON, a page, and the plot of savings, into `options.out`."""
+    from entropy_vision.report import AccuracyRow, Headline, Report, write_report
+
+    assert options.out is not None
+    options.out.mkdir(parents=True, exist_ok=True)
+    atomic_write(options.out / "bench.json", as_json(result) + "\n")
+    rows, videos = result["rows"], result["videos"]
+    best = max(rows[1:], key=lambda row: row["wall_ratio"])
+    report = Report(
+        title="Compute savings of every selector",
+        lead=f"{videos} videos, {result['frames']} frames, tower {result['model']}, {result['threads']} threads.",
+        headlines=[
+            Headline(
+                label="faster than dense",
+                value=f"{best['wall_ratio']:.2f}×",
+                note=f"{best['selector']} at keep {best['keep']:g}, selection included",
+            ),
+            Headline(label="fewer FLOPs", value=f"{best['flops_ratio']:.2f}×", note="in the tower, same row"),
+        ],
+        accuracy=[
+            AccuracyRow(
+                selector=row["selector"],
+                keep=row["keep"],
+                accuracy=row["accuracy"],
+                tokens=row["tokens"] / videos,
+                flops=row["flops"] / videos,
+                seconds=_seconds(row) / videos,
+            )
+            for row in rows
+        ],
+        accuracy_note="Tokens, FLOPs of the tower and seconds of selection and tower, for one video.",
+        settings={"model": result["model"], "videos": options.videos or "drawn", "repeats": options.repeats},
+        command=_command(options),
+    )
+    page = write_report(report, options.out / "report.html")
+    return {"report": page, "picture": _draw(rows, options.out / "savings.png")}
+
+
+def _command(options: BenchOptions) -> str:
+    words = ["entropy-vision", "bench", "--model", options.model, "--keep", *(f"{keep:g}" for keep in options.keep)]
+    for name in ("videos", "checkpoint", "out"):
+        if getattr(options, name) is not None:
+            words += [f"--{name}", str(getattr(options, name))]
+    words += ["--selectors", *options.selectors] if options.selectors else []
+    return shlex.join([*words, "--frames", str(options.frames), "--repeats", str(options.repeats)])
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """How much faster than dense (left), and accuracy against seconds where it was measured (right)."""
+    measured = rows[0]["accuracy"] is not None
+    with _axes(path, 2 if measured else 1) as axes:
+        for name in dict.fromkeys(row["selector"] for row in rows[1:]):
+            mine = [row for row in rows if row["selector"] == name]
+            axes[0].plot([r["keep"] for r in mine], [r["wall_ratio"] for r in mine], "o-", label=name)
+            if measured:
+                axes[1].plot([_seconds(r) for r in mine], [r["accuracy"] for r in mine], "o-", label=name)
+        # selectors spread the same number of patches differently over frames, so their FLOPs differ by some per cent
+        keeps = sorted({row["keep"] for row in rows[1:]})
+        flops = [np.mean([row["flops_ratio"] for row in rows[1:] if row["keep"] == keep]) for keep in keeps]
+        axes[0].plot(keeps, flops, "k--", linewidth=1, label="FLOPs of the tower")
+        axes[0].axhline(1.0, color="grey", linewidth=1, label=DENSE)
+        axes[0].set(xlabel="keep", ylabel="dense / kept", title="seconds saved, selection included")
+        axes[0].legend(frameon=False)
+        if measured:
+            axes[1].plot(_seconds(rows[0]), rows[0]["accuracy"], "k*", markersize=11, label=DENSE)
+            axes[1].set(xlabel="seconds, selection included", ylabel="accuracy", title="accuracy against seconds")
+    return path
+
+
+@contextmanager
+def _axes(path: Path, columns: int) -> Iterator[list[Axes]]:
+    """Axes side by side; the picture is written when the block ends."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    yield list(axes)
+    with atomic_file(path) as file:
+        FigureCanvasAgg(figure).print_png(file)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import media
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from entropy_vision import bench
+from entropy_vision.bench import read_videos, run_bench
+from entropy_vision.console import as_json
+from entropy_vision.cost import count_flops
+from entropy_vision.encoder import VisionEncoder
+from entropy_vision.errors import InputError, UsageError
+from entropy_vision.options import BenchOptions
+from entropy_vision.selection import selectors
+from entropy_vision.tokenizer import EntropyTokenizer
+
+
+@pytest.fixture(autouse=True)
+def _steady() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos, an image, a file that is none, a hidden one."""
+    root = tmp_path_factory.mktemp("videos")
+    (root / "deeper").mkdir()
+    media.write(root / "b.mp4", media.drifting(12, seed=1))
+    media.write(root / "deeper" / "a.mp4", media.drifting(3, seed=2))
+    Image.fromarray(media.drifting(1, seed=3)[0]).save(root / "c.png")
+    (root / "notes.txt").write_text("no video")
+    (root / ".hidden.mp4").write_bytes(b"no video")
+    return root
+
+
+def options(**changes: Any) -> BenchOptions:
+    small: dict[str, Any] = {"model": "ev-tiny-96", "keep": (0.5, 0.125), "selectors": ("random", "uniform")}
+    return BenchOptions(**(small | {"frames": 4, "repeats": 1} | changes))
+
+
+def test_rows_hold_every_selector_at_every_keep_with_dense_first(folder: Path) -> None:
+    result = run_bench(options(videos=folder))
+    rows = result["rows"]
+    assert [(row["selector"], row["keep"]) for row in rows] == [
+        ("dense", 1.0),
+        ("random", 0.5),
+        ("random", 0.125),
+        ("uniform", 0.5),
+        ("uniform", 0.125),
+    ]
+    frames = 4 + 3 + 1
+    assert (result["videos"], result["frames"], list(result["failed"])) == (3, frames, ["notes.txt"])
+    assert [row["tokens"] for row in rows] == [frames * n for n in (144, 72, 18, 72, 18)]
+    for row in rows:
+        assert row["bytes"] == row["tokens"] * 8 * 8 * 3
+        assert row["seconds_select"] > 0 and row["seconds_encode"] > 0 and row["seconds_spread"] >= 0
+        assert row["accuracy"] is None
+        dense = rows[0]["seconds_select"] + rows[0]["seconds_encode"]
+        assert row["wall_ratio"] == dense / (row["seconds_select"] + row["seconds_encode"])
+        assert row["flops_ratio"] == rows[0]["flops"] / row["flops"]
+    json.loads(as_json(result))
+
+
+def test_flops_of_a_row_are_those_that_the_tower_runs(folder: Path) -> None:
+    row = run_bench(options(videos=folder, selectors=("random",), keep=(0.3,)))["rows"][1]
+    videos = read_videos(folder, 4, (96, 96))
+    tokenizer = EntropyTokenizer(patch_size=8, keep=0.3, selector="random", seed=0)
+    kept = [tokenizer(frames) for frames in videos.frames]
+    encoder = VisionEncoder("ev-tiny-96")
+    assert row["flops"] == sum(count_flops(lambda: encoder(kept)).values())
+    assert row["tokens"] == sum(map(len, kept))
+
+
+def test_selection_that_takes_long_is_charged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timings = iter(range(1, 100))
+
+    def measured(calls: dict[str, Any], repeats: int) -> dict[str, Any]:
+        assert list(calls) == [f"{stage} {number}" for number in range(2) for stage in ("select", "encode")]
+        return {name: bench.Timing(median=float(next(timings)), low=0, high=1, repeats=repeats) for name in calls}
+
+    monkeypatch.setattr(bench, "measure_interleaved", measured)
+    dense, kept = run_bench(options(videos=folder, selectors=("random",), keep=(0.5,)))["rows"]
+    assert (dense["seconds_select"], dense["seconds_encode"], kept["wall_ratio"]) == (1.0, 2.0, 3.0 / 7.0)
+
+
+def test_videos_are_drawn_where_none_are_given_and_every_selector_runs(tmp_path: Path) -> None:
+    result = run_bench(options(selectors=(), keep=(0.25,), frames=3, out=tmp_path / "new"))
+    assert [row["selector"] for row in result["rows"]] == ["dense", *selectors()]
+    assert result["frames"] == 3 * result["videos"] > 0
+    assert json.loads((tmp_path / "new" / "bench.json").read_text())["rows"] == json.loads(as_json(result))["rows"]
+    assert "faster than dense" in result["report"].read_text()
+    with Image.open(result["picture"]) as picture:
+        assert picture.format == "PNG" and picture.width > 400
+
+
+def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
+    media.write(tmp_path / "long.mp4", media.numbered(39))
+    (frames,) = read_videos(tmp_path, 3, (32, 64)).frames
+    assert frames.size == (32, 64)
+    gaps = np.diff(frames.pixels[:, 16, 32, 0].astype(int)) / 6  # numbered frames are 6 levels apart
+    assert frames.count == 3 and (np.abs(gaps - 19) <= 2).all()
+    assert read_videos(tmp_path / "long.mp4", 100, (32, 64)).frames[0].count == 39
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"keep": (0.5, 1.5)}, "--keep"),
+        ({"keep": ()}, "--keep"),
+        ({"frames": 0}, "--frames"),
+        ({"repeats": 0}, "--repeats"),
+        ({"selectors": ("rat",)}, "'rate'"),
+        ({"model": "ViT-B32"}, "ViT-B-32"),
+    ],
+    ids=str,
+)
+def test_wrong_options_say_what_to_mend(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        run_bench(options(**changes))
+
+
+def test_a_folder_without_a_video_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no video"):
+        run_bench(options(videos=tmp_path))
+    (tmp_path / "notes.txt").write_text("no video")
+    with pytest.raises(InputError, match="no video"):
+        run_bench(options(videos=tmp_path))
