@@ -1,0 +1,123 @@
+"""EntropyTokenizer: what it promises whatever the selector."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracles_selection as oracle
+import pytest
+
+from entropy_vision import Budget, EntropyTokenizer, Frames, UsageError, selectors
+
+
+def _frames(*shape: int, seed: int = 0) -> Frames:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    return Frames(pixels=pixels, pts_seconds=np.arange(len(pixels)) / 8)
+
+
+@pytest.mark.parametrize("name", selectors())
+def test_tokenizer_keeps_the_pixels_that_stand_at_the_positions(name: str) -> None:
+    frames = _frames(2, 30, 41)
+    kept = EntropyTokenizer(patch_size=8, keep=0.3, selector=name)(frames)
+    expected = oracle.patches(frames.pixels, 8)
+    assert kept.grid == (2, 4, 6)
+    assert kept.selector == name
+    assert len(kept) == round(0.3 * 48)
+    for patch, position in zip(kept.pixels, kept.positions.tolist(), strict=True):
+        np.testing.assert_array_equal(patch, expected[tuple(position)])
+
+
+def test_tokenizer_keeps_a_quarter_when_nothing_is_said() -> None:
+    assert EntropyTokenizer().budget == Budget(keep=0.25)
+
+
+def test_scoring_once_and_selecting_equals_calling() -> None:
+    frames, tok = _frames(3, 32, 32), EntropyTokenizer(8, budget=Budget(tokens=9))
+    called, selected = tok(frames), tok.select(frames, tok.score(frames))
+    np.testing.assert_array_equal(called.positions, selected.positions)
+    assert len(tok.select(frames, tok.score(frames), Budget(tokens=5))) == 5
+
+
+@pytest.mark.parametrize("name", ["rate", "histogram"])
+def test_a_budget_in_bits_is_never_exceeded(name: str) -> None:
+    frames, tok = _frames(3, 40, 40), EntropyTokenizer(8, selector=name)
+    bits = tok.score(frames)
+    for total in np.quantile(bits, 0.9) * np.array([1.5, 4, 20]):
+        kept = tok.select(frames, bits, Budget(bits=float(total)))
+        assert kept.bits[kept.mask].sum(dtype=np.float64) <= total * (1 + 1e-6)
+
+
+def test_a_threshold_keeps_every_patch_that_has_as_many_bits() -> None:
+    frames, tok = _frames(1, 64, 64), EntropyTokenizer(8, selector="histogram")
+    bits = tok.score(frames)
+    threshold = float(np.median(bits))
+    np.testing.assert_array_equal(tok.select(frames, bits, Budget(threshold=threshold)).mask, bits >= threshold)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"keep": 0.5, "budget": Budget(tokens=3)}, "not both"),
+        ({"keep": 0.0}, r"in \(0, 1\]"),
+        ({"budget": 0.5}, "must be a Budget"),
+        ({"patch_size": 0}, "at least 1"),
+        ({"patch_size": 7.5}, "whole number"),
+        ({"selector": "rats"}, "did you mean 'rate'"),
+        ({"selector": "xyz"}, "there are rate"),
+    ],
+)
+def test_tokenizer_refuses_settings_it_cannot_mean(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        EntropyTokenizer(**given)
+
+
+def test_select_refuses_scores_of_other_frames() -> None:
+    tok = EntropyTokenizer(8)
+    with pytest.raises(ValueError, match="do not belong"):
+        tok.select(_frames(1, 32, 32), tok.score(_frames(1, 40, 32)))
+    with pytest.raises(ValueError, match="finite"):
+        tok.select(_frames(1, 32, 32), np.full((1, 4, 4), np.nan, np.float32))
+
+
+def test_fingerprint_changes_with_every_setting_and_with_nothing_else() -> None:
+    tokens = [
+        EntropyTokenizer(),
+        EntropyTokenizer(patch_size=14),
+        EntropyTokenizer(keep=0.5),
+        EntropyTokenizer(budget=Budget(tokens=64)),
+        EntropyTokenizer(budget=Budget(bits=64)),
+        EntropyTokenizer(selector="random"),
+        EntropyTokenizer(selector="random", seed=1),
+    ]
+    prints = [tok.fingerprint() for tok in tokens]
+    assert len(set(prints)) == len(prints)
+    assert EntropyTokenizer(keep=0.25).fingerprint() == prints[0]
+
+
+def test_tokenizing_imports_no_torch() -> None:
+    code = (
+        "import sys, numpy as np, entropy_vision as ev;"
+        "ev.EntropyTokenizer()(ev.Frames(pixels=np.zeros((2, 32, 32, 3), np.uint8), pts_seconds=np.zeros(2)));"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["terminal_rich.gif", "h264_10bit.mp4", "bottle.mp4"])
+def test_tokenizer_meets_the_budget_on_real_videos(shared_data: Path, name: str) -> None:
+    import av
+
+    with av.open(str(shared_data / "videos" / name)) as source:
+        source.streams.video[0].thread_type = "NONE"
+        decoded = [frame for frame, _ in zip(source.decode(video=0), range(6), strict=False)]
+        pixels = np.stack([frame.reformat(width=160, height=120, format="rgb24").to_ndarray() for frame in decoded])
+    frames = Frames(pixels=pixels, pts_seconds=np.arange(len(pixels)) / 8)
+    for selector in selectors():
+        tok = EntropyTokenizer(patch_size=14, keep=0.2, selector=selector)
+        kept = tok(frames)
+        assert len(kept) == round(0.2 * kept.bits.size)
+        assert kept.mask.any(axis=(1, 2)).all()

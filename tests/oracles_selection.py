@@ -1,0 +1,156 @@
+"""Slow, obvious forms of scoring and choosing: loops over patches, blocks and pixels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import cv2
+import numpy as np
+
+
+def patches(pixels: np.ndarray, side: int) -> dict[tuple[int, int, int], np.ndarray]:
+    """Every patch by (frame, row, column); a pixel outside the frame is the nearest inside."""
+    count, height, width, _ = pixels.shape
+    found = {}
+    for frame in range(count):
+        for row in range(math.ceil(height / side)):
+            for column in range(math.ceil(width / side)):
+                patch = np.zeros((side, side, 3), pixels.dtype)
+                for y in range(side):
+                    for x in range(side):
+                        patch[y, x] = pixels[frame, min(row * side + y, height - 1), min(column * side + x, width - 1)]
+                found[frame, row, column] = patch
+    return found
+
+
+def entropy(values: list[int]) -> float:
+    """Shannon entropy of a list, bits a value."""
+    return -sum(n / len(values) * math.log2(n / len(values)) for n in Counter(values).values())
+
+
+def histogram_entropy(plane: np.ndarray, side: int) -> np.ndarray:
+    """Entropy of the real pixels of each patch."""
+    rows, columns = math.ceil(plane.shape[0] / side), math.ceil(plane.shape[1] / side)
+    cells = [
+        [entropy(plane[r * side : (r + 1) * side, c * side : (c + 1) * side].ravel().tolist()) for c in range(columns)]
+        for r in range(rows)
+    ]
+    return np.array(cells)
+
+
+def exact(bits: np.ndarray, count: int, first: np.ndarray) -> set[tuple[int, ...]]:
+    """The chosen positions: best of every frame where count allows, then `first`, then by bits; ties by position."""
+    positions = list(np.ndindex(bits.shape))
+    falling = sorted(positions, key=lambda p: (-bits[p], p))
+    queue = []
+    if count >= bits.shape[0]:
+        queue += [next(p for p in falling if p[0] == frame) for frame in range(bits.shape[0])]
+    queue += [p for p in falling if first[p]]
+    queue += falling
+    return set(list(dict.fromkeys(queue))[:count])
+
+
+def rate(x: float) -> float:
+    """r(x) = 1/4 log2(1 + x^2)."""
+    return 0.25 * math.log2(1 + x * x)
+
+
+def _ranked(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+def _median_around(field: np.ndarray) -> np.ndarray:
+    """Median of the 5 x 5 blocks around each, the border repeated."""
+    rows, columns = field.shape
+    out = np.zeros_like(field)
+    for r in range(rows):
+        for c in range(columns):
+            near = [
+                field[min(max(r + y, 0), rows - 1), min(max(c + x, 0), columns - 1)]
+                for y in range(-2, 3)
+                for x in range(-2, 3)
+            ]
+            out[r, c] = sorted(near)[12]
+    return out
+
+
+class Frame:
+    """One frame cut into side x side blocks: pixel values of block (r, c) in channel k."""
+
+    def __init__(self, rgb: np.ndarray, side: int) -> None:
+        self.planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb).astype(np.float64)
+        self.side, self.rows, self.columns = side, rgb.shape[0] // side, rgb.shape[1] // side
+
+    def cells(self) -> list[tuple[int, int]]:
+        return [(r, c) for r in range(self.rows) for c in range(self.columns)]
+
+    def block(self, planes: np.ndarray, cell: tuple[int, int], k: int) -> np.ndarray:
+        (r, c), s = cell, self.side
+        return planes[r * s : (r + 1) * s, c * s : (c + 1) * s, k]
+
+    def field(self, planes: np.ndarray, k: int, what: str) -> np.ndarray:
+        out = np.zeros((self.rows, self.columns))
+        for cell in self.cells():
+            out[cell] = getattr(self.block(planes, cell, k), what)()
+        return out
+
+
+def intra_bits(rgb: np.ndarray, side: int) -> np.ndarray:
+    """Bits a pixel of every block of one frame against its surroundings (at most 14 blocks a side)."""
+    frame = Frame(rgb, side)
+    colour, floor = [], []
+    for k in range(3):
+        colour.append(_median_around(frame.field(frame.planes, k, "mean")))
+        energy = np.zeros((frame.rows, frame.columns))
+        for cell in frame.cells():
+            energy[cell] = ((frame.block(frame.planes, cell, k) - colour[k][cell]) ** 2).mean()
+        usual = np.maximum(_median_around(energy), _ranked(energy.ravel().tolist(), 0.5))
+        floor.append(2 * usual + 9)
+    down, along = max(1, round(frame.rows / 4)), max(1, round(frame.columns / 4))
+    out = np.zeros((frame.rows, frame.columns))
+    for r, c in frame.cells():
+        here, above, below, left, right = (
+            (min(max(r + y, 0), frame.rows - 1), min(max(c + x, 0), frame.columns - 1))
+            for y, x in ((0, 0), (-down, 0), (down, 0), (0, -along), (0, along))
+        )
+        values = [frame.block(frame.planes, (r, c), k) for k in range(3)]
+        options = [
+            sum(rate(((values[k] - colour[k][p]) ** 2).mean() / floor[k][p]) for k in range(3))
+            for p in (here, above, below, left, right)
+        ]
+        for p, q in ((here, above), (here, below), (here, left), (here, right), (above, below), (left, right)):
+            one, two = np.array([colour[k][p] for k in range(3)]), np.array([colour[k][q] for k in range(3)])
+            d, mean = one - two, np.array([v.mean() for v in values])
+            a = min(max(float((mean - two) @ d) / (float(d @ d) + 1e-6), 0.0), 1.0)
+            bits = 0.0
+            for k in range(3):
+                q_k = a * (1 - a) * d[k] ** 2
+                variance = values[k].var()
+                left_over = max(variance - q_k, q_k / 2 - variance, 0) + (mean[k] - two[k] - a * d[k]) ** 2
+                bits += rate(left_over / (a * floor[k][p] + (1 - a) * floor[k][q]))
+            options.append(bits)
+        out[r, c] = min(options)
+    return out
+
+
+def inter_bits(now: np.ndarray, before: np.ndarray, side: int) -> np.ndarray:
+    """Bits a pixel of every block of `now` against `before`, in place."""
+    frame, past = Frame(now, side), Frame(before, side)
+    total = np.zeros((frame.rows, frame.columns))
+    padded = np.pad(frame.planes, ((1, 1), (1, 1), (0, 0)), mode="reflect")
+    dy, dx = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2, (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
+    for k in range(3):
+        residual = frame.planes - past.planes
+        means = frame.field(residual, k, "mean").ravel().tolist()
+        residual = residual - min(max(_ranked(means, 0.5), -24), 24)
+        energy = frame.field(residual**2, k, "mean")
+        slope = frame.field(dy**2 + dx**2, k, "mean")
+        variance = frame.field(frame.planes, k, "var")
+        noise = min(_ranked(energy.ravel().tolist(), 0.25), 2 * _ranked(variance.ravel().tolist(), 0.25))
+        middle = _ranked(slope.ravel().tolist(), 0.5)
+        excess = [max(energy[p] - noise, 0) / (slope[p] + 1) if slope[p] >= middle else math.inf for p in frame.cells()]
+        shift = min(_ranked(excess, 0.25), 0.05)
+        for p in frame.cells():
+            total[p] += rate(energy[p] / (noise + shift * slope[p] + 9))
+    return total
