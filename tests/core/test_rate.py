@@ -1,0 +1,191 @@
+"""Bits per patch: equal to the slow form, and what must cost much or nothing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import oracles_selection as oracle
+import pytest
+
+from entropy_vision.rate import camera_moved, gaussian_rate, patch_bits
+
+
+def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int, strength: float) -> np.ndarray:
+    """float32 [H, W, 3]: colour noise with detail of `cell` pixels, of that standard deviation or less."""
+    coarse = rng.normal(0, strength, (height // cell + 2, width // cell + 2, 3)).astype(np.float32)
+    return cv2.resize(coarse, None, fx=cell, fy=cell, interpolation=cv2.INTER_LINEAR)[:height, :width]
+
+
+def to_pixels(picture: np.ndarray) -> np.ndarray:
+    return np.clip(picture, 0, 255).round().astype(np.uint8)
+
+
+def textured(seed: int, side: int = 96) -> np.ndarray:
+    """float32 [side, side, 3] around grey 110."""
+    return 110 + smooth_noise(np.random.default_rng(seed), side, side, 4, 14)
+
+
+def with_square(picture: np.ndarray, y: int, x: int, color: tuple[int, int, int], side: int = 16) -> np.ndarray:
+    painted = picture.copy()
+    painted[y : y + side, x : x + side] = color
+    return painted
+
+
+def ranks(bits: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """How many patches outside `cells` (bool mask of the same shape) have more bits than each inside."""
+    return (bits[~cells][None] > bits[cells][:, None]).sum(axis=1)
+
+
+def block_of(y: int, x: int, grid: int = 12, cells: int = 2) -> np.ndarray:
+    mask = np.zeros((grid, grid), bool)
+    mask[y : y + cells, x : x + cells] = True
+    return mask
+
+
+def test_gaussian_rate_is_half_a_bit_for_each_doubling_far_above_the_floor() -> None:
+    energy = np.array([[0.0, 0, 0], [2**10, 0, 0], [2**10, 2**10, 2**10]], np.float32)
+    np.testing.assert_allclose(gaussian_rate(energy, np.ones(3)), [0, 5, 15], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bits_of_an_image_equal_the_slow_form(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    picture = with_square(textured(seed, 56), 16, 24, tuple(rng.integers(0, 256, 3)))
+    pixels = to_pixels(picture)
+    np.testing.assert_allclose(patch_bits(pixels[None], 8)[0], 64 * oracle.intra_bits(pixels, 8), rtol=2e-2, atol=0.2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bits_of_a_still_camera_equal_the_lesser_of_the_slow_forms(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ground, color = textured(seed, 56), tuple(rng.integers(0, 256, 3))
+    frames = [to_pixels(with_square(ground, 8 + 3 * t, 24, color) + rng.normal(0, 2, ground.shape)) for t in (0, 1)]
+    bits = patch_bits(np.stack(frames), 8)[1]
+    expected = np.minimum(oracle.intra_bits(frames[1], 8), oracle.inter_bits(frames[1], frames[0], 8))
+    np.testing.assert_allclose(bits, 64 * expected, rtol=2e-2, atol=0.2)
+
+
+def test_a_patch_has_the_bits_of_its_blocks_and_padding_has_none() -> None:
+    pixels = to_pixels(textured(0, 96))[None]
+    small = patch_bits(pixels, 8)[0]
+    np.testing.assert_allclose(
+        patch_bits(pixels, 16)[0], small.reshape(6, 2, 6, 2).sum(axis=(1, 3)), rtol=1e-4, atol=1e-2
+    )
+    cut = patch_bits(pixels[:, :90, :90], 16)[0]
+    assert cut.shape == (6, 6)
+    assert cut[:, 5].mean() < patch_bits(pixels, 16)[0][:, 5].mean()
+
+
+@pytest.mark.parametrize("side", [8, 14, 16, 32])
+def test_nothing_costs_nothing(side: int) -> None:
+    for value in (0, 90, 255):
+        assert patch_bits(np.full((3, 50, 70, 3), value, np.uint8), side).max() < 1e-3
+
+
+def test_a_flat_object_that_fills_its_patches_stands_out_on_a_flat_ground() -> None:
+    pixels = to_pixels(with_square(np.full((96, 96, 3), 110.0), 32, 48, (200, 60, 40)))
+    assert (ranks(patch_bits(pixels[None], 8)[0], block_of(4, 6)) == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_object_of_the_grounds_own_luma_stands_out(seed: int) -> None:
+    grey = np.repeat(textured(seed)[..., :1], 3, axis=-1)
+    color = np.array([180.0, 80, 0])
+    color += grey.mean() - color @ [0.299, 0.587, 0.114]
+    pixels = to_pixels(with_square(grey, 32, 48, tuple(color)))
+    assert (ranks(patch_bits(pixels[None], 8)[0], block_of(4, 6)) == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flat_object_beats_a_field_of_white_noise(seed: int) -> None:
+    picture = np.full((96, 96, 3), 110.0)
+    picture[:, 48:] += np.random.default_rng(seed).normal(0, 40, (96, 48, 3))
+    pixels = to_pixels(with_square(picture, 32, 16, (200, 60, 40)))
+    assert (ranks(patch_bits(pixels[None], 8)[0], block_of(4, 2)) <= 3).all()
+
+
+def test_letters_stand_out_on_a_textured_ground() -> None:
+    picture = textured(3)
+    ink = np.zeros((96, 96), np.uint8)
+    cv2.putText(ink, "TEXT", (24, 54), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255, 1)
+    pixels = to_pixels(np.where(ink[..., None] > 127, 240, picture))
+    written = cv2.resize(ink.astype(np.float32), (12, 12), interpolation=cv2.INTER_AREA) > 30
+    assert written.sum() >= 3
+    assert (ranks(patch_bits(pixels[None], 8)[0], written) <= 6).all()
+
+
+def test_the_edge_of_a_black_bar_costs_less_than_a_small_object() -> None:
+    picture = textured(1)
+    picture[:20] = 0
+    picture[80:] = 0
+    pixels = to_pixels(with_square(picture, 40, 40, (150, 150, 60)))
+    bits = patch_bits(pixels[None], 8)[0]
+    assert bits[5:7, 5:7].min() > 2 * bits[2].max()
+
+
+def test_a_static_video_pays_once() -> None:
+    picture = with_square(textured(4), 32, 48, (200, 60, 40))
+    rng = np.random.default_rng(0)
+    pixels = np.stack([to_pixels(picture + rng.normal(0, 2, picture.shape)) for _ in range(4)])
+    bits = patch_bits(pixels, 8)
+    assert bits[1:, 4:6, 6:8].max() < 0.05 * bits[0, 4:6, 6:8].min()
+
+
+def test_what_appears_pays_when_it_appears() -> None:
+    ground = textured(5)
+    pixels = np.stack([to_pixels(ground if t < 2 else with_square(ground, 32, 48, (200, 60, 40))) for t in range(4)])
+    bits = patch_bits(pixels, 8)
+    assert (ranks(bits[2], block_of(4, 6)) == 0).all()
+    assert bits[3].max() < 0.05 * bits[2, 4:6, 6:8].min()
+
+
+@pytest.mark.parametrize("ground", ["flat", "textured"])
+def test_what_moves_pays_again_and_again(ground: str) -> None:
+    # on the flat ground its own motion is the only one: no camera must be seen in it
+    under = textured(6) if ground == "textured" else np.full((96, 96, 3), 110.0)
+    thing = textured(7, 32) * [1.2, 0.6, 0.4]
+    pixels = []
+    for t in range(4):
+        picture = under.copy()
+        picture[32:64, 16 + 8 * t : 48 + 8 * t] = thing
+        pixels.append(to_pixels(picture))
+    bits = patch_bits(np.stack(pixels), 8)
+    for t in range(1, 4):
+        here = np.zeros((12, 12), bool)
+        here[4:8, 2 + t : 6 + t] = True
+        assert bits[t][here].mean() > 5 * bits[t][~here].mean()
+
+
+def test_flicker_is_not_news_but_another_picture_is() -> None:
+    ground = textured(8)
+    flicker = patch_bits(np.stack([to_pixels(ground), to_pixels(ground + 15)]), 8)
+    assert flicker[1].max() < 16  # a quarter of a bit a pixel
+    cut = patch_bits(np.stack([to_pixels(textured(9)), to_pixels(with_square(ground, 32, 48, (200, 60, 40)))]), 8)
+    assert (ranks(cut[1], block_of(4, 6)) == 0).all()
+    assert cut[1, 4:6, 6:8].min() > 64
+
+
+def test_a_moving_camera_pays_for_what_moves_by_itself() -> None:
+    rng = np.random.default_rng(10)
+    canvas = 110 + smooth_noise(rng, 200, 200, 6, 35)
+    pixels = []
+    for t in range(4):
+        picture = canvas[40 : 40 + 128, 40 + 3 * t : 40 + 3 * t + 128]
+        pixels.append(to_pixels(with_square(picture, 48, 32 + 8 * t, (220, 60, 40))))
+    bits = patch_bits(np.stack(pixels), 8)
+    for t in range(1, 4):
+        here = np.zeros((16, 16), bool)
+        here[6:8, 5 + t] = True  # its front; where it was before as well, the same colour is nothing new
+        assert (ranks(bits[t], here) <= 3).all()
+        assert np.median(bits[t][~here]) < 0.1 * bits[t][here].mean()
+
+
+def test_camera_needs_a_third_of_the_blocks_to_gain() -> None:
+    still = np.full((6, 6, 3), 400.0, np.float32)
+    moved = still.copy()
+    moved[:1] = 20
+    assert not camera_moved(still, moved)
+    moved[:3] = 20
+    assert camera_moved(still, moved)
+    moved[3:] = 2000  # and not as many to lose
+    assert not camera_moved(still, moved)
