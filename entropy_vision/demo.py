@@ -1,0 +1,218 @@
+"""The `demo` verb: the whole job on scenes it draws itself, from pixels to a trained policy, ending in a report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entropy_vision.console import progress, say
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from entropy_vision.cost import Cost
+    from entropy_vision.evaluate import Measured
+    from entropy_vision.options import DemoOptions
+    from entropy_vision.policy import EntropyVLM
+    from entropy_vision.rl.batch import Scored
+    from entropy_vision.rl.evaluate import Graded
+
+KEEP = 0.25
+KEEPS = (1.0, 0.5, 0.25, 0.125)
+SELECTORS = ("rate", "random")
+STAGES = ("align", "sft", "grpo")
+QUESTIONS = 200  # of each family, held out
+SAMPLES = 4  # completions a question behind reward_before and reward_after
+_SHARD_VIDEOS = 24
+_COSTED_SCENES = 24
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What GRPO changed, on held-out questions at KEEP: before and after, greedy and sampled."""
+
+    before: Graded
+    after: Graded
+    greedy_before: Graded
+    greedy_after: Graded
+
+
+def run_demo(options: DemoOptions) -> dict[str, Any]:
+    """Draw, encode, preprocess, train, measure, report. The same call again goes on where it was stopped."""
+    import torch
+
+    from entropy_vision import demo_report
+    from entropy_vision.report import write_report
+
+    began = time.perf_counter()
+    torch.set_num_threads(1)
+    out = options.out
+    shards = _shards(out, options.seed)
+    say(
+        f"packed {shards['inputs']} videos: {shards['tokens_total']:,} -> {shards['tokens_kept']:,} patches, "
+        f"every hash verified"
+    )
+    runs = {stage: _train(stage, out, options.seed) for stage in STAGES}
+    model, tokenizer = _load(out / "grpo")
+    with progress("measure", len(SELECTORS) * len(KEEPS) + 12) as bar:
+        scenes = _held_out(model, out / "videos", options.seed, lambda note: bar.advance(note=note))
+        from entropy_vision.evaluate import measure
+
+        measured = measure(
+            model, tokenizer, scenes, keeps=KEEPS, selectors=SELECTORS, on_done=lambda note: bar.advance(note=note)
+        )
+        learned = _learned(out, scenes, options.seed)
+        bar.advance(4, note="before and after")
+        costs = _costs(model, tokenizer, scenes)
+        bar.advance(1, note="cost")
+    result = _result(options, runs, measured, learned, costs)
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    result["report"] = str(out / "report.html")
+    stories, result["skipped"] = demo_report.tell_stories(model, tokenizer, scenes, options.videos)
+    page = demo_report.compose(options, result, measured, learned, costs, stories)
+    write_report(page, out / "report.html")
+    return result
+
+
+# ---- the job --------------------------------------------------------------------------------------------------
+
+
+def _shards(out: Path, seed: int) -> dict[str, Any]:
+    """Write some of the World's videos as files, preprocess them into shards, verify the shards."""
+    from entropy_vision.data.preprocess import run_preprocess, run_verify
+    from entropy_vision.options import PreprocessOptions, VerifyOptions
+    from entropy_vision.sources import world_source
+
+    source = world_source(
+        "video", split="val", difficulty=0.5, seed=seed, size=64, frame_count=8, folder=out / "videos"
+    )
+    for i in range(_SHARD_VIDEOS):
+        source.scene(i)
+    paths = tuple(source.path(i) for i in range(_SHARD_VIDEOS))  # type: ignore[attr-defined]
+    done = run_preprocess(PreprocessOptions(sources=paths, out=out / "shards", keep=KEEP, patch_size=8, size=64))
+    run_verify(VerifyOptions(shards=out / "shards"))
+    return done
+
+
+def _train(stage: str, out: Path, seed: int) -> dict[str, Any]:
+    """One stage of the shipped recipes, in this demo's folder."""
+    from entropy_vision.config import load_config
+    from entropy_vision.rl.recipe import TrainRecipe
+    from entropy_vision.rl.trainer import Trainer
+
+    before = {"align": "", "sft": "align", "grpo": "sft"}[stage]
+    changes = [f"out={out / stage}", f"seed={seed}", f"data.seed={seed}", f"data.video_folder={out / 'videos'}"]
+    if before:
+        changes.append(f"init={out / before}")
+    with resources.as_file(resources.files("entropy_vision") / "recipes" / f"{stage}.toml") as path:
+        recipe = load_config(path, TrainRecipe, tuple(changes))
+    return Trainer(recipe).train()
+
+
+def _load(run: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
+    from entropy_vision.rl.checkpoint import load
+
+    return load(run)
+
+
+def _held_out(model: EntropyVLM, folder: Path, seed: int, on_done: Any) -> dict[str, list[Scored]]:
+    """QUESTIONS of every family from the test split, answers exactly balanced, videos through files."""
+    from entropy_vision.data import World
+    from entropy_vision.evaluate import family_source
+    from entropy_vision.rl.batch import score_scene
+    from entropy_vision.tokenizer import EntropyTokenizer
+
+    chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=SELECTORS[0])
+    scenes = {}
+    for family in World.families():
+        source = family_source(family, model.config.inputs, split="test", seed=seed, folder=str(folder))
+        scenes[family] = [score_scene(source.scene(i), chooser) for i in range(QUESTIONS)]
+        on_done(family)
+    return scenes
+
+
+def _learned(out: Path, scenes: dict[str, list[Scored]], seed: int) -> Learned:
+    from entropy_vision.rl.batch import make_batch
+    from entropy_vision.rl.evaluate import grade
+    from entropy_vision.rl.rubric import Rubric
+    from entropy_vision.tokenizer import EntropyTokenizer
+
+    found = {}
+    for run in ("sft", "grpo"):
+        model, tokenizer = _load(out / run)
+        chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=KEEP, selector=SELECTORS[0])
+        batches = [
+            make_batch(f[i : i + 64], chooser, KEEP, None) for f in scenes.values() for i in range(0, len(f), 64)
+        ]
+        for name, temperature, samples in (("sampled", 1.0, SAMPLES), ("greedy", 0.0, 1)):
+            found[run, name] = grade(
+                model, tokenizer, batches, Rubric(), temperature=temperature, samples=samples, seed=seed
+            )
+    return Learned(found["sft", "sampled"], found["grpo", "sampled"], found["sft", "greedy"], found["grpo", "greedy"])
+
+
+def _costs(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, scenes: dict[str, list[Scored]]) -> dict[float, Cost]:
+    """The bill of one question about each of some images and as many videos."""
+    from entropy_vision.bill import add_costs, answer_costs
+
+    by_media: dict[int, list[Scored]] = {}
+    for family in scenes.values():
+        by_media.setdefault(family[0].frames.count, []).extend(family[: _COSTED_SCENES // 3])
+    parts = [answer_costs(model, tokenizer, some, KEEPS, SELECTORS[0]) for some in by_media.values()]
+    return {keep: add_costs([part[keep] for part in parts]) for keep in KEEPS}
+
+
+# ---- what it says ---------------------------------------------------------------------------------------------
+
+
+def _result(
+    options: DemoOptions,
+    runs: dict[str, dict[str, Any]],
+    measured: Measured,
+    learned: Learned,
+    costs: dict[float, Cost],
+) -> dict[str, Any]:
+    """The numbers of the demo's JSON."""
+    from entropy_vision.cost import CostReport
+    from entropy_vision.evaluate import BLIND, as_json
+    from entropy_vision.stats import paired_difference
+
+    bill = CostReport.compare(costs[1.0], costs[KEEP])
+    reward = (learned.before.reward.mean(1), learned.after.reward.mean(1))
+    greedy = (learned.greedy_before.accuracy[:, 0], learned.greedy_after.accuracy[:, 0])
+    kept, dense = measured.cell("rate", KEEP), measured.cell("rate", 1.0)
+    gain, gain_low, gain_high = paired_difference(*reward)
+    skill, skill_low, skill_high = paired_difference(*greedy)
+    return {
+        "tokens_dense": bill.tokens_dense,
+        "tokens_kept": bill.tokens_kept,
+        "flops_ratio": bill.flops_ratio,
+        "wall_ratio": bill.wall_ratio,
+        "accuracy_dense": dense["accuracy"],
+        "accuracy_kept": kept["accuracy"],
+        "accuracy_random": measured.cell("random", KEEP)["accuracy"],
+        "accuracy_blind": measured.cell(BLIND, 0.0)["accuracy"],
+        "accuracy": as_json(measured, KEEPS, SELECTORS)
+        | {"against_random": _paired(measured, ("rate", KEEP), ("random", KEEP))}
+        | {"against_dense": _paired(measured, ("rate", KEEP), ("rate", 1.0))},
+        "reward_before": float(reward[0].mean()),
+        "reward_after": float(reward[1].mean()),
+        "reward_gain": {"mean": gain, "low": gain_low, "high": gain_high, "n": len(reward[0]), "samples": SAMPLES},
+        "greedy_before": float(greedy[0].mean()),
+        "greedy_after": float(greedy[1].mean()),
+        "greedy_gain": {"mean": skill, "low": skill_low, "high": skill_high, "n": len(greedy[0])},
+        "cost": bill.to_dict(),
+        "train": runs,
+        "seed": options.seed,
+    }
+
+
+def _paired(measured: Measured, one: tuple[str, float], other: tuple[str, float]) -> dict[str, float]:
+    """Accuracy of `one` minus that of `other` on the same questions, with its 95 % interval."""
+    from entropy_vision.stats import paired_difference
+
+    mean, low, high = paired_difference(measured.correct(*other), measured.correct(*one))
+    return {"mean": mean, "low": low, "high": high}

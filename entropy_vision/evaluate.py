@@ -1,0 +1,180 @@
+"""The `eval` verb: accuracy of a checkpoint at each token budget, beside random selection and a blind policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from entropy_vision.console import progress
+from entropy_vision.errors import UsageError
+from entropy_vision.stats import wilson_interval
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from entropy_vision.options import EvalOptions
+    from entropy_vision.policy import EntropyVLM
+    from entropy_vision.question import QuestionSource
+    from entropy_vision.rl.batch import Scored
+    from entropy_vision.rl.evaluate import Graded
+
+BLIND = "blind"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Greedy answers of one policy to one fixed set of questions, by (selector, keep).
+
+    Attributes:
+        graded: the answers; ("blind", 0.0) is the policy without visual tokens. keep 1.0 is dense, whatever selects.
+        majority: accuracy of the best constant answer of each family: what needs no picture at all.
+    """
+
+    graded: dict[tuple[str, float], Graded]
+    majority: dict[str, float]
+
+    def correct(self, selector: str, keep: float, family: str | None = None) -> np.ndarray:
+        """float64 [n], 1 where the answer was right."""
+        graded = self.graded[selector, keep]
+        mine = np.array([family in (None, f) for f in graded.families])
+        return graded.accuracy[mine, 0]
+
+    def cell(self, selector: str, keep: float, family: str | None = None) -> dict[str, float]:
+        """The contract's {accuracy, low, high, n} with a 95 % Wilson interval."""
+        correct = self.correct(selector, keep, family)
+        low, high = wilson_interval(int(correct.sum()), len(correct))
+        return {"accuracy": float(correct.mean()), "low": low, "high": high, "n": len(correct)}
+
+
+class _OneByOne:
+    """A family's items as scenes of one question each, so that answers stay exactly balanced."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+
+    def scene(self, index: int) -> list[Any]:
+        return [self.world[index]]
+
+
+def family_source(
+    family: str, inputs: dict[str, Any], *, split: str, seed: int, folder: str | None = None
+) -> QuestionSource:
+    """Questions of one family at the sizes a policy was trained on."""
+    from entropy_vision.data import World
+    from entropy_vision.sources import FileBacked
+
+    video = family in World.families("video")
+    size = int(inputs["video_size"] if video else inputs["image_size"])
+    world = World(
+        family=family,
+        split=split,
+        difficulty=float(inputs["difficulty"]),
+        seed=seed,
+        size=size,
+        frame_count=int(inputs["frame_count"]) if video else None,
+    )
+    source = _OneByOne(world)
+    return FileBacked(source, f"{folder}/{family}-{split}-{seed}", size=size) if video and folder else source
+
+
+def measure(
+    model: EntropyVLM,
+    tokenizer: PreTrainedTokenizerFast,
+    scenes: dict[str, list[Scored]],
+    *,
+    keeps: Sequence[float],
+    selectors: Sequence[str],
+    on_done: Callable[[str], None] = lambda note: None,
+) -> Measured:
+    """Answer the same questions at every budget with every selector, and blind.
+
+    Args:
+        scenes: scored scenes by family; their bits are made anew for each selector.
+        keeps: fractions in (0, 1].
+    """
+    from entropy_vision.rl.batch import make_batch
+    from entropy_vision.rl.evaluate import grade
+    from entropy_vision.rl.rubric import Rubric
+    from entropy_vision.tokenizer import EntropyTokenizer
+
+    graded: dict[tuple[str, float], Graded] = {}
+    rubric = Rubric()
+    for selector in selectors:
+        chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=selector)
+        scored = [[replace(s, bits=chooser.score(s.frames)) for s in family] for family in scenes.values()]
+        for keep in keeps:
+            if keep == 1.0 and selector != selectors[0]:
+                graded[selector, keep] = graded[selectors[0], keep]
+                continue
+            batches = [
+                make_batch(family[i : i + 64], chooser, keep, None)
+                for family in scored
+                for i in range(0, len(family), 64)
+            ]
+            graded[selector, keep] = grade(model, tokenizer, batches, rubric)
+            on_done(f"{selector} {keep:g}")
+    some = [make_batch(f[i : i + 64], chooser, min(keeps), None) for f in scored for i in range(0, len(f), 64)]
+    graded[BLIND, 0.0] = grade(model, tokenizer, some, rubric, blind=True)
+    on_done(BLIND)
+    return Measured(graded, {family: _majority(found) for family, found in scenes.items()})
+
+
+def _majority(scenes: Sequence[Scored]) -> float:
+    from entropy_vision.text import answer_text
+
+    answers = [answer_text(ask.answer) for scene in scenes for ask in scene.asks]
+    return max(answers.count(a) for a in set(answers)) / len(answers)
+
+
+def as_json(measured: Measured, keeps: Sequence[float], selectors: Sequence[str]) -> dict[str, Any]:
+    """The verb's result: `tasks` of the first selector, all of them under `selectors`, and both baselines."""
+    families = list(measured.majority)
+
+    def table(selector: str, at: Sequence[float]) -> dict[str, Any]:
+        named = {f: {f"{k:g}": measured.cell(selector, k, f) for k in at} for f in families}
+        return {**named, "all": {f"{k:g}": measured.cell(selector, k) for k in at}}
+
+    return {
+        "tasks": table(selectors[0], keeps),
+        "selectors": {s: table(s, keeps) for s in selectors},
+        "blind": {**{f: measured.cell(BLIND, 0.0, f) for f in families}, "all": measured.cell(BLIND, 0.0)},
+        "majority": measured.majority,
+    }
+
+
+def run_eval(options: EvalOptions) -> dict[str, Any]:
+    """Measure a checkpoint on the World's test split."""
+    import torch
+
+    from entropy_vision.data import World
+    from entropy_vision.rl import checkpoint
+    from entropy_vision.rl.batch import score_scene
+    from entropy_vision.tokenizer import EntropyTokenizer
+
+    if not options.keep or not all(0 < k <= 1 for k in options.keep):
+        raise UsageError(f"--keep takes fractions in (0, 1], got {options.keep}")
+    if options.questions < 1:
+        raise UsageError(f"--questions must be at least 1, got {options.questions}")
+    torch.set_num_threads(1)
+    model, tokenizer = checkpoint.load(options.checkpoint)
+    families = options.tasks or World.families()
+    chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=options.selectors[0])
+    sources = {f: family_source(f, model.config.inputs, split="test", seed=options.seed) for f in families}
+    steps = len(families) + len(options.selectors) * len(options.keep) + 1
+    with progress("eval", steps) as bar:
+        scenes = {}
+        for family, source in sources.items():
+            scenes[family] = [score_scene(source.scene(i), chooser) for i in range(options.questions)]
+            bar.advance(note=family)
+        measured = measure(
+            model,
+            tokenizer,
+            scenes,
+            keeps=options.keep,
+            selectors=options.selectors,
+            on_done=lambda note: bar.advance(note=note),
+        )
+    return {"checkpoint": str(options.checkpoint), **as_json(measured, options.keep, options.selectors)}

@@ -1,0 +1,70 @@
+"""Where questions come from, for the parts that may not know the World: rl asks here, the World answers lazily."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from entropy_vision.frames import read_video
+from entropy_vision.question import Item, QuestionSource
+
+
+class FileBacked:
+    """A source of videos whose frames go to an H.264 file and come back through `read_video`.
+
+    So training and evaluation see what a user's videos look like: compressed, scaled, decoded. A file that is
+    there is not written again.
+    """
+
+    def __init__(self, source: QuestionSource, folder: str | Path, *, size: int, fps: int = 8) -> None:
+        self.source, self.folder, self.size, self.fps = source, Path(folder), size, fps
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, index: int) -> Path:
+        """The file of scene `index`."""
+        return self.folder / f"{index:06d}.mp4"
+
+    def scene(self, index: int) -> list[Item]:
+        """The scene's questions about the decoded frames."""
+        from entropy_vision.video_write import write_video
+
+        items, path = self.source.scene(index), self.path(index)
+        if not path.exists():
+            write_video(path, items[0].frames, fps=self.fps)
+        frames = read_video(path, size=self.size)
+        if frames.count != items[0].frames.count:
+            raise RuntimeError(f"{path}: wrote {items[0].frames.count} frames, read {frames.count}")
+        return [replace(item, frames=frames) for item in items]
+
+
+def world_source(
+    medium: str,
+    *,
+    split: str,
+    difficulty: float,
+    seed: int,
+    size: int,
+    frame_count: int | None = None,
+    folder: str | Path | None = None,
+) -> QuestionSource:
+    """The World's image or video scenes, all families of a medium asked of each.
+
+    Args:
+        medium: "image" or "video".
+        split: "train", "val" or "test": disjoint scenes.
+        folder: where videos are written as files; None keeps the drawn frames.
+    """
+    from entropy_vision.data import World
+
+    world = World(family=medium, split=split, difficulty=difficulty, seed=seed, size=size, frame_count=frame_count)
+    if medium == "video" and folder is not None:
+        return FileBacked(world, Path(folder) / f"{split}-{seed}", size=size)
+    return world
+
+
+def world_words() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(every word of questions, rationales and answers; colours; shapes)."""
+    from entropy_vision.data.world import vocabulary
+    from entropy_vision.data.world.words import COLORS, SHAPES
+
+    return tuple(vocabulary()), COLORS, SHAPES

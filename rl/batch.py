@@ -1,0 +1,179 @@
+"""Scenes -> batches: the same step always deals the same scenes, budgets and labels, whoever computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entropy_vision.budget import Budget
+from entropy_vision.frames import Frames
+from entropy_vision.packed import PackedPatches
+from entropy_vision.patchset import PatchSet
+from entropy_vision.question import Answer, Item, QuestionSource, SceneObject
+from entropy_vision.text import gold_completion
+from entropy_vision.tokenizer import EntropyTokenizer
+
+CELLS = 8
+# of a patch's area under an object's box: from here on the patch shows the object, up to there it does not;
+# in between (a corner of the box may hold no pixel of a circle) it is not asked
+_SHOWN, _UNSEEN = 0.4, 0.02
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question as the trainer needs it: text and truth, no pixels."""
+
+    key: str
+    family: str
+    question: str
+    answer: Answer
+    gold: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scene whose bits are known, ready to be selected at any budget."""
+
+    frames: Frames
+    bits: np.ndarray
+    asks: tuple[Ask, ...]
+    objects: Sequence[SceneObject]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """S scenes with Q questions.
+
+    Attributes:
+        patches: kept patches of the S scenes.
+        owner: int64 [Q], the scene of each question.
+        asks: Q questions.
+        words: per kept patch the words it should be aligned with: int8 [N, 5] indices into `alignment_words()`'
+            groups (colour, shape, row, column, time), -1 where a group says nothing about the patch.
+        keep: the budget all scenes were selected at.
+    """
+
+    patches: PackedPatches
+    owner: Tensor
+    asks: tuple[Ask, ...]
+    words: Tensor
+    keep: float
+
+
+def alignment_groups(colors: Sequence[str], shapes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The words patches are aligned with, by group. "none" is the colour of a patch without an object."""
+    places = [tuple(f"{axis}{i}" for i in range(1, CELLS + 1)) for axis in "rct"]
+    return (("none", *colors), tuple(shapes), *places)
+
+
+def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
+    """Score the frames all `items` share."""
+    frames = items[0].frames
+    asks = tuple(Ask(i.key, i.family, i.question, i.answer, gold_completion(i.answer, i.rationale)) for i in items)
+    return Scored(frames, tokenizer.score(frames), asks, tuple(items[0].objects))
+
+
+def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequence[Sequence[str]]) -> np.ndarray:
+    """What each kept patch shows: int8 [K, 5] word indices by group, -1 for nothing to say.
+
+    A patch belongs to the object that covers most of it, where that is at least two fifths of its area; patches that
+    an object only grazes have no label. Row and column are those of the object's centre on a grid of 8 x 8 cells:
+    what a question about the object asks for.
+    """
+    colors, shapes = list(groups[0]), list(groups[1])
+    frame_count, rows, columns = kept.grid
+    frame, row, column = kept.positions.T
+    labels = np.full((len(kept), 5), -1, np.int8)
+    most = np.zeros(len(kept))
+    for thing in objects:
+        x0, y0, x1, y1 = np.nan_to_num(thing.boxes[frame], nan=-9.0).T
+        width = _overlap(x0, x1, column / columns, (column + 1) / columns)
+        height = _overlap(y0, y1, row / rows, (row + 1) / rows)
+        share = width * height * rows * columns
+        mine = (share >= _SHOWN) & (share > most)
+        most = np.maximum(most, share)
+        labels[mine, 0] = colors.index(thing.color)
+        labels[mine, 1] = shapes.index(thing.shape)
+        labels[mine, 2] = ((y0 + y1) / 2 * CELLS).clip(0, CELLS - 1).astype(np.int8)[mine]
+        labels[mine, 3] = ((x0 + x1) / 2 * CELLS).clip(0, CELLS - 1).astype(np.int8)[mine]
+    labels[most <= _UNSEEN, 0] = 0
+    if frame_count > 1:
+        labels[:, 4] = frame * CELLS // frame_count
+    return labels
+
+
+def _overlap(low: np.ndarray, high: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Length shared by [low, high] and [start, end]."""
+    return (np.minimum(high, end) - np.maximum(low, start)).clip(0)
+
+
+def make_batch(
+    scenes: Sequence[Scored], tokenizer: EntropyTokenizer, keep: float, groups: Sequence[Sequence[str]] | None
+) -> Batch:
+    """Select `keep` of every scene's patches and pack them with their questions and, given `groups`, labels."""
+    kept = [tokenizer.select(s.frames, s.bits, Budget(keep=keep)) for s in scenes]
+    labels = [label_patches(k, s.objects, groups) for k, s in zip(kept, scenes, strict=True)] if groups else []
+    words = np.concatenate(labels) if labels else np.empty((0, 5), np.int8)
+    owner = torch.tensor([i for i, s in enumerate(scenes) for _ in s.asks])
+    asks = tuple(ask for s in scenes for ask in s.asks)
+    return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep)
+
+
+class Dealer:
+    """Deals the batches of a step: a pure function of (seed, step), with scored scenes kept in memory.
+
+    Each step has one batch for each medium, at one keep drawn for the step. Scenes are drawn without order from a
+    pool of `pool` scenes a medium, so that memory and video files stay bounded.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[QuestionSource, int]],
+        tokenizer: EntropyTokenizer,
+        *,
+        keeps: Sequence[float],
+        weights: Sequence[float],
+        pool: int,
+        seed: int,
+        groups: Sequence[Sequence[str]],
+    ) -> None:
+        self.sources, self.tokenizer, self.groups = sources, tokenizer, groups
+        self.keeps, self.weights = list(keeps), np.asarray(weights, float) / sum(weights)
+        self.pool, self.seed = pool, seed
+        self.scored: dict[tuple[int, int], Scored] = {}
+
+    def scene(self, medium: int, index: int) -> Scored:
+        """Scene `index` of a medium's pool, scored once."""
+        key = (medium, index)
+        if key not in self.scored:
+            self.scored[key] = score_scene(self.sources[medium][0].scene(index), self.tokenizer)
+        return self.scored[key]
+
+    def deal(self, step: int) -> list[Batch]:
+        """The batches of step `step`."""
+        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
+        keep = float(rng.choice(self.keeps, p=self.weights))
+        batches = []
+        for medium, (_, count) in enumerate(self.sources):
+            if count:
+                chosen = rng.choice(self.pool, size=min(count, self.pool), replace=False)
+                scenes = [self.scene(medium, int(i)) for i in chosen]
+                batches.append(make_batch(scenes, self.tokenizer, keep, self.groups))
+        return batches
+
+
+class Steps(torch.utils.data.Dataset[list[Batch]]):
+    """The dealer as a map-style dataset over steps, so that a worker process deals ahead."""
+
+    def __init__(self, dealer: Dealer, first: int, last: int) -> None:
+        self.dealer, self.first, self.last = dealer, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> list[Batch]:
+        return self.dealer.deal(self.first + index)

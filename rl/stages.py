@@ -1,0 +1,197 @@
+"""The three stages, each one function: batches of a step in, gradients and metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from entropy_vision.policy import EntropyVLM, Prefix
+from entropy_vision.text import PAD, completion_ids, prompt_ids, token_id
+
+from .advantage import grpo_advantages
+from .align import alignment_loss
+from .batch import Batch
+from .loss import loss_denominator, policy_terms
+from .recipe import TrainRecipe
+from .rollout import Rollouts, pad_rows, read_prompts, sample, score
+from .rubric import Rubric
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage needs beside its batches."""
+
+    model: EntropyVLM
+    tokenizer: PreTrainedTokenizerFast
+    recipe: TrainRecipe
+    groups: Sequence[Tensor]
+    rubric: Rubric
+    reference: EntropyVLM | None = None
+
+
+def align_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
+    """Draw visual tokens to words; the media of a step count by their patches."""
+    total = sum(len(b.words) for b in batches)
+    metrics = {"loss": 0.0, "align_accuracy": 0.0}
+    for batch in batches:
+        tokens = context.model.embed_patches(batch.patches)
+        embedding = context.model.word_embeddings
+        loss, accuracy = alignment_loss(tokens, batch.words, embedding, context.groups)
+        share = len(batch.words) / total
+        (loss * share).backward()
+        metrics["loss"] += float(loss.detach()) * share
+        metrics["align_accuracy"] += float(accuracy) * share
+    return {**metrics, "grad_norm": update()}
+
+
+def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
+    """Next-token loss on the demonstrations, averaged over all completion tokens of the step."""
+    rows = [
+        [(prompt_ids(context.tokenizer, a.question), completion_ids(context.tokenizer, a.gold)) for a in b.asks]
+        for b in batches
+    ]
+    total = sum(len(gold) for batch in rows for _, gold in batch)
+    patches_total = sum(len(b.words) for b in batches)
+    metrics = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0}
+    for batch, pairs in zip(batches, rows, strict=True):
+        model = context.model
+        visual = model.embed_patches(batch.patches)
+        pictures = model.read_patches(batch.patches, visual)
+        ids, live = pad_rows([p + g for p, g in pairs], token_id(context.tokenizer, PAD))
+        learned = live.clone()
+        for row, (prompt, _) in enumerate(pairs):
+            learned[row, : len(prompt)] = False
+        ids, live, learned = ids.to(model.device), live.to(model.device), learned.to(model.device)
+        logits, _ = model.read(pictures.rows(batch.owner.to(model.device)), ids[:, :-1], live[:, :-1])
+        target, wanted = ids[:, 1:], learned[:, 1:]
+        loss = F.cross_entropy(logits[wanted], target[wanted], reduction="sum") / total
+        weight = context.recipe.sft.align_weight
+        metrics["loss"] += float(loss.detach())
+        metrics["token_accuracy"] += float((logits.argmax(-1) == target)[wanted].sum()) / total
+        if weight:
+            embedding = model.word_embeddings
+            drawn, accuracy = alignment_loss(visual, batch.words, embedding, context.groups)
+            share = len(batch.words) / patches_total
+            loss = loss + weight * share * drawn
+            metrics["align_accuracy"] += float(accuracy) * share
+        loss.backward()
+    return {**metrics, "grad_norm": update()}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The completions of one batch that carry a learning signal: L rows of live groups."""
+
+    batch: Batch
+    rollouts: Rollouts
+    rows: Tensor
+    advantages: Tensor
+    ref_logp: Tensor | None
+    metrics: Metrics
+
+
+def _questions(model: EntropyVLM, context: Context, batch: Batch) -> Prefix:
+    """Pictures and questions of a batch, read once each."""
+    prompts = [prompt_ids(context.tokenizer, ask.question) for ask in batch.asks]
+    return read_prompts(model, context.tokenizer, model.read_patches(batch.patches), batch.owner, prompts)
+
+
+@torch.no_grad()
+def _roll(context: Context, batch: Batch, generator: torch.Generator) -> _Group:
+    """Sample a group a question, verify, and keep the rows of groups whose rewards differ."""
+    recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
+    questions = _questions(context.model, context, batch)
+    of_row = torch.arange(len(batch.asks), device=context.model.device).repeat_interleave(size)
+    rollouts = sample(
+        context.model,
+        context.tokenizer,
+        questions.rows(of_row),
+        temperature=recipe.temperature,
+        max_new_tokens=recipe.max_new_tokens,
+        generator=generator,
+    )
+    cut = rollouts.truncated.tolist()
+    rewards = [
+        context.rubric(text, batch.asks[row // size].answer, truncated=cut[row])
+        for row, text in enumerate(rollouts.texts)
+    ]
+    total = torch.tensor([r.total for r in rewards]).view(-1, size)
+    advantages = grpo_advantages(total, scale=recipe.scale)
+    live = (total != total[:, :1]).any(1).repeat_interleave(size).nonzero()[:, 0].to(context.model.device)
+    lengths = rollouts.mask.sum(1).float()
+    metrics = {
+        "reward": float(total.mean()),
+        "accuracy": sum(r.verdict.score for r in rewards) / len(rewards),
+        "format": sum(r.verdict.format_ok for r in rewards) / len(rewards),
+        "length": float(lengths.mean()),
+        "truncated": float(rollouts.truncated.float().mean()),
+        "entropy": float(rollouts.entropy.sum() / lengths.sum()),
+        "zero_variance": 1.0 - len(live) / len(of_row),
+    }
+    ref_logp = None
+    if context.reference is not None and len(live):
+        reference = _questions(context.reference, context, batch)
+        ref_logp = score(
+            context.reference,
+            context.tokenizer,
+            reference.rows(of_row[live]),
+            rollouts.ids[live],
+            rollouts.mask[live],
+            recipe.temperature,
+        )
+    return _Group(batch, rollouts, live, advantages.flatten().to(context.model.device)[live], ref_logp, metrics)
+
+
+def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
+    """One batch of groups and `updates` optimiser steps on it.
+
+    The objective is the essay's: mean over completions of min(ratio A, bounded ratio A) - beta KL(policy, reference).
+    Each picture and each question is read once, in sampling and in the training forward alike; all completions
+    continue from there and gradients flow back through what they share. Groups with equal rewards carry no
+    advantage; they are left out of the loss and of its denominator.
+    """
+    recipe = context.recipe.grpo
+    generator = torch.Generator(context.model.device).manual_seed(context.recipe.seed * 1_000_003 + step)
+    groups = [_roll(context, batch, generator) for batch in batches]
+    asked = sum(len(g.batch.asks) for g in groups)
+    metrics = {k: sum(g.metrics[k] * len(g.batch.asks) for g in groups) / asked for k in groups[0].metrics}
+    live = [g for g in groups if len(g.rows)]
+    masks = [g.rollouts.mask[g.rows] for g in live]
+    denominator = float(sum(loss_denominator(mask, recipe.loss) for mask in masks))
+    tokens = sum(int(mask.sum()) for mask in masks)
+    metrics |= {"loss": 0.0, "kl": 0.0, "bounded": 0.0, "grad_norm": 0.0}
+    for _ in range(recipe.updates if live else 0):
+        for group, mask in zip(live, masks, strict=True):
+            questions = _questions(context.model, context, group.batch)
+            prefix = questions.rows(group.rows // recipe.group_size)
+            terms = policy_terms(
+                score(
+                    context.model, context.tokenizer, prefix, group.rollouts.ids[group.rows], mask, recipe.temperature
+                ),
+                group.rollouts.logp[group.rows],
+                group.advantages,
+                mask,
+                ref_logp=group.ref_logp,
+                beta=recipe.beta,
+                eps_low=recipe.eps_low,
+                eps_high=recipe.eps_high,
+                loss=recipe.loss,
+                denominator=denominator,
+            )
+            terms.loss.backward()
+            share = int(mask.sum()) / tokens / recipe.updates
+            metrics["loss"] += float(terms.loss.detach()) / recipe.updates
+            metrics["kl"] += float(terms.kl) * share
+            metrics["bounded"] += float(terms.bound_low + terms.bound_high) * share
+        metrics["grad_norm"] = update()
+    return metrics
+
+
+STEPS = {"align": align_step, "sft": sft_step, "grpo": grpo_step}
