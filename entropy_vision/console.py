@@ -164,12 +164,14 @@ def _table(rows: Sequence[Mapping[str, object]], wrap: int = 72) -> str:
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value in ({}, [], ""):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, int):
-        return f"{value:,}"
+        return f"{value:,}" if abs(value) < 10**9 else f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return str(value)
