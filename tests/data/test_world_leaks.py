@@ -130,6 +130,15 @@ def test_number_of_things_and_place_in_the_deck_do_not_tell_the_answer(family: s
     assert accuracy < chance_limit(len({label(item) for item in train}))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_number_of_things_is_as_large_for_every_answer(family: str) -> None:
+    items = dealt(family, 21) + dealt(family, 22)
+    numbers = np.array([len(item.objects) for item in items])
+    for answer in {label(item) for item in items}:
+        own = numbers[[label(item) == answer for item in items]]
+        assert abs(own.mean() - numbers.mean()) < 4 * numbers.std() / np.sqrt(len(own)), answer
+
+
 def test_things_appear_within_the_first_half_and_the_named_ones_never_at_once() -> None:
     for item in dealt("appearance", 21)[:200]:
         first, second = (int(np.flatnonzero(~np.isnan(thing.boxes[:, 0]))[0]) for thing in named(item))
