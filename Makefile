@@ -1,6 +1,6 @@
 # make demo   the whole job on embedded data, ends with demo/report.html
 # make test   lint, types and the test suite
-# Both make .venv first; nothing but Python 3.11+, make and a package registry is needed.
+# Both make .venv first; nothing but Python 3.11+ with pip is needed.
 
 # the first Python on the path that is new enough; PYTHON=/path/to/python chooses another
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \

@@ -1,6 +1,6 @@
 """Line charts as inline SVG: small, sharp at any size, coloured by the page's own light and dark styles.
 
-Hand-made because a chart is some 3 kB this way, follows the reader's colour scheme and needs no font.
+Hand-made because a chart is some 2 kB this way, follows the reader's colour scheme and needs no font.
 """
 
 from __future__ import annotations
