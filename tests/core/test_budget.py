@@ -48,6 +48,10 @@ def test_spread_leaves_no_large_hole_in_a_frame() -> None:
             assert mask[row : row + 3, column : column + 3].any(), (row, column)
 
 
+def test_spread_puts_a_single_patch_in_the_middle_of_time() -> None:
+    assert np.argwhere(spread((5, 3, 3), 1))[0, 0] == 2
+
+
 def test_spread_moves_from_frame_to_frame() -> None:
     mask = spread((8, 8, 8), 128)
     assert mask.any(axis=0).mean() > 0.6  # a lattice that stood still would see a quarter
@@ -64,7 +68,7 @@ def test_tokens_are_met_or_all_patches_kept() -> None:
     assert Budget(tokens=700).size(100) == 100
 
 
-@pytest.mark.parametrize("total", [0, 0.5, 3, 10, 24.9, 1e9])
+@pytest.mark.parametrize("total", [0, 0.5, 3, 8, 12, 24.9, 1e9])
 def test_bits_takes_as_many_of_the_best_as_fit(total: float) -> None:
     bits = _bits((2, 4, 4), 3)
     fit, spent = 0, 0.0
