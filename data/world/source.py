@@ -101,20 +101,21 @@ class World:
             SceneObject(color=sprite.color, shape=sprite.shape, boxes=box)
             for sprite, box in zip(layout.sprites, boxes(layout), strict=True)
         )
+        masks = self._evidence(layout, asks)
         scene = f"{key}-{index}"
         return [
             Item(
                 frames=frames,
                 question=ask.question,
                 answer=ask.answer,
-                evidence=self._evidence(layout, ask),
+                evidence=mask,
                 family=family.name,
                 key=scene if len(plan) == 1 else f"{scene}-{n}",
                 scene=scene,
                 rationale=ask.rationale,
                 objects=objects,
             )
-            for n, ((family, _), ask) in enumerate(zip(plan, asks, strict=True))
+            for n, ((family, _), ask, mask) in enumerate(zip(plan, asks, masks, strict=True))
         ]
 
     def _plan(self, index: int) -> tuple[Media, list[tuple[Family, int]]]:
@@ -158,13 +159,18 @@ class World:
                 return layout, asks
         raise RuntimeError(f"no scene with {[(f.name, t) for f, t in wanted]} in {_ATTEMPTS} attempts")
 
-    def _evidence(self, layout: Layout, ask: Ask) -> np.ndarray:
-        """bool [F, R, C] at patch size 16: what the question's things touch, from the frame on that it says."""
+    def _evidence(self, layout: Layout, asks: Sequence[Ask]) -> list[np.ndarray]:
+        """bool [F, R, C] at patch size 16 for each question: what its things touch, from the frame on that it says."""
         count = -(-self.size // PATCH)
-        evidence = np.zeros((layout.frame_count, count, count), bool)
-        for k, start in ask.needs:
-            evidence[start:] |= touched_patches(layout, k, self.size, PATCH)[start:]
-        return evidence
+        wanted = {k for ask in asks for k, _ in ask.needs}
+        touched = {k: touched_patches(layout, k, self.size, PATCH) for k in wanted}
+        masks = []
+        for ask in asks:
+            mask = np.zeros((layout.frame_count, count, count), bool)
+            for k, start in ask.needs:
+                mask[start:] |= touched[k][start:]
+            masks.append(mask)
+        return masks
 
     def _key(self, name: str) -> str:
         hardness = repr(self.difficulty).replace(".", "p")  # no dot: shard formats cut names at the first one

@@ -1,0 +1,61 @@
+"""How fast the World makes items, one thread: `python tools/bench_world.py [--seconds 2]` prints a Markdown table.
+
+Each row counts whole scenes (layout, pixels, evidence, questions) in interleaved rounds. Seconds are the process's own
+CPU seconds; the best round stands beside the median, because other work on the machine only ever slows a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import cv2
+
+from entropy_vision.data.world import World
+
+ROWS: tuple[tuple[str, int, int], ...] = (
+    ("image", 96, 1),
+    ("image", 224, 1),
+    ("count", 224, 1),
+    ("video", 64, 8),
+    ("video", 224, 16),
+    ("direction", 224, 16),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0, help="CPU seconds a row and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--difficulty", type=float, default=0.5)
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+
+    worlds = [World(name, size=size, frame_count=max(4, frames), difficulty=options.difficulty)
+              for name, size, frames in ROWS]  # fmt: skip
+    for world in worlds:
+        world.scene(0)  # the noise bank is drawn once
+    rates: list[list[float]] = [[] for _ in ROWS]
+    for number in range(options.rounds):
+        for row, world in enumerate(worlds):
+            rates[row].append(scenes_per_second(world, options.seconds, first=1 + number * 100_000))
+
+    print("| family | size | frames | scenes/s, best | median | frames/s, best | CPU ms a scene |")
+    print("|---|---|---|---|---|---|---|")
+    for (name, size, frames), measured in zip(ROWS, rates, strict=True):
+        best, middle = max(measured), statistics.median(measured)
+        print(f"| {name} | {size} | {frames} | {best:.0f} | {middle:.0f} | {best * frames:.0f} | {1e3 / best:.2f} |")
+
+
+def scenes_per_second(world: World, seconds: float, first: int) -> float:
+    """Scenes made in a little more than `seconds` of CPU time, divided by the time they took."""
+    start, made = time.process_time(), 0
+    while (spent := time.process_time() - start) < seconds:
+        world.scene(first + made)
+        made += 1
+    return made / spent
+
+
+if __name__ == "__main__":
+    main()
