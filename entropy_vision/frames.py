@@ -163,7 +163,7 @@ def _check_arguments(fps: float | None, size: Size, decoder: str) -> tuple[int, 
         raise UsageError(f"fps must be a number in (0, 1000], or None for every frame, got {fps!r}")
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else size
-    if isinstance(size, bool) or len(pair) != 2 or not all(isinstance(one, int) and 1 <= one <= 16384 for one in pair):
+    pair = size if isinstance(size, tuple | list) else (size, size)
+    if len(pair) != 2 or not all(isinstance(one, int) and one is not True and 1 <= one <= 16384 for one in pair):
         raise UsageError(f"size must be pixels of a side, (height, width) in 1..16384, or None, got {size!r}")
     return pair[0], pair[1]

@@ -9,6 +9,7 @@ reduction (so it does not alias); a test holds both to the same pixels.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.probe import Limits, Probe, best_stream, check_pixels, check_total, open_video, probe_video
+
+_TIE = 1e-7  # seconds; containers count in ticks of a microsecond or more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +105,21 @@ def sample(frames: Iterator[tuple[float, Any]], fps: float | None) -> Iterator[t
         yield from frames
         return
     before: tuple[float, Any] | None = None
-    start, number, given = 0.0, 0, None
+    start, number = 0.0, 0  # the next time to serve is start + number / fps
+    given = True  # whether `before` has been given
     for now in frames:
-        if before is None:
-            start = now[0]
-        while (target := start + number / fps) <= now[0] + 1e-9:
-            nearest = before if before is not None and target - before[0] <= now[0] - target + 1e-9 else now
-            if nearest is not given:
-                yield nearest
-                given = nearest
-            # the next time that can choose another frame: straight to the middle before the next one
-            number = number + 1 if nearest is before else max(number + 1, int((now[0] - start) * fps + 1e-9) + 1)
-        before = now
+        time = now[0]
+        start = time if before is None else start
+        middle = (before[0] + time) / 2 if before is not None else -math.inf
+        if before is not None and start + number / fps <= middle + _TIE:
+            if not given:
+                yield before
+            number = math.floor((middle + _TIE - start) * fps) + 1
+        before, given = now, False
+        if start + number / fps <= time + _TIE:
+            yield now
+            given = True
+            number = math.floor((time + _TIE - start) * fps) + 1
 
 
 def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size) -> Decoded | str:
@@ -132,7 +138,9 @@ def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size) -> Dec
         for time in probe.times:
             picture = reader.next()
             count += 1
-            yield time, picture.asnumpy() if hasattr(picture, "asnumpy") else np.asarray(picture)
+            pixels = picture.asnumpy() if hasattr(picture, "asnumpy") else np.asarray(picture)
+            # rows are padded to whole vectors; at some widths (24, 48, 72 ...) the padding comes as more channels
+            yield time, np.ascontiguousarray(pixels.reshape(height, -1)[:, : 3 * width]).reshape(height, width, 3)
 
     try:
         reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1, fault_tol=1e-9)
