@@ -131,6 +131,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
         chosen = parse(name, arguments)
         _check_folder(getattr(chosen, "out", None))
         verb = VERBS[name]
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of libraries would run across ours
         with stdout_kept_clean():
             result = getattr(importlib.import_module(verb.module), verb.function)(chosen)
         code = 0
