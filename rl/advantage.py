@@ -20,7 +20,7 @@ def grpo_advantages(rewards: Tensor, *, scale: Literal["group", "batch", "none"]
     Args:
         rewards: [P, G], one row a question, G >= 2 completions each; finite.
         scale: "group" divides by the std of the row (DeepSeekMath, arXiv:2402.03300, section 4.1.2); "batch" by the
-            std of all P·G rewards (REINFORCE++, arXiv:2501.03262); "none" does not divide (Dr. GRPO, arXiv:2503.20783).
+            std of all P·G rewards (arXiv:2508.08221); "none" does not divide (Dr. GRPO, arXiv:2503.20783).
 
     Returns:
         float [P, G] on the device of `rewards`. A row of equal rewards is exactly 0: its mean need not be

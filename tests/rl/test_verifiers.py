@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from entropy_vision.question import AnswerKind
 from entropy_vision.rl import Answer, Verdict, verify
 from entropy_vision.rl.verifiers import PROFILES, Status, canonical
 from entropy_vision.rl.verifiers.geometry import best_matching, box_iou
+from entropy_vision.rl.verifiers.normal import tidy
 
 TABLE = json.loads((Path(__file__).parent / "verifier_cases.json").read_text(encoding="utf-8"))
 INSIDE = [(Answer(**g["answer"]), *case) for g in TABLE["inside"] for case in g["cases"]]
@@ -95,11 +98,15 @@ def test_saying_more_never_earns_more_than_the_truth_alone(answer: Answer) -> No
         ("", "choice", Status.FORMAT),
         ("3 or 4", "integer", Status.AMBIGUOUS),
         ("many", "integer", Status.UNPARSABLE),
+        ("1e999", "number", Status.UNPARSABLE),
+        ("inf", "number", Status.UNPARSABLE),
+        ("9 to 5", "interval", Status.UNPARSABLE),
+        ("6 to 7", "interval", Status.WRONG),
         ("no, maybe", "yesno", Status.AMBIGUOUS),
     ],
 )
 def test_the_status_says_why_nothing_was_earned(text: str, kind: str, status: Status) -> None:
-    values: dict[str, Any] = {"choice": "B", "integer": 5, "yesno": True}
+    values: dict[str, Any] = {"choice": "B", "integer": 5, "yesno": True, "number": 2.0, "interval": (1, 3)}
     answer = Answer(kind, values[kind])  # type: ignore[arg-type]
     assert verify(_wrapped(text), answer).status is status
 
@@ -213,6 +220,29 @@ def test_verify_takes_linear_time_on_endless_repetition(unit: str) -> None:
         assert time.process_time() - started < 2.0, f"{size} characters of {unit!r}"
 
 
+@pytest.mark.parametrize(
+    ("raw", "tidied"),
+    [
+        ("**A** or **B**", "**A** or **B**"),
+        ("\\boxed{A} or \\boxed{B}", "\\boxed{A} or \\boxed{B}"),
+        ("$\\boxed{\\text{**A**}}.$", "A"),
+        ("`A`.", "A"),
+        ("“Ａ”", "A"),
+    ],
+)
+def test_tidy_unwraps_only_what_wraps_the_whole_text(raw: str, tidied: str) -> None:
+    assert tidy(raw) == tidied
+
+
+@pytest.mark.parametrize("brackets", ["[]", "()", "{}"])
+def test_verify_reads_no_deeper_than_a_list_of_rows(brackets: str) -> None:
+    for depth in (5, 1900):
+        text = brackets[0] * depth + "1,2,3,4" + brackets[1] * depth
+        for answer in GOLDS:
+            assert verify(_wrapped(text), answer).score == 0.0
+            assert verify(_wrapped(f'{{"x": {text}, "y": 1}}'), answer).score == 0.0
+
+
 def test_an_answer_longer_than_an_answer_is_not_read() -> None:
     answer = Answer("integer", 3)
     assert verify(_wrapped("3" + " cubes" * 100), answer).status is Status.UNPARSABLE
@@ -289,3 +319,18 @@ def test_verify_matches_a_hundred_true_boxes_in_seconds() -> None:
     started = time.process_time()
     verify(_wrapped(given[:4000].rpartition("],")[0] + "]]"), Answer("boxes", truth))
     assert time.process_time() - started < 5.0
+
+
+def test_verifiers_and_rubric_need_no_torch() -> None:
+    code = "import sys; from entropy_vision.rl import Rubric, verify; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_public_names_of_rl_are_those_it_lists() -> None:
+    import entropy_vision.rl as rl
+
+    assert rl.__all__ == sorted(rl.__all__)
+    assert all(getattr(rl, name) is not None for name in rl.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'grpo_advantage'"):
+        _ = rl.grpo_advantage
