@@ -124,6 +124,9 @@ def _accuracy_chart(rows: Sequence[AccuracyRow], over: Literal["tokens", "second
         for row in sorted(rows, key=lambda row: row.selector)
         if row.selector in across
     ]
+    dense = [row for row in rows if row.keep == 1.0]
+    if dense and not any(row.selector == "dense" for row in rows):
+        levels.append(Level(name="dense", y=dense[0].accuracy or 0.0))
     counts = sorted({row.n for row in rows})
     asked = f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
     chart = line_chart(
