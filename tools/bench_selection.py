@@ -247,16 +247,16 @@ def measures(scene: Scene, mask: np.ndarray) -> dict[str, float]:
 
 
 def bench(name: str, make: Callable[[np.random.Generator, str], Scene], scenes: int, names: tuple[str, ...]) -> dict:
-    """{selector: {keep: {measure: (mean, half interval, n)}, "ms": median milliseconds to score}}."""
+    """{selector: {keep: {measure: (mean, half interval, n)}, "ms": median CPU milliseconds to score}}."""
     table: dict = {}
     dealt = [make(np.random.default_rng([index, len(name), ord(name[0])]), name) for index in range(scenes)]
     for selector in names:
         tok, row, spent = EntropyTokenizer(patch_size=PATCH, selector=selector), {}, []
         rows: dict[float, list[dict[str, float]]] = {keep: [] for keep in KEEPS}
         for scene in dealt:
-            began = time.perf_counter()
+            began = time.process_time()
             bits = tok.score(scene.frames)
-            spent.append(1000 * (time.perf_counter() - began))
+            spent.append(1000 * (time.process_time() - began))
             for keep in KEEPS:
                 rows[keep].append(measures(scene, tok.select(scene.frames, bits, Budget(keep=keep)).mask))
         for keep in KEEPS:
