@@ -143,19 +143,16 @@ def policy_terms(
     if beta != 0.0:
         per_token_BT = per_token_BT + beta * kl_BT
     total = _aggregate(per_token_BT.masked_fill(~live, 0.0), counts_B, live, loss, denominator)
-    tokens = live.sum()
-    with torch.no_grad():
-        mean = lambda x: x.masked_fill(~live, 0.0).sum() / tokens.clamp(min=1)  # noqa: E731
-        return PolicyTerms(
-            loss=total,
-            kl=mean(kl_BT.detach()),
-            old_kl=mean(_k3(_live(old_logp, live) - logp_BT.detach())),
-            ratio=mean(ratio_BT.detach()),
-            ratio_highest=ratio_BT.detach().masked_fill(~live, 0.0).amax(),
-            bound_low=mean(low_BT.to(logp_BT.dtype)),
-            bound_high=mean(high_BT.to(logp_BT.dtype)),
-            tokens=tokens,
-        )
+    return PolicyTerms(
+        loss=total,
+        kl=_mean(kl_BT, live),
+        old_kl=_mean(_k3(_live(old_logp, live) - logp_BT), live),
+        ratio=_mean(ratio_BT, live),
+        ratio_highest=ratio_BT.detach().masked_fill(~live, 0.0).amax(),
+        bound_low=_mean(low_BT.to(logp_BT.dtype), live),
+        bound_high=_mean(high_BT.to(logp_BT.dtype), live),
+        tokens=live.sum(),
+    )
 
 
 def loss_denominator(mask: Tensor, loss: LossName = "grpo") -> Tensor:
@@ -183,6 +180,10 @@ def _live(x: Tensor, live: Tensor) -> Tensor:
     """Float [B, T] with zeros where nothing lives: garbage there must not meet exp, nor its gradient nan·0."""
     filled = x.masked_fill(~live, 0.0)
     return filled if filled.dtype in (torch.float32, torch.float64) else filled.float()
+
+
+def _mean(x: Tensor, live: Tensor) -> Tensor:
+    return x.detach().masked_fill(~live, 0.0).sum() / live.sum().clamp(min=1)
 
 
 def _k3(log_ratio: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from entropy_vision.errors import UsageError
 from entropy_vision.question import Answer
@@ -61,12 +61,3 @@ class Rubric:
         earns_form = verdict.format_ok and not truncated and (self.format_when_wrong or verdict.score > 0.0)
         form = self.format if earns_form else 0.0
         return Reward(accuracy + form, accuracy, form, verdict)
-
-    @property
-    def highest(self) -> float:
-        """The largest total a completion can earn."""
-        return self.accuracy + self.format
-
-    def describe(self) -> dict[str, object]:
-        """The rubric as plain values, for logs and resolved configurations."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}

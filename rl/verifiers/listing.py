@@ -13,7 +13,7 @@ from .verdict import Reading, ambiguous, graded, unparsable
 _ARROWS = re.compile(r"\s*(?:->|=>|→|⇒)\s*")
 _BULLET = re.compile(r"(?:[0-9]{1,3}[.)]|[-*•])\s+")
 _BRACKETS = (("[", "]"), ("(", ")"), ("{", "}"))
-_NOTHING = ("none", "nothing", "empty", "")
+_NOTHING = {"none", "nothing", "empty", "[]", "{}", "()", "∅"}
 
 
 def read_ordering(text: str, answer: Answer) -> Reading:
@@ -31,12 +31,13 @@ def read_set(text: str, answer: Answer) -> Reading:
     """Exactly the items of the set, in any order. "none" is the empty set, unless the truth has such an item."""
     truth = {plain(v) for v in answer.value}
     said = without_opening(tidy(text))
-    items = {plain(said)} if plain(said) in truth else set(_items(said, (";", "\n", ",", " and ")))
-    if len(items) <= 1 and plain(said.strip("[](){}")) in _NOTHING and not items & truth:
-        items = set()
-    elif not items:
+    whole = plain(said)
+    if whole in _NOTHING and whole not in truth:
+        return graded(float(not truth), "none")
+    items = {whole} if whole in truth else set(_items(said, (";", "\n", ",", " and ")))
+    if not items:
         return unparsable()
-    return graded(float(items == truth), ", ".join(sorted(items)) or "none")
+    return graded(float(items == truth), ", ".join(sorted(items)))
 
 
 def _items(said: str, separators: tuple[str, ...]) -> list[str]:

@@ -16,6 +16,8 @@ _LETTER = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _WORD = re.compile(r"[a-z']+")
+# the word, a mark that ends it, and ordinary prose behind
+_VERDICT_WORD = re.compile(r"(yes|no|true|false)(?:([.,;:!–—-]+)(?=\s|$))?((?:\s[a-z0-9\s.,;:!'\"()–—-]*)?)")
 _TRUTHS = {"yes": True, "true": True, "no": False, "false": False}
 _HEDGES = {"maybe", "perhaps", "possibly", "probably", "unsure", "unclear", "unknown", "uncertain", "know", "idea"}
 _HEDGES |= {"clue", "guess", "either", "or", "if", "cannot"}
@@ -71,12 +73,11 @@ def _letters_of(text: str, options: tuple[str, ...]) -> tuple[str, ...]:
 def read_yesno(text: str, answer: Answer) -> Reading:
     """The first word is yes, no, true or false, and nothing behind it takes it back."""
     lowered = without_opening(tidy(text)).lower().replace("’", "'")
-    words = _WORD.findall(lowered)
-    if not words or words[0] not in _TRUTHS or not lowered.startswith(words[0]):
+    match = _VERDICT_WORD.fullmatch(lowered)
+    if match is None:
         return unparsable()
-    rest = lowered[len(words[0]) :]
-    runs_on = bool(rest) and (rest[0].isalnum() or (rest[0].isspace() and words[1:2] != []))
-    if runs_on and (not rest[0].isspace() or words[1] not in _SENTENCE_STARTS):
+    words = [match.group(1), *_WORD.findall(match.group(3))]
+    if not match.group(2) and words[1:] and words[1] not in _SENTENCE_STARTS:
         return ambiguous() if set(words[1:]) & (_HEDGES | set(_TRUTHS)) else unparsable()
     said = _TRUTHS[words[0]]
     if _takes_back(said, words[1:]):
