@@ -52,12 +52,15 @@ class EntropyTokenizer:
         Raises:
             UsageError: both keep and budget, a value out of range, or an unknown selector.
         """
-        if isinstance(patch_size, bool) or patch_size != int(patch_size) or patch_size < 1:
+        whole = isinstance(patch_size, (int, np.integer)) and not isinstance(patch_size, bool)
+        if not whole or patch_size < 1:
             raise UsageError(f"patch_size must be a whole number of at least 1, got {patch_size!r}")
         if keep is not None and budget is not None:
             raise UsageError("give keep or budget, not both: keep=0.25 is short for budget=Budget(keep=0.25)")
         if budget is not None and not isinstance(budget, Budget):
             raise UsageError(f"budget must be a Budget, such as Budget(tokens=64), got {budget!r}")
+        if not isinstance(selector, (str, Selector)):
+            raise UsageError(f"selector must be a name out of selectors(), or a Selector, got {selector!r}")
         self.patch_size = int(patch_size)
         self.budget = budget or Budget(keep=0.25 if keep is None else keep)
         self.seed = int(seed)
@@ -79,9 +82,12 @@ class EntropyTokenizer:
             budget: instead of the tokenizer's own.
 
         Raises:
+            UsageError: `budget` is no Budget.
             ValueError: scores of another grid, or not finite and >= 0.
         """
-        budget = budget or self.budget
+        budget = self.budget if budget is None else budget
+        if not isinstance(budget, Budget):
+            raise UsageError(f"budget must be a Budget, such as Budget(tokens=64), got {budget!r}")
         grid = (frames.count, *grid_size(*frames.size, self.patch_size))
         if bits.shape != grid:
             raise ValueError(f"bits {bits.shape} do not belong to these frames: their grid is {grid}")

@@ -14,6 +14,7 @@ from entropy_vision.rate import patch_bits
 
 _COVERAGE = 0.1  # of the budget
 _NOTHING = 1.0  # a patch of less than one bit says nothing
+_ROUNDS = 8  # of spreading more patches where some fell on patches already in
 
 
 class Rate:
@@ -37,16 +38,15 @@ class Rate:
 
 
 def _filled(mask: np.ndarray, count: int) -> np.ndarray:
-    """`mask` and evenly spread patches, together at most `count`, and few below it."""
+    """`mask` and evenly spread patches, together `count` or a few less."""
     frames, rows, columns = mask.shape
-    full = mask
-    points = count - int(mask.sum())
-    while points <= mask.size:
+    full, points = mask, count - int(mask.sum())
+    for _ in range(_ROUNDS):
         more = mask | spread((frames, rows, columns), points)
-        if more.sum() > count:
+        short = count - int(more.sum())
+        if short < 0:
             break
-        full = more
-        if more.sum() == count:
+        full, points = more, points + short  # as many fell on patches that were in already
+        if not short or points > mask.size:
             break
-        points += count - int(more.sum())  # as many fell on patches that were in already
     return full

@@ -66,6 +66,8 @@ def test_a_threshold_keeps_every_patch_that_has_as_many_bits() -> None:
         ({"budget": 0.5}, "must be a Budget"),
         ({"patch_size": 0}, "at least 1"),
         ({"patch_size": 7.5}, "whole number"),
+        ({"patch_size": "16"}, "whole number"),
+        ({"selector": None}, "must be a name"),
         ({"selector": "rats"}, "did you mean 'rate'"),
         ({"selector": "xyz"}, "there are rate"),
     ],
@@ -81,6 +83,27 @@ def test_select_refuses_scores_of_other_frames() -> None:
         tok.select(_frames(1, 32, 32), tok.score(_frames(1, 40, 32)))
     with pytest.raises(ValueError, match="finite"):
         tok.select(_frames(1, 32, 32), np.full((1, 4, 4), np.nan, np.float32))
+
+
+def test_select_refuses_a_budget_that_is_none() -> None:
+    frames, tok = _frames(1, 32, 32), EntropyTokenizer(8)
+    with pytest.raises(UsageError, match="must be a Budget"):
+        tok.select(frames, tok.score(frames), 0.5)  # type: ignore[arg-type]
+
+
+def test_a_selector_of_ones_own_is_used() -> None:
+    class Last:
+        name, version = "last", 3
+
+        def score(self, frames: Frames, patch_size: int) -> np.ndarray:
+            return np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+
+        def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+            return bits >= bits.size - count
+
+    kept = EntropyTokenizer(8, keep=0.25, selector=Last())(_frames(1, 32, 32))
+    assert kept.positions.tolist() == [[0, 3, c] for c in range(4)]
+    assert kept.selector == "last"
 
 
 def test_fingerprint_changes_with_every_setting_and_with_nothing_else() -> None:
