@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -76,7 +77,8 @@ class Pool:
                     waiting = next(queue, None)
             if waiting is None and all(worker.task is None for worker in self.workers):
                 return
-            for key, _ in self.selector.select(_TICK):
+            due = min((worker.due for worker in self.workers if worker.task is not None), default=math.inf)
+            for key, _ in self.selector.select(max(0.0, min(_TICK, due - time.monotonic()))):
                 yield from self._read(key.data)
             yield from self._late()
 

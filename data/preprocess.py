@@ -197,6 +197,7 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
         except ValueError:
             before = {}
         changed = [name for name in settings if before.get(name) != settings[name]]
+        changed = [name for name in changed if name != "fingerprint"] or changed  # it only repeats the others
         if changed:
             told = ", ".join(f"{name} was {before.get(name)}, is {settings[name]}" for name in changed)
             raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")

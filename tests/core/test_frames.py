@@ -408,7 +408,7 @@ def test_real_videos_decode_to_equal_pixels_by_both_decoders(shared_data: Path) 
     for path in paths:
         one, info = decode(path, size=64)
         assert not info.salvaged and info.packet_errors == 0
-        if info.decoder == "decord" and one.count < 1000:
+        if info.decoder == "decord" and path.stat().st_size < 600_000 and one.count < 500:
             other, _ = decode(path, size=64, decoder="pyav")
             np.testing.assert_array_equal(one.pixels, other.pixels, err_msg=path.name)
             np.testing.assert_array_equal(one.pts_seconds, other.pts_seconds)

@@ -1,0 +1,339 @@
+"""preprocess: every input accounted for, the same tree however it was made, and workers that may die."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media import drifting, write
+from PIL import Image
+
+from entropy_vision.data import read_shards
+from entropy_vision.data.files import find_inputs
+from entropy_vision.data.pool import Pool
+from entropy_vision.data.preprocess import allowed_failures, preprocess, run_preprocess, run_verify
+from entropy_vision.data.verify import verify
+from entropy_vision.errors import InputError, TooManyBad, UsageError
+from entropy_vision.frames import read_image, read_video
+from entropy_vision.options import PreprocessOptions, VerifyOptions
+from entropy_vision.tokenizer import EntropyTokenizer
+
+FAST = {"size": 64, "selector": "uniform"}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos, an image and a copy."""
+    folder = tmp_path_factory.mktemp("source")
+    for number in range(4):
+        write(folder / f"video{number}.mp4", drifting(4 + number, seed=number))
+    Image.fromarray(drifting(1)[0]).save(folder / "image.png")
+    shutil.copy(folder / "video2.mp4", folder / "copy.mp4")
+    return folder
+
+
+@pytest.fixture
+def spoilt(source: Path, tmp_path: Path) -> Path:
+    """The same with four files that are no good, and two that are none of ours."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(source, folder)
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("hello\n")
+    whole = (folder / "video0.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0abc")
+    (folder / "README.md").write_text("about")
+    (folder / ".hidden.mp4").write_bytes(b"")
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_preprocess_writes_what_the_tokenizer_keeps(source: Path, tmp_path: Path) -> None:
+    result = preprocess([source], tmp_path / "out", size=64, keep=0.5, store="raw")
+    assert {name: result[name] for name in ("inputs", "written", "resumed", "failed", "shards")} == {
+        "inputs": 6,
+        "written": 6,
+        "resumed": 0,
+        "failed": 0,
+        "shards": 1,
+    }
+    samples = list(read_shards(tmp_path / "out"))
+    tokenizer = EntropyTokenizer(keep=0.5)
+    for sample in samples:
+        path = Path(sample.source)
+        frames = read_image(path, size=64) if path.suffix == ".png" else read_video(path, size=64)
+        kept = tokenizer(frames)
+        np.testing.assert_array_equal(sample.pixels, kept.pixels)
+        np.testing.assert_array_equal(sample.positions, kept.positions)
+        np.testing.assert_array_equal(sample.bits, kept.bits)
+        np.testing.assert_array_equal(sample.pts_seconds, frames.pts_seconds)
+        assert sample.record["decoder"]["frames_decoded"] == frames.count
+    assert [Path(sample.source).name for sample in samples] == sorted(path.name for path in source.iterdir())
+    assert result["tokens_total"] == sum(sample.bits.size for sample in samples)
+    assert result["tokens_kept"] == sum(map(len, samples))
+    assert verify(tmp_path / "out")["bad"] == 0
+
+
+def test_the_same_line_again_resumes(source: Path, tmp_path: Path) -> None:
+    first = preprocess([source], tmp_path / "out", **FAST)
+    before = tree(tmp_path / "out")
+    again = preprocess([source], tmp_path / "out", **FAST)
+    assert (again["written"], again["resumed"]) == (0, 6)
+    assert again["tokens_kept"] == first["tokens_kept"]
+    assert tree(tmp_path / "out") == before
+
+
+def test_new_files_are_added_and_renamed_ones_are_known(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(source, folder)
+    preprocess([folder], tmp_path / "out", **FAST)
+    (folder / "video0.mp4").rename(folder / "zero.mp4")
+    write(folder / "new.mp4", drifting(3, seed=9))
+    again = preprocess([folder], tmp_path / "out", **FAST)
+    assert (again["written"], again["resumed"], again["shards"]) == (1, 6, 2)
+
+
+def test_bad_inputs_are_counted_by_reason_and_skipped(spoilt: Path, tmp_path: Path) -> None:
+    missing = spoilt / "gone.mp4"
+    result = preprocess([spoilt, missing], tmp_path / "out", max_bad=10, **FAST)
+    assert (result["inputs"], result["written"], result["failed"]) == (11, 6, 5)
+    rows = [json.loads(text) for text in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert {Path(row["source"]).name: row["reason"] for row in rows} == {
+        "empty.mp4": "empty",
+        "text.mp4": "not_media",
+        "cut.mp4": "damaged",
+        "broken.jpg": "damaged",
+        "gone.mp4": "missing",
+    }
+    assert all(row["detail"] and "\n" not in row["detail"] for row in rows)
+    again = preprocess([spoilt, missing], tmp_path / "out", max_bad=10, **FAST)
+    assert (again["resumed"], again["failed"]) == (6, 5)
+
+
+def test_too_many_bad_inputs_are_told_after_the_work_is_done(spoilt: Path, tmp_path: Path) -> None:
+    with pytest.raises(TooManyBad, match="4 of 10 inputs failed") as caught:
+        preprocess([spoilt], tmp_path / "out", max_bad=3, **FAST)
+    assert caught.value.code == 3
+    assert caught.value.result["written"] == 6
+    assert verify(tmp_path / "out")["samples"] == 6
+
+
+@pytest.mark.parametrize(
+    ("max_bad", "inputs", "allowed"),
+    [(0, 100, 0), (0.05, 100, 5), (0.05, 3, 1), (0.05, 1, 0), (0.5, 5, 2), (1, 10, 1), (10, 3, 10)],
+)
+def test_allowed_failures_are_a_count_or_a_share(max_bad: float, inputs: int, allowed: int) -> None:
+    assert allowed_failures(max_bad, inputs) == allowed
+
+
+def test_the_tree_does_not_depend_on_workers_or_order(source: Path, tmp_path: Path) -> None:
+    for name, sources, workers in (("one", [source], 1), ("three", sorted(source.iterdir(), reverse=True), 3)):
+        preprocess(sources, tmp_path / name, workers=workers, shard_samples=2, **FAST)
+    assert tree(tmp_path / "one") == tree(tmp_path / "three")
+    assert len(list((tmp_path / "one").glob("*.tar"))) == 3
+
+
+def test_other_settings_are_refused_unless_told_to_overwrite(source: Path, tmp_path: Path) -> None:
+    preprocess([source], tmp_path / "out", **FAST)
+    with pytest.raises(UsageError, match=r"keep was 0.25, is 0.5.*--overwrite"):
+        preprocess([source], tmp_path / "out", keep=0.5, **FAST)
+    result = preprocess([source], tmp_path / "out", keep=0.5, overwrite=True, **FAST)
+    assert result["written"] == 6
+    assert all(sample.keep == 0.5 for sample in read_shards(tmp_path / "out"))
+
+
+def test_index_samples_are_decoded_again_from_an_unchanged_source(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(source, folder)
+    preprocess([folder], tmp_path / "raw", store="raw", fps=4, **FAST)
+    preprocess([folder], tmp_path / "index", store="index", fps=4, **FAST)
+    assert verify(tmp_path / "index")["bad"] == 0
+    for one, other in zip(read_shards(tmp_path / "raw"), read_shards(tmp_path / "index"), strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        np.testing.assert_array_equal(one.positions, other.positions)
+    write(folder / "copy.mp4", drifting(4, seed=77))
+    with pytest.raises(InputError, match="has changed"):
+        list(read_shards(tmp_path / "index"))
+
+
+def test_damaged_videos_are_taken_only_when_asked_for(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.mp4", drifting(40), options={"g": "8"}, container_options={"movflags": "faststart"})
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+    shutil.copy(whole, folder / "whole.mp4")
+    assert preprocess([folder], tmp_path / "strict", **FAST)["reasons"] == {"damaged": 1}
+    assert preprocess([folder], tmp_path / "salvage", salvage=True, **FAST)["written"] == 2
+    salvaged, whole_sample = read_shards(tmp_path / "salvage")
+    assert salvaged.record["decoder"]["salvaged"] and not whole_sample.record["decoder"]["salvaged"]
+
+
+def test_shards_that_are_gone_or_cut_are_made_again(source: Path, tmp_path: Path) -> None:
+    preprocess([source], tmp_path / "out", shard_samples=2, **FAST)
+    before = tree(tmp_path / "out")
+    cut = tmp_path / "out" / "shard-000002.tar"
+    cut.write_bytes(cut.read_bytes()[:-700])
+    assert preprocess([source], tmp_path / "out", shard_samples=2, **FAST)["written"] == 2
+    assert tree(tmp_path / "out") == before
+    (tmp_path / "out" / "shard-000002.json").unlink()
+    assert preprocess([source], tmp_path / "out", shard_samples=2, **FAST)["written"] == 2
+    assert tree(tmp_path / "out") == before
+
+
+def test_no_input_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "README.md").write_text("about")
+    with pytest.raises(UsageError, match="no videos or images"):
+        preprocess([tmp_path / "in"], tmp_path / "out")
+    for bad in ({"store": "zip"}, {"selector": "nonsense"}, {"keep": 0.0}, {"workers": 0}):
+        with pytest.raises(UsageError):
+            preprocess([tmp_path], tmp_path / "out", **bad)
+
+
+def test_the_verbs_take_their_options(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = PreprocessOptions(sources=(source / "image.png",), out=out, selector="uniform", size=32, json=True)
+    result = run_preprocess(options)
+    assert result["written"] == 1
+    assert run_verify(VerifyOptions(shards=out)) == {"shards": 1, "samples": 1, "bad": 0}
+
+
+def test_find_inputs_takes_files_folders_and_patterns_once(spoilt: Path) -> None:
+    (spoilt / "deep").mkdir()
+    write(spoilt / "deep" / "no-suffix.mp4", drifting(2)).rename(spoilt / "deep" / "film")
+    (spoilt / "loop").symlink_to(spoilt)
+    found = find_inputs([spoilt, spoilt / "video0.mp4", str(spoilt / "*.png"), spoilt / "none*.mp4"], spoilt / "out")
+    names = [str(path.relative_to(spoilt)) for path in found]
+    assert names == sorted(names) and len(names) == len(set(names)) == 12
+    assert "deep/film" in names and "none*.mp4" in names
+    assert not {"README.md", ".hidden.mp4"} & set(names)
+
+
+# --- processes
+
+
+def test_an_input_that_takes_too_long_is_ended(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(TooManyBad) as caught:
+        preprocess([source / "video0.mp4"], tmp_path / "out", deadline=1e-4, **FAST)
+    assert caught.value.result["reasons"] == {"timeout": 1}
+
+
+MISCHIEF = """
+import json, os, signal, sys, time
+sys.stdin.readline()
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    task = json.loads(line)
+    if task["do"] == "sleep": time.sleep(60)
+    if task["do"] == "crash": os.kill(os.getpid(), signal.SIGSEGV)
+    if task["do"] == "raise": raise KeyError("a bug")
+    print(json.dumps({"index": task["index"]}), flush=True)
+"""
+
+
+def test_workers_that_hang_or_die_cost_their_own_task_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mischief.py").write_text(MISCHIEF)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    deeds = ["", "sleep", "", "crash", "raise", "", ""]
+    tasks = [{"index": index, "do": deed} for index, deed in enumerate(deeds)]
+    with Pool("mischief", {}, count=2, deadline=1.0) as pool:
+        replies = {reply["index"]: reply for reply in pool.run(tasks, lambda: False)}
+        ids = [worker.process.pid for worker in pool.workers]
+    assert sorted(replies) == list(range(7))
+    reasons = {index: reply.get("reason") for index, reply in replies.items()}
+    assert reasons == {0: None, 1: "timeout", 2: None, 3: "killed", 4: "killed", 5: None, 6: None}
+    assert "SIGSEGV" in replies[3]["detail"] and "a bug" in replies[4]["detail"]
+    for pid in ids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_worker_that_cannot_start_is_a_crash_of_the_program(tmp_path: Path) -> None:
+    with Pool("entropy_vision.no_such_module", {}, count=1, deadline=1.0) as pool, pytest.raises(RuntimeError):
+        list(pool.run([{"index": 0}], lambda: False))
+
+
+def start(source: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-m", "entropy_vision.cli", "preprocess", str(source), "--out", str(out), "--json"]
+    options = ["--size", "64", "--selector", "uniform", *more]
+    return subprocess.Popen([*line, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    pixels = drifting(50, 160, 160)
+    for number in range(8):
+        write(folder / f"{number:02d}.mp4", pixels[number:])
+    return folder
+
+
+def test_sigterm_keeps_what_is_done_and_the_same_line_ends_in_the_same_tree(many: Path, tmp_path: Path) -> None:
+    preprocess([many], tmp_path / "whole", **FAST)
+    run = start(many, tmp_path / "out")
+    staging = tmp_path / "out" / ".staging"
+    until = time.monotonic() + 30
+    while not list(staging.glob("*.note")) and time.monotonic() < until:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGTERM)
+    told, _ = run.communicate(timeout=30)
+    assert run.returncode == 143
+    assert json.loads(told)["waiting"] >= 1
+    kept = set(staging.glob("*.note"))
+    times = {path: path.stat().st_mtime_ns for path in staging.glob("*.part")}
+    assert kept and times
+    result = preprocess([many], tmp_path / "out", **FAST)
+    assert result["written"] == 8
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_killed_runs_resume_to_the_same_tree(many: Path, tmp_path: Path) -> None:
+    preprocess([many], tmp_path / "whole", **FAST)
+    for delay in (0.3, 0.7, 0.9):
+        run = start(many, tmp_path / "out")
+        time.sleep(delay)
+        run.kill()
+        run.communicate()
+    time.sleep(0.3)  # an orphaned worker ends with the task it has
+    preprocess([many], tmp_path / "out", **FAST)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_two_runs_do_not_write_to_one_folder(many: Path, tmp_path: Path) -> None:
+    run = start(many, tmp_path / "out")
+    until = time.monotonic() + 30
+    while not (tmp_path / "out" / "settings.json").exists() and time.monotonic() < until:
+        time.sleep(0.005)
+    try:
+        with pytest.raises(UsageError, match="another run"):
+            preprocess([many], tmp_path / "out", **FAST)
+    finally:
+        run.communicate(timeout=60)
+    assert run.returncode == 0
+
+
+# --- real files
+
+
+def test_real_files_become_shards_by_either_decoder(shared_data: Path, tmp_path: Path) -> None:
+    videos = [path for path in sorted((shared_data / "videos").iterdir()) if path.stat().st_size < 180_000]
+    result = preprocess([shared_data / "images", *videos], tmp_path / "out", fps=2, size=112)
+    assert (result["inputs"], result["written"], result["failed"]) == (25 + len(videos), 25 + len(videos), 0)
+    assert result["tokens_kept"] / result["tokens_total"] == pytest.approx(0.25, abs=0.01)
+    assert verify(tmp_path / "out")["bad"] == 0
+    tokenizer = EntropyTokenizer()
+    for sample in read_shards(tmp_path / "out"):
+        if sample.record["decoder"]["decoder"] == "decord":
+            frames = read_video(sample.source, fps=2, size=112, decoder="pyav")
+            np.testing.assert_array_equal(tokenizer(frames).positions, sample.positions)
