@@ -14,7 +14,7 @@ from entropy_vision.rate import patch_bits
 
 _COVERAGE = 0.1  # of the budget
 _NOTHING = 1.0  # a patch of less than one bit says nothing
-_ROUNDS = 8  # of spreading more patches where some fell on patches already in
+_ROUNDS = 4  # of spreading more patches where some fell on patches already in
 
 
 class Rate:
@@ -30,6 +30,8 @@ class Rate:
     def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
         """bool [F, R, C]: the coverage floor, then the most bits."""
         frames, rows, columns = bits.shape
+        if count == bits.size:
+            return np.ones(bits.shape, bool)
         spare = int(_COVERAGE * count)
         worth = bits >= _NOTHING
         if worth.sum() + spare <= count:
