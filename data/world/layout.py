@@ -6,7 +6,7 @@ opposite one, and every start is uniform over the whole frame, so that no single
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, cast
 
@@ -22,6 +22,9 @@ DIRECTIONS: tuple[Motion, ...] = ("left", "right", "up", "down")
 
 # A path stays under 3/8 of the frame: at most three cells of eight, so the shorter way round is the way taken.
 PATH_RANGE = (0.22, 0.36)
+
+# How often the things of a video are placed anew before others are taken; four things fit in about one try of eight.
+_PLACINGS = 60
 
 # Half extents (left, top, right, bottom) of each shape around its centre, in units of half its size.
 EXTENT: dict[str, tuple[float, float, float, float]] = {
@@ -51,7 +54,16 @@ class Wish:
 
 @dataclass(frozen=True)
 class Sprite:
-    """One thing. `x, y` is its centre in its first visible frame `onset`; `path` the total way until the last frame."""
+    """One thing.
+
+    Attributes:
+        color, shape: the words for it.
+        size: width and height of its box, as a fraction of the frame (a square is a little smaller).
+        x, y: its centre in its first visible frame.
+        motion: which way it goes.
+        path: how far it goes until the last frame, as a fraction of the frame; idle where it is still.
+        onset: its first visible frame.
+    """
 
     color: str
     shape: str
@@ -152,7 +164,8 @@ def image_layout(rng: np.random.Generator, difficulty: float, n: int) -> Layout 
 def video_layout(rng: np.random.Generator, difficulty: float, n: int, wish: Wish, frame_count: int) -> Layout | None:
     """n things on a torus (more where the wish needs more), still, moving, or late; None where two would meet.
 
-    Still things start anywhere too, edges included: a place says nothing about a motion.
+    Still things start anywhere too, edges included: a place says nothing about a motion. Where two meet only the
+    places are drawn anew: were motions drawn anew with them, those that meet less often would become more frequent.
     """
     n = max(n, len(wish.motions), wish.late)
     colors = palette(difficulty)
@@ -167,16 +180,17 @@ def video_layout(rng: np.random.Generator, difficulty: float, n: int, wish: Wish
     # an early onset leaves at least half of the video to see the thing move
     onsets = rng.integers(1, frame_count // 2 + 1, n).tolist()
     paths = rng.uniform(*PATH_RANGE, n).tolist()
-    places = rng.random((n, 2)).tolist()
-    sprites = []
-    for k, (color, shape) in enumerate(names):
-        motion = motions[order[k]]
-        path = 0.0 if motion == "still" else paths[k]
-        onset = onsets[k] if k in late else 0
-        x, y = places[k]
-        sprites.append(Sprite(color, shape, sizes[k], x, y, motion, path, onset))
-    layout = Layout("video", frame_count, tuple(sprites), colors)
-    return None if _meet(layout, gap=0.02) else layout
+    cast = [
+        Sprite(color, shape, sizes[k], 0.0, 0.0, motions[order[k]], paths[k], onsets[k] if k in late else 0)
+        for k, (color, shape) in enumerate(names)
+    ]
+    for _ in range(_PLACINGS):
+        places = rng.random((n, 2)).tolist()
+        placed = (replace(sprite, x=x, y=y) for sprite, (x, y) in zip(cast, places, strict=True))
+        layout = Layout("video", frame_count, tuple(placed), colors)
+        if not _meet(layout, gap=0.02):
+            return layout
+    return None
 
 
 def _named(
