@@ -21,9 +21,7 @@ Colour counts like luma: an object of the ground's own luma is as visible in Cb 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -42,7 +40,7 @@ _CAMERA = 1 / 3  # of all blocks must be predicted better along the global motio
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """What the rate needs to know about F frames; all float32 [F, R', C', 3] over blocks and channels.
+    """What the rate needs to know about F frames; all float32 [3, F, R', C'], channels first, over blocks.
 
     Attributes:
         mean, square: mean and mean square of the block's values.
@@ -62,73 +60,68 @@ class Blocks:
         """Mean squared distance of the block's values from `colour`."""
         return np.maximum(self.square + colour * (colour - 2 * self.mean), 0)
 
-
-def block_mean(planes: np.ndarray, side: int) -> np.ndarray:
-    """Mean of each side x side block: float32 [H, W, 3] -> [H / side, W / side, 3]."""
-    height, width = planes.shape[:2]
-    return cv2.resize(planes, (width // side, height // side), interpolation=cv2.INTER_AREA)
-
-
-def measure(planes: Sequence[np.ndarray], side: int) -> Blocks:
-    """Block statistics of frames, each float32 [H, W, 3] with `side` dividing H and W."""
-    means, squares, slopes = [], [], []
-    for plane in planes:
-        dx, dy = cv2.Sobel(plane, -1, 1, 0, ksize=1), cv2.Sobel(plane, -1, 0, 1, ksize=1)
-        means.append(block_mean(plane, side))
-        squares.append(block_mean(cv2.multiply(plane, plane), side))
-        slopes.append(block_mean(cv2.add(cv2.multiply(dx, dx), cv2.multiply(dy, dy)), side))
-    # central differences span two pixels
-    return Blocks(mean=np.stack(means), square=np.stack(squares), slope=np.stack(slopes) / 4)
+    def at(self, frames: slice) -> Blocks:
+        """The same of some of the frames."""
+        return Blocks(mean=self.mean[:, frames], square=self.square[:, frames], slope=self.slope[:, frames])
 
 
 def gaussian_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Bits a pixel: [..., 3] channels -> [...], the sum over channels of 1/4 log2(1 + (energy / floor)^2).
+    """Bits a pixel: [3, ...] channels -> [...], the sum over channels of 1/4 log2(1 + (energy / floor)^2).
 
     The smooth form of max(0, 1/2 log2(energy / floor)): the same far above the floor, and never quite nothing below
     it. A hard floor makes equals of all that lies under it, and where a budget reaches that far (coins that fill half
     the picture are each other's surroundings) the choice among them would be by position.
     """
+    return 0.25 * np.log2(_odds(energy, floor))
+
+
+def _odds(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """What `gaussian_rate` takes the logarithm of: the least of several is found before it."""
     ratio = energy / floor
-    return 0.25 * np.log2((1 + ratio * ratio).prod(axis=-1))
+    return (1 + ratio * ratio).prod(axis=0)
 
 
 def quantile(blocks: np.ndarray, share: float) -> np.ndarray:
-    """The value of that rank in each frame and channel: [F, R', C', 3] -> [F, 1, 1, 3]."""
-    flat = blocks.reshape(len(blocks), -1, blocks.shape[-1])
-    rank = int(share * (flat.shape[1] - 1))
-    return np.partition(flat, rank, axis=1)[:, rank, None, None]
+    """The value of that rank in each channel and frame: [3, F, R', C'] -> [3, F, 1, 1]."""
+    flat = blocks.reshape(*blocks.shape[:2], -1)
+    rank = int(share * (flat.shape[-1] - 1))
+    return np.partition(flat, rank, axis=-1)[..., rank, None, None]
 
 
 def prevailing(blocks: np.ndarray) -> np.ndarray:
-    """Median over the surroundings, about a third of the frame's side wide: [F, R', C', 3] -> the same."""
-    height, width = blocks.shape[1:3]
+    """Median over the surroundings, about a third of the frame's side wide: [3, F, R', C'] -> the same."""
+    height, width = blocks.shape[2:]
     pool = max(1, round(max(height, width) / _CELLS))
-    if pool == 1:
-        return np.stack([cv2.medianBlur(frame, 5) for frame in blocks])
     size = max(1, round(width / pool)), max(1, round(height / pool))
-    coarse = (cv2.medianBlur(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), 5) for frame in blocks)
-    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in coarse])
+    out = np.empty(blocks.shape, np.float32)
+    for field, median in zip(blocks.reshape(-1, height, width), out.reshape(-1, height, width), strict=True):
+        if pool == 1:
+            median[...] = cv2.medianBlur(field, 5)
+        else:
+            coarse = cv2.medianBlur(cv2.resize(field, size, interpolation=cv2.INTER_AREA), 5)
+            median[...] = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return out
 
 
 def intra_bits(blocks: Blocks) -> np.ndarray:
     """Bits a pixel of each block against its own frame: float32 [F, R', C']."""
-    height, width = blocks.mean.shape[1:3]
+    height, width = blocks.mean.shape[2:]
     colour = prevailing(blocks.mean)
     energy = blocks.energy(colour)
     floor = _TEXTURE * np.maximum(prevailing(energy), quantile(energy, 0.5)) + _D0
     down, along = max(1, round(height / 4)), max(1, round(width / 4))
-    margin = ((0, 0), (down, down), (along, along), (0, 0))
+    margin = ((0, 0), (0, 0), (down, down), (along, along))
     colour, floor = np.pad(colour, margin, mode="edge"), np.pad(floor, margin, mode="edge")
     corners = ((down, along), (0, along), (2 * down, along), (down, 0), (down, 2 * along))
-    places = [np.s_[:, y : y + height, x : x + width] for y, x in corners]  # here, above, below, left, right
-    least = np.full(blocks.mean.shape[:3], np.inf, np.float32)
+    places = [np.s_[:, :, y : y + height, x : x + width] for y, x in corners]  # here, above, below, left, right
+    least = np.full(blocks.mean.shape[1:], np.inf, np.float32)
     for there in places:
-        least = np.minimum(least, gaussian_rate(blocks.energy(colour[there]), floor[there]))
+        np.minimum(least, _odds(blocks.energy(colour[there]), floor[there]), out=least)
     for i, j in _PAIRS:
         share, energy = mixed_energy(blocks, colour[places[i]], colour[places[j]])
         between = share * floor[places[i]] + (1 - share) * floor[places[j]]
-        least = np.minimum(least, gaussian_rate(energy, between))
-    return least
+        np.minimum(least, _odds(energy, between), out=least)
+    return 0.25 * np.log2(least)
 
 
 def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,30 +132,15 @@ def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> tuple[np.n
     beyond q, or below q / 2 (a soft edge has less than q, but one flat colour in between is a thing of its own).
 
     Returns:
-        (share, energy), float32 [F, R', C', 1] in [0, 1] and [F, R', C', 3].
+        (share, energy), float32 [F, R', C'] in [0, 1] and [3, F, R', C'].
     """
     difference, off = one - two, blocks.mean - two
-    length = (difference * difference).sum(axis=-1, keepdims=True)
-    share = np.clip((off * difference).sum(axis=-1, keepdims=True) / (length + 1e-6), 0, 1)
-    off = off - share * difference
+    length = (difference * difference).sum(axis=0)
+    share = np.clip((off * difference).sum(axis=0) / (length + 1e-6), 0, 1)
+    off -= share * difference
     expected = share * (1 - share) * difference * difference
     variance = blocks.variance
     return share, np.maximum(np.maximum(variance - expected, expected / 2 - variance), 0) + off * off
-
-
-def residual_energy(now: np.ndarray, predicted: np.ndarray, side: int) -> np.ndarray:
-    """Mean squared error of each block and channel after the frame's median change is taken off.
-
-    Args:
-        now, predicted: float32 [H, W, 3].
-
-    Returns:
-        float32 [R', C', 3].
-    """
-    residual = cv2.subtract(now, predicted)
-    mean, square = block_mean(residual, side), block_mean(cv2.multiply(residual, residual), side)
-    offset = np.clip(quantile(mean[None], 0.5)[0], -_FLICKER, _FLICKER)
-    return np.maximum(square + offset * (offset - 2 * mean), 0)
 
 
 def inter_bits(blocks: Blocks, energy: np.ndarray) -> np.ndarray:
@@ -174,7 +152,7 @@ def inter_bits(blocks: Blocks, energy: np.ndarray) -> np.ndarray:
 
     Args:
         blocks: the F frames that are predicted.
-        energy: float32 [F, R', C', 3].
+        energy: float32 [3, F, R', C'].
 
     Returns:
         float32 [F, R', C'].
@@ -187,16 +165,70 @@ def inter_bits(blocks: Blocks, energy: np.ndarray) -> np.ndarray:
     return gaussian_rate(energy, floor)
 
 
+class _Meter:
+    """Reads block statistics off frames of one size; its buffers are reused, for fresh ones cost more than the sums."""
+
+    def __init__(self, height: int, width: int, side: int) -> None:
+        self.cells = width // side, height // side
+        self.one, self.two = np.empty((2, height, width, 3), np.float32)
+
+    def means(self, planes: np.ndarray) -> np.ndarray:
+        """Mean of each block: float32 [H, W, 3] -> [3, R', C']."""
+        return (
+            cv2.resize(planes, self.cells, interpolation=cv2.INTER_AREA)
+            .reshape(*self.cells[::-1], 3)
+            .transpose(2, 0, 1)
+        )
+
+    def square(self, planes: np.ndarray) -> np.ndarray:
+        """Mean square of each block."""
+        return self.means(cv2.multiply(planes, planes, dst=self.one))
+
+    def slope(self, planes: np.ndarray) -> np.ndarray:
+        """Mean squared gradient of each block."""
+        dx = cv2.Sobel(planes, -1, 1, 0, dst=self.one, ksize=1)
+        cv2.multiply(dx, dx, dst=dx)
+        dy = cv2.Sobel(planes, -1, 0, 1, dst=self.two, ksize=1)
+        cv2.multiply(dy, dy, dst=dy)
+        return self.means(cv2.add(dx, dy, dst=dx)) / 4  # central differences span two pixels
+
+    def residual(self, now: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Mean squared error of each block after the frame's median change is taken off."""
+        error = cv2.subtract(now, predicted, dst=self.two)
+        mean, square = self.means(error), self.square(error)
+        offset = np.clip(quantile(mean[:, None], 0.5)[:, 0], -_FLICKER, _FLICKER)
+        return np.maximum(square + offset * (offset - 2 * mean), 0)
+
+
 def camera_moved(still: np.ndarray, moved: np.ndarray) -> bool:
-    """Is the global motion the camera's? Residual energies [R', C', 3] without and along it decide.
+    """Is the global motion the camera's? Residual energies [3, R', C'] without and along it decide.
 
     A third of all blocks must be predicted at least twice as well. One object that moves over a plain ground also
     gives a perfect "global" motion; to follow it would hide the only thing that happens.
     """
-    still, moved = still.sum(axis=-1), moved.sum(axis=-1)
+    still, moved = still.sum(axis=0), moved.sum(axis=0)
     better = ((still > 2 * _D0) & (moved < still / 2)).mean()
     worse = ((moved > 2 * _D0) & (still < moved / 2)).mean()
     return bool(better >= _CAMERA and worse < better / 2)
+
+
+def _along_the_camera(
+    meter: _Meter, before: np.ndarray, colours: np.ndarray, now: np.ndarray, still: np.ndarray
+) -> np.ndarray | None:
+    """Residual energy along the global motion, [3, R', C']; None where the camera stands or nothing is shared.
+
+    Args:
+        before, colours: uint8 [H, W, 3], the two frames as YCrCb.
+        now: the later one as float32.
+        still: residual energy without motion.
+    """
+    if (still.sum(axis=0) > 2 * _D0).mean() < _CAMERA:
+        return None  # most is predicted already: nothing for a motion to mend
+    motion = global_motion(before[..., 0], colours[..., 0])
+    if motion is None:
+        return None
+    moved = meter.residual(now, warp(before, motion).astype(np.float32))
+    return moved if camera_moved(still, moved) else None
 
 
 def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
@@ -209,33 +241,32 @@ def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
         float32 [F, R, C], >= 0. Padding has no bits.
     """
     side, per = block_side(patch_size), patch_size // block_side(patch_size)
-    colours = [cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb) for frame in pad(pixels, patch_size)]
-    planes = [colour.astype(np.float32) for colour in colours]
-    blocks = measure(planes, side)
+    padded = pad(pixels, patch_size)
+    count, height, width, _ = padded.shape
+    rows, columns = height // side, width // side
+    meter = _Meter(height, width, side)
+    mean, square, slope, still = np.empty((4, 3, count, rows, columns), np.float32)
+    moved: dict[int, np.ndarray] = {}
+    colours, planes = np.empty((2, height, width, 3), np.uint8), np.empty((2, height, width, 3), np.float32)
+    for t, frame in enumerate(padded):
+        here, last = t % 2, 1 - t % 2
+        cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb, dst=colours[here])
+        planes[here] = colours[here]
+        mean[:, t], square[:, t] = meter.means(planes[here]), meter.square(planes[here])
+        if count > 1:
+            slope[:, t] = meter.slope(planes[here])
+        if t:
+            still[:, t] = meter.residual(planes[here], planes[last])
+            along = _along_the_camera(meter, colours[last], colours[here], planes[here], still[:, t])
+            if along is not None:
+                moved[t] = along
+    blocks = Blocks(mean=mean, square=square, slope=slope)
     bits = intra_bits(blocks)
-    if len(planes) > 1:
-        bits[1:] = np.minimum(bits[1:], _predicted_bits(colours, planes, blocks, side))
-    count, rows, columns = bits.shape
-    real = real_pixels(pixels.shape[1], pixels.shape[2], side)
+    if count > 1:
+        bits[1:] = np.minimum(bits[1:], inter_bits(blocks.at(np.s_[1:]), still[:, 1:]))
+    for t, energy in moved.items():
+        bits[t] = np.minimum(bits[t], inter_bits(blocks.at(np.s_[t : t + 1]), energy[:, None])[0])
     weight = np.zeros((rows, columns), np.float32)
+    real = real_pixels(pixels.shape[1], pixels.shape[2], side)
     weight[: real.shape[0], : real.shape[1]] = real
     return (bits * weight).reshape(count, rows // per, per, columns // per, per).sum(axis=(2, 4))
-
-
-def _predicted_bits(colours: list[np.ndarray], planes: list[np.ndarray], blocks: Blocks, side: int) -> np.ndarray:
-    """The least bits a pixel over the predictors that look back: float32 [F - 1, R', C']."""
-    later = Blocks(mean=blocks.mean[1:], square=blocks.square[1:], slope=blocks.slope[1:])
-    still = np.stack([residual_energy(now, before, side) for before, now in pairwise(planes)])
-    bits = inter_bits(later, still)
-    # where most is predicted without motion there is nothing for a camera motion to mend
-    restless = (still.sum(axis=-1) > 2 * _D0).mean(axis=(1, 2)) >= _CAMERA
-    for t in np.flatnonzero(restless):
-        motion = global_motion(colours[t][..., 0], colours[t + 1][..., 0])
-        if motion is None:
-            continue
-        moved = residual_energy(planes[t + 1], warp(colours[t], motion).astype(np.float32), side)
-        if camera_moved(still[t], moved):
-            here = np.s_[t : t + 1]
-            frame = Blocks(mean=later.mean[here], square=later.square[here], slope=later.slope[here])
-            bits[t] = np.minimum(bits[t], inter_bits(frame, moved[None])[0])
-    return bits

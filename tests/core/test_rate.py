@@ -43,8 +43,8 @@ def block_of(y: int, x: int, grid: int = 12, cells: int = 2) -> np.ndarray:
 
 
 def test_gaussian_rate_is_half_a_bit_for_each_doubling_far_above_the_floor() -> None:
-    energy = np.array([[0.0, 0, 0], [2**10, 0, 0], [2**10, 2**10, 2**10]], np.float32)
-    np.testing.assert_allclose(gaussian_rate(energy, np.ones(3)), [0, 5, 15], atol=1e-4)
+    energy = np.array([[0.0, 0, 0], [2**10, 0, 0], [2**10, 2**10, 2**10]], np.float32).T
+    np.testing.assert_allclose(gaussian_rate(energy, np.ones((3, 1))), [0, 5, 15], atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -197,11 +197,11 @@ def test_a_moving_camera_does_not_pay_again_for_what_stands() -> None:
 
 
 def test_camera_needs_a_third_of_the_blocks_to_gain() -> None:
-    still = np.full((6, 6, 3), 400.0, np.float32)
+    still = np.full((3, 6, 6), 400.0, np.float32)
     moved = still.copy()
-    moved[:1] = 20
+    moved[:, :1] = 20
     assert not camera_moved(still, moved)
-    moved[:3] = 20
+    moved[:, :3] = 20
     assert camera_moved(still, moved)
-    moved[3:] = 2000  # and not as many to lose
+    moved[:, 3:] = 2000  # and not as many to lose
     assert not camera_moved(still, moved)
