@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from entropy_vision.console import as_json
 from entropy_vision.cost import count_flops
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import InputError, UsageError
-from entropy_vision.options import BenchOptions
+from entropy_vision.evaluate import run_eval
+from entropy_vision.options import BenchOptions, EvalOptions
 from entropy_vision.selection import selectors
 from entropy_vision.tokenizer import EntropyTokenizer
+from tests.small_policy import small_policy
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +138,22 @@ def test_a_folder_without_a_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no video")
     with pytest.raises(InputError, match="no video"):
         run_bench(options(videos=tmp_path))
+
+
+def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {"image_size": 96, "video_size": 64, "frame_count": 8, "difficulty": 0.3}
+    model, tokenizer = small_policy(inputs=inputs)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    few = partial(EvalOptions, tasks=("quadrant", "count"), questions=4)
+    monkeypatch.setattr(bench, "EvalOptions", few)
+    result = run_bench(options(videos=folder, checkpoint=tmp_path, keep=(0.25,), out=tmp_path / "out"))
+    measured = run_eval(few(checkpoint=tmp_path, keep=(1.0, 0.25), selectors=("random", "uniform")))["selectors"]
+    assert [row["accuracy"] for row in result["rows"]] == [
+        measured["random"]["all"]["1"]["accuracy"],
+        measured["random"]["all"]["0.25"]["accuracy"],
+        measured["uniform"]["all"]["0.25"]["accuracy"],
+    ]
+    assert result["model"] == str(tmp_path)
