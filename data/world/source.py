@@ -114,6 +114,7 @@ class World:
                 scene=scene,
                 rationale=ask.rationale,
                 objects=objects,
+                meta={"split": self.split, "difficulty": self.difficulty, "seed": self.seed, "scene_index": int(index)},
             )
             for n, ((family, _), ask, mask) in enumerate(zip(plan, asks, masks, strict=True))
         ]

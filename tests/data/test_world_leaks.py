@@ -25,10 +25,10 @@ def dealt(family: str, seed: int) -> list[Item]:
     return _DEALT[family, seed]
 
 
-def chance_limit(classes: int) -> float:
+def chance_limit(classes: int, n: int = N) -> float:
     """Accuracy that a blind guess stays under 99.9 % of the time and more: chance plus 3.7 standard errors."""
     p = 1 / classes
-    return p + 3.7 * float(np.sqrt(p * (1 - p) / N))
+    return p + 3.7 * float(np.sqrt(p * (1 - p) / n))
 
 
 def label(item: Item) -> str:
@@ -98,6 +98,22 @@ def test_one_frame_does_not_tell_the_motion(family: str, which: str) -> None:
         [label(item) for item in test],
     )
     assert accuracy < chance_limit(len({label(item) for item in train}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_tells_the_answer_on_many_items(family: str) -> None:
+    n = 10_000
+    worlds = [World(family, seed=seed, size=32, frame_count=8) for seed in (41, 42)]
+    train, test = ([world[i] for i in range(n)] for world in worlds)
+    labels, truth = [label(item) for item in train], [label(item) for item in test]
+    found = {"words": word_probe(train, test)}
+    for which in ("first", "middle", "last") if family in ("direction", "moved") else ():
+        views = [np.array([one_frame(item, which) for item in group]) for group in (train, test)]
+        found[which] = centroid_probe(views[0], labels, views[1], truth)
+    limit = chance_limit(len(set(labels)), n)
+    print(f"\n{family}: chance {1 / len(set(labels)):.3f}, limit {limit:.3f},", found)
+    assert max(found.values()) < limit
 
 
 def test_probe_sees_the_direction_from_two_frames() -> None:
