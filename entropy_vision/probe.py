@@ -147,7 +147,7 @@ def best_stream(path: Path, container: Any) -> Any:
     """The video stream that decord takes as well: FFmpeg's best one, which may not be the first.
 
     Raises:
-        InputError: NO_VIDEO_STREAM; a cover picture in an audio file is no video.
+        InputError: NO_VIDEO_STREAM (a cover picture in an audio file is no video), or NO_FRAMES for an unknown codec.
     """
     from av.stream import Disposition
 
@@ -155,6 +155,8 @@ def best_stream(path: Path, container: Any) -> Any:
     if stream is None or stream.disposition & Disposition.attached_pic:
         kinds = ", ".join(sorted({one.type for one in container.streams if one is not stream})) or "no streams at all"
         raise InputError(path, InputReason.NO_VIDEO_STREAM, f"no video in it, only {kinds}")
+    if stream.codec_context is None:
+        raise InputError(path, InputReason.NO_FRAMES, "nothing here decodes the codec of its video stream")
     stream.codec_context.thread_count = 1
     return stream
 
@@ -177,6 +179,8 @@ def probe_video(path: Path, limits: Limits) -> Probe:
         rate = stream.average_rate or stream.guessed_rate
         interval = float(1 / rate) if rate else 0.04
         damage = damage or _missing_end((container.duration or 0) / 1e6, end, interval)
+        times = _times(stamps, float(stream.time_base), interval)
+        promised = stream.frames if stream.frames <= 10 * len(stamps) + 100 else 0  # a broken header may say anything
         return Probe(
             codec=context.name,
             container=name,
@@ -185,10 +189,10 @@ def probe_video(path: Path, limits: Limits) -> Probe:
             alpha=any(part.is_alpha for part in first.format.components) or first.format.name == "pal8",
             deep=any(part.bits > 8 for part in first.format.components),
             rotation=round(first.rotation / 90) % 4 * 90,
-            times=_times(stamps, float(stream.time_base), interval),
+            times=times,
             numbered=name == "avi" or any(pts is None for pts, _ in stamps),
             interval=interval,
-            expected=stream.frames if len(stamps) < stream.frames <= 10 * len(stamps) + 100 else len(stamps),
+            expected=max(promised, len(stamps) + (_gaps(times, interval) if name in ("matroska", "avi") else 0)),
             unsafe=damage or odd or _beyond_decord(name, context, first, stamps),
             damage=damage,
         )
@@ -202,20 +206,20 @@ def _read_packets(container: Any, stream: Any) -> tuple[list[Stamp], Any, float,
     import av
 
     stamps: list[Stamp] = []
-    first, end, odd, damage = None, 0.0, "", ""
+    first, end, odd, damage, corrupt = None, 0.0, "", "", 0
     try:
         for packet in container.demux():
             stamp = packet.dts if packet.pts is None else packet.pts
             if packet.size and stamp is not None:
                 end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
+            if packet.stream.index != stream.index:  # packet.stream_index is 0 in the packet that ends a stream
                 continue
             if packet.is_discard:
                 odd = "it has packets that are not to be shown"
             elif packet.size:
                 stamps.append((packet.pts, packet.dts))
             if packet.is_corrupt:
-                odd = "a packet is marked as corrupt"
+                corrupt += 1
             if first is None:
                 try:
                     first = next(iter(packet.decode()), None)
@@ -223,7 +227,28 @@ def _read_packets(container: Any, stream: Any) -> tuple[list[Stamp], Any, float,
                     damage = f"a packet cannot be decoded ({error.strerror})"
     except av.FFmpegError as error:
         damage = f"reading stops before the end ({error.strerror})"
+    if corrupt and runs_backwards(stamps):
+        odd = "its clock is set back"  # two recordings in one: the seam counts as corrupt, but nothing is missing
+    elif corrupt:
+        damage = damage or f"{corrupt} packets are marked as corrupt"
     return stamps, first, end, odd, damage
+
+
+def _gaps(times: tuple[float, ...], interval: float) -> int:
+    """Frames that are missing inside a video of constant rate: where data is lost, these containers just go on.
+
+    A camera that drops frames leaves the same gaps, so they are told (`frames_expected`) and not called damage.
+    """
+    steps = sorted(later - earlier for earlier, later in pairwise(times))
+    if not steps or abs(steps[len(steps) // 2] - interval) > 0.1 * interval:
+        return 0
+    return sum(round(step / interval) - 1 for step in steps if step > 1.5 * interval)
+
+
+def runs_backwards(stamps: list[Stamp]) -> bool:
+    """True where decoding times, in the order of the file, do not ascend."""
+    ticks = [dts for _, dts in stamps if dts is not None]
+    return any(later < earlier for earlier, later in pairwise(ticks))
 
 
 def _missing_end(promised: float, seen: float, interval: float) -> str:
@@ -252,9 +277,8 @@ def _beyond_decord(container: str, context: Any, first: Any, stamps: list[Stamp]
         return "it is stored rotated"
     if any(part.is_alpha for part in first.format.components):
         return "it has transparency"
-    ticks = [dts for _, dts in stamps if dts is not None]
-    if any(later < earlier for earlier, later in pairwise(ticks)):
-        return "its clock runs backwards"
+    if runs_backwards(stamps):
+        return "its clock is set back"
     return ""
 
 

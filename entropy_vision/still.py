@@ -40,12 +40,17 @@ def decode_still(path: Path, *, size: Size | None, limits: Limits) -> Decoded:
     Raises:
         InputError: NOT_MEDIA, DAMAGED or TOO_LARGE.
     """
+    with warnings.catch_warnings():
+        # of size, where `limits` is stricter, and of odd metadata, which changes no pixel
+        warnings.simplefilter("ignore")
+        return _decode(path, size, limits)
+
+
+def _decode(path: Path, size: Size | None, limits: Limits) -> Decoded:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the stricter one
-            image = Image.open(path, formats=_FORMATS)
+        image = Image.open(path, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise InputError(path, InputReason.TOO_LARGE, f"more pixels than the limit of {limits.max_pixels}") from None
     except UnidentifiedImageError:

@@ -34,7 +34,8 @@ class DecodeInfo:
         decoder: "decord", "pyav" or "pillow".
         codec: name of the codec or image format, as the decoder gives it.
         rotation: degrees counter-clockwise by which the stored pixels were turned to stand upright.
-        frames_expected: frames the packets promise, or the container where its count is larger and believable.
+        frames_expected: frames the packets promise, those missing in gaps of a constant rate added, or the container's
+            own count where that is larger and believable.
         frames_decoded: frames the decoder gave, before `fps` chose among them.
         packet_errors: packets that could not be read or decoded, and frames marked as concealed.
         salvaged: True where something is damaged and the rest was taken nevertheless.

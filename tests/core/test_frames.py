@@ -199,6 +199,14 @@ def test_a_damaged_packet_costs_its_own_frames_only(tmp_path: Path) -> None:
     assert info.decoder == "pyav" or info.frames_decoded == frames.count
 
 
+def test_frames_lost_inside_a_file_of_constant_rate_are_told(tmp_path: Path) -> None:
+    times = [number * 125 for number in range(20) if number not in (7, 8, 12)]
+    info = decode(write(tmp_path / "gaps.mkv", numbered(17), times=times))[1]
+    assert (info.frames_expected, info.frames_decoded) == (20, 17)
+    info = decode(write(tmp_path / "varies.mkv", numbered(5), times=[0, 40, 50, 700, 720]))[1]
+    assert info.frames_expected == 5
+
+
 # --- images
 
 
