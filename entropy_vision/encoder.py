@@ -240,7 +240,10 @@ def _find_config(model: str) -> tuple[str, dict[str, Any]]:
     if folder.is_dir():
         return f"local-dir:{folder}", _read_config(folder / "open_clip_config.json")
     if model.startswith("hf-hub:"):
-        return model, cast(dict[str, Any], deepcopy(open_clip.get_model_config(model)))
+        try:
+            return model, cast(dict[str, Any], deepcopy(open_clip.get_model_config(model)))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"open_clip cannot find {model}: {_first_line(error)}") from error
     near = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.0)
     raise UsageError(f"no folder and no open_clip model is called {model!r}; the nearest model is {near[0]!r}")
 
@@ -295,6 +298,9 @@ def _load_tower(model: str, pretrained: str | None) -> VisionTransformer:
         source = f"weights {pretrained!r} for {model}" if pretrained else f"the weights of {model}"
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
         known = f"; its tags are {tags}, and a weights file works too" if tags else ""
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"open_clip cannot load {source}: {reason}{known}") from error
+        raise UsageError(f"open_clip cannot load {source}: {_first_line(error)}{known}") from error
     return cast(VisionTransformer, loaded.visual)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

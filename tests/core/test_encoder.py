@@ -320,6 +320,7 @@ def test_sets_that_cannot_be_packed_are_refused() -> None:
         ("RN50", None, "ResNet"),
         ("coca_ViT-B-32", None, "attentional pooling"),
         ("ViT-B-32", "no-such-tag", "openai"),
+        ("hf-hub:", None, "cannot find hf-hub:"),
     ],
 )
 def test_models_that_cannot_be_used_say_what_can(model: str, pretrained: str | None, said: str) -> None:
