@@ -24,10 +24,25 @@ KEEP = 0.25
 KEEPS = (1.0, 0.5, 0.25, 0.125)
 SELECTORS = ("rate", "random")
 STAGES = ("align", "sft", "grpo")
-QUESTIONS = 200  # of each family, held out
-SAMPLES = 4  # completions a question behind reward_before and reward_after
-_SHARD_VIDEOS = 24
-_COSTED_SCENES = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much the demo does; the tests do less of everything.
+
+    Attributes:
+        questions: held-out questions of each family.
+        samples: completions a question behind reward_before and reward_after.
+        shard_videos: videos that go through `preprocess`.
+        costed: scenes of each medium behind the bill.
+        changes: key.path=value changes to every stage's recipe.
+    """
+
+    questions: int = 200
+    samples: int = 4
+    shard_videos: int = 24
+    costed: int = 24
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Learned:
     greedy_after: Graded
 
 
-def run_demo(options: DemoOptions) -> dict[str, Any]:
+def run_demo(options: DemoOptions, plan: Plan = Plan()) -> dict[str, Any]:
     """Draw, encode, preprocess, train, measure, report. The same call again goes on where it was stopped."""
     import torch
 
@@ -50,25 +65,25 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
     began = time.perf_counter()
     torch.set_num_threads(1)
     out = options.out
-    shards = _shards(out, options.seed)
+    shards = _shards(out, options.seed, plan)
     say(
         f"packed {shards['inputs']} videos: {shards['tokens_total']:,} -> {shards['tokens_kept']:,} patches, "
         f"every hash verified"
     )
-    runs = {stage: _train(stage, out, options.seed) for stage in STAGES}
+    runs = {stage: _train(stage, out, options.seed, plan) for stage in STAGES}
     model, tokenizer = _load(out / "grpo")
     with progress("measure", len(SELECTORS) * len(KEEPS) + 12) as bar:
-        scenes = _held_out(model, out / "videos", options.seed, lambda note: bar.advance(note=note))
+        scenes = _held_out(model, out / "videos", options.seed, plan, lambda note: bar.advance(note=note))
         from entropy_vision.evaluate import measure
 
         measured = measure(
             model, tokenizer, scenes, keeps=KEEPS, selectors=SELECTORS, on_done=lambda note: bar.advance(note=note)
         )
-        learned = _learned(out, scenes, options.seed)
+        learned = _learned(out, scenes, options.seed, plan)
         bar.advance(4, note="before and after")
-        costs = _costs(model, tokenizer, scenes)
+        costs = _costs(model, tokenizer, scenes, plan)
         bar.advance(1, note="cost")
-    result = _result(options, runs, measured, learned, costs)
+    result = _result(options, plan, runs, measured, learned, costs)
     result["seconds"] = round(time.perf_counter() - began, 1)
     result["report"] = str(out / "report.html")
     stories, result["skipped"] = demo_report.tell_stories(model, tokenizer, scenes, options.videos)
@@ -80,7 +95,7 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
 # ---- the job --------------------------------------------------------------------------------------------------
 
 
-def _shards(out: Path, seed: int) -> dict[str, Any]:
+def _shards(out: Path, seed: int, plan: Plan) -> dict[str, Any]:
     """Write some of the World's videos as files, preprocess them into shards, verify the shards."""
     from entropy_vision.data.preprocess import run_preprocess, run_verify
     from entropy_vision.options import PreprocessOptions, VerifyOptions
@@ -89,15 +104,15 @@ def _shards(out: Path, seed: int) -> dict[str, Any]:
     source = world_source(
         "video", split="val", difficulty=0.5, seed=seed, size=64, frame_count=8, folder=out / "videos"
     )
-    for i in range(_SHARD_VIDEOS):
+    for i in range(plan.shard_videos):
         source.scene(i)
-    paths = tuple(source.path(i) for i in range(_SHARD_VIDEOS))  # type: ignore[attr-defined]
+    paths = tuple(source.path(i) for i in range(plan.shard_videos))  # type: ignore[attr-defined]
     done = run_preprocess(PreprocessOptions(sources=paths, out=out / "shards", keep=KEEP, patch_size=8, size=64))
     run_verify(VerifyOptions(shards=out / "shards"))
     return done
 
 
-def _train(stage: str, out: Path, seed: int) -> dict[str, Any]:
+def _train(stage: str, out: Path, seed: int, plan: Plan) -> dict[str, Any]:
     """One stage of the shipped recipes, in this demo's folder."""
     from entropy_vision.config import load_config
     from entropy_vision.rl.recipe import TrainRecipe
@@ -107,6 +122,7 @@ def _train(stage: str, out: Path, seed: int) -> dict[str, Any]:
     changes = [f"out={out / stage}", f"seed={seed}", f"data.seed={seed}", f"data.video_folder={out / 'videos'}"]
     if before:
         changes.append(f"init={out / before}")
+    changes += plan.changes
     with resources.as_file(resources.files("entropy_vision") / "recipes" / f"{stage}.toml") as path:
         recipe = load_config(path, TrainRecipe, tuple(changes))
     return Trainer(recipe).train()
@@ -118,8 +134,8 @@ def _load(run: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
     return load(run)
 
 
-def _held_out(model: EntropyVLM, folder: Path, seed: int, on_done: Any) -> dict[str, list[Scored]]:
-    """QUESTIONS of every family from the test split, answers exactly balanced, videos through files."""
+def _held_out(model: EntropyVLM, folder: Path, seed: int, plan: Plan, on_done: Any) -> dict[str, list[Scored]]:
+    """Questions of every family from the test split, answers exactly balanced, videos through files."""
     from entropy_vision.data import World
     from entropy_vision.evaluate import family_source
     from entropy_vision.rl.batch import score_scene
@@ -129,12 +145,12 @@ def _held_out(model: EntropyVLM, folder: Path, seed: int, on_done: Any) -> dict[
     scenes = {}
     for family in World.families():
         source = family_source(family, model.config.inputs, split="test", seed=seed, folder=str(folder))
-        scenes[family] = [score_scene(source.scene(i), chooser) for i in range(QUESTIONS)]
+        scenes[family] = [score_scene(source.scene(i), chooser) for i in range(plan.questions)]
         on_done(family)
     return scenes
 
 
-def _learned(out: Path, scenes: dict[str, list[Scored]], seed: int) -> Learned:
+def _learned(out: Path, scenes: dict[str, list[Scored]], seed: int, plan: Plan) -> Learned:
     from entropy_vision.rl.batch import make_batch
     from entropy_vision.rl.evaluate import grade
     from entropy_vision.rl.rubric import Rubric
@@ -147,20 +163,22 @@ def _learned(out: Path, scenes: dict[str, list[Scored]], seed: int) -> Learned:
         batches = [
             make_batch(f[i : i + 64], chooser, KEEP, None) for f in scenes.values() for i in range(0, len(f), 64)
         ]
-        for name, temperature, samples in (("sampled", 1.0, SAMPLES), ("greedy", 0.0, 1)):
+        for name, temperature, samples in (("sampled", 1.0, plan.samples), ("greedy", 0.0, 1)):
             found[run, name] = grade(
                 model, tokenizer, batches, Rubric(), temperature=temperature, samples=samples, seed=seed
             )
     return Learned(found["sft", "sampled"], found["grpo", "sampled"], found["sft", "greedy"], found["grpo", "greedy"])
 
 
-def _costs(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, scenes: dict[str, list[Scored]]) -> dict[float, Cost]:
+def _costs(
+    model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, scenes: dict[str, list[Scored]], plan: Plan
+) -> dict[float, Cost]:
     """The bill of one question about each of some images and as many videos."""
     from entropy_vision.bill import add_costs, answer_costs
 
     by_media: dict[int, list[Scored]] = {}
     for family in scenes.values():
-        by_media.setdefault(family[0].frames.count, []).extend(family[: _COSTED_SCENES // 3])
+        by_media.setdefault(family[0].frames.count, []).extend(family[: plan.costed // 3])
     parts = [answer_costs(model, tokenizer, some, KEEPS, SELECTORS[0]) for some in by_media.values()]
     return {keep: add_costs([part[keep] for part in parts]) for keep in KEEPS}
 
@@ -170,6 +188,7 @@ def _costs(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, scenes: dict[s
 
 def _result(
     options: DemoOptions,
+    plan: Plan,
     runs: dict[str, dict[str, Any]],
     measured: Measured,
     learned: Learned,
@@ -200,11 +219,12 @@ def _result(
         | {"against_dense": _paired(measured, ("rate", KEEP), ("rate", 1.0))},
         "reward_before": float(reward[0].mean()),
         "reward_after": float(reward[1].mean()),
-        "reward_gain": {"mean": gain, "low": gain_low, "high": gain_high, "n": len(reward[0]), "samples": SAMPLES},
+        "reward_gain": {"mean": gain, "low": gain_low, "high": gain_high, "n": len(reward[0]), "samples": plan.samples},
         "greedy_before": float(greedy[0].mean()),
         "greedy_after": float(greedy[1].mean()),
         "greedy_gain": {"mean": skill, "low": skill_low, "high": skill_high, "n": len(greedy[0])},
         "cost": bill.to_dict(),
+        "costed_questions": 2 * (plan.costed // 3) * 3,
         "train": runs,
         "seed": options.seed,
     }

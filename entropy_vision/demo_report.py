@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from entropy_vision.console import say
-from entropy_vision.demo import KEEP, KEEPS, SAMPLES, SELECTORS, Learned
+from entropy_vision.demo import KEEP, KEEPS, SELECTORS, Learned
 from entropy_vision.errors import InputError, UsageError
 from entropy_vision.frames import Frames, read_media
 from entropy_vision.report import AccuracyRow, CurvePoint, Headline, Report, Sample, Story
@@ -132,7 +132,7 @@ def compose(
             ),
         ],
         stories=stories,
-        accuracy=_accuracy_rows(measured, costs),
+        accuracy=_accuracy_rows(measured, costs, result["costed_questions"]),
         accuracy_note=(
             f"Greedy accuracy on {cell['n']} held-out questions, six families, 95 % Wilson intervals. The same "
             "questions for every row; blind is the policy without visual tokens; the best constant answer of each "
@@ -146,14 +146,13 @@ def compose(
     )
 
 
-def _accuracy_rows(measured: Measured, costs: dict[float, Cost]) -> list[AccuracyRow]:
+def _accuracy_rows(measured: Measured, costs: dict[float, Cost], costed: int) -> list[AccuracyRow]:
     rows = []
     for (selector, keep), graded in measured.graded.items():
         if keep == 1.0 and selector != SELECTORS[0]:
             continue
         cell = measured.cell(selector, keep)
         cost = costs.get(keep)
-        questions = 2 * 24 if cost else 1
         rows.append(
             AccuracyRow(
                 selector=selector,
@@ -163,8 +162,8 @@ def _accuracy_rows(measured: Measured, costs: dict[float, Cost]) -> list[Accurac
                 high=cell["high"],
                 n=int(cell["n"]),
                 tokens=float(graded.tokens.mean()),
-                flops=cost.total_flops / questions if cost else 0.0,
-                seconds=cost.total_seconds / questions if cost else 0.0,
+                flops=cost.total_flops / costed if cost else 0.0,
+                seconds=cost.total_seconds / costed if cost else 0.0,
             )
         )
     return rows
@@ -201,7 +200,7 @@ def _settings(result: dict[str, Any]) -> dict[str, object]:
     return {
         "keep": f"{KEEP:g} (also measured: {', '.join(f'{k:g}' for k in KEEPS)})",
         "stages": ", ".join(f"{stage} {run['steps']} steps" for stage, run in train.items()),
-        "sampled completions a question": SAMPLES,
+        "sampled completions a question": result["reward_gain"]["samples"],
         "greedy accuracy by GRPO": (
             f"{result['greedy_before']:.3f} to {result['greedy_after']:.3f}, "
             f"gain {greedy['mean']:.3f} [{greedy['low']:.3f}, {greedy['high']:.3f}]"

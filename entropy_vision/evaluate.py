@@ -64,9 +64,10 @@ def family_source(
 ) -> QuestionSource:
     """Questions of one family at the sizes a policy was trained on."""
     from entropy_vision.data import World
+    from entropy_vision.data.world.families import FAMILIES
     from entropy_vision.sources import FileBacked
 
-    video = family in World.families("video")
+    video = family in FAMILIES and FAMILIES[family].media == "video"
     size = int(inputs["video_size"] if video else inputs["image_size"])
     world = World(
         family=family,

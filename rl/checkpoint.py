@@ -5,17 +5,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from entropy_vision.policy import EntropyVLM, load_policy
 from entropy_vision.text import load_tokenizer
 
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+from .optim import Optimizer
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """transformers without its own progress bars: ours is on the screen already."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -40,7 +53,7 @@ def save(
     step: int,
     model: EntropyVLM,
     tokenizer: PreTrainedTokenizerFast,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     facts: dict[str, object],
     keep: int = 2,
 ) -> Path:
@@ -49,9 +62,10 @@ def save(
     partial = final.with_name(final.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    with _quietly():
+        model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
+    save_file(optimizer.tensors(), partial / "optimizer.safetensors")
     (partial / "state.json").write_text(json.dumps({"step": step, **facts}))
     for file in partial.iterdir():
         with file.open("rb") as handle:
@@ -67,26 +81,12 @@ def save(
 def load(folder: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
     """Policy and tokenizer of a checkpoint or of a run's newest one."""
     folder = resolve(folder)
-    return load_policy(folder), load_tokenizer(folder)
+    with _quietly():
+        return load_policy(folder), load_tokenizer(folder)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:
     """Put a checkpoint's optimiser state back; returns the facts saved with it, `step` included."""
-    tensors = load_file(folder / "optimizer.safetensors")
-    names = {id(p): n for n, p in model.named_parameters()}
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            state = {m: tensors[f"{m}.{names[id(p)]}"] for m in _MOMENTS if f"{m}.{names[id(p)]}" in tensors}
-            if state:
-                optimizer.state[p] = {m: t if m == "step" else t.to(p.device) for m, t in state.items()}
+    optimizer.load(load_file(folder / "optimizer.safetensors"))
     facts: dict[str, object] = json.loads((folder / "state.json").read_text())
     return facts
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names = {id(p): n for n, p in model.named_parameters()}
-    return {
-        f"{moment}.{names[id(p)]}": state[moment].detach().cpu().contiguous().clone()
-        for p, state in optimizer.state.items()
-        for moment in _MOMENTS
-    }

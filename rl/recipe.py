@@ -26,6 +26,8 @@ class PolicyRecipe:
     """Layers of the language model."""
     heads: int = 4
     """Attention heads of the language model."""
+    mlp_width: int = 192
+    """Width inside the language model's MLPs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +70,18 @@ class BudgetRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimRecipe:
-    """AdamW with a linear warm-up, then constant."""
+    """Muon for the hidden matrices, AdamW for the rest; a linear warm-up, then constant."""
 
     lr: float = 2e-3
-    """Learning rate."""
+    """AdamW's learning rate."""
+    muon_lr: float = 0.02
+    """Muon's learning rate; 0 leaves the matrices to AdamW too."""
     warmup: int = 20
     """Steps of warm-up."""
     cooldown: int = 0
     """Steps of linear decay to a tenth at the end of the run."""
     weight_decay: float = 0.01
-    """Decay of matrices; vectors and embeddings do not decay."""
+    """Decay of matrices; vectors and word embeddings do not decay."""
     beta2: float = 0.98
     """Second moment's decay."""
     max_grad_norm: float = 1.0

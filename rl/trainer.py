@@ -26,6 +26,7 @@ from entropy_vision.tokenizer import EntropyTokenizer
 from . import checkpoint
 from .batch import Batch, Dealer, Scored, Steps, alignment_groups, make_batch, score_scene
 from .evaluate import Graded, grade
+from .optim import Optimizer, learning_rate
 from .recipe import DataRecipe, PolicyRecipe, TrainRecipe
 from .rubric import Rubric
 from .stages import STEPS, Context, Metrics
@@ -38,7 +39,7 @@ def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[Entro
     text = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=recipe.width,
-        intermediate_size=4 * recipe.width,
+        intermediate_size=recipe.mlp_width,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.heads,
@@ -102,24 +103,6 @@ def _sources(data: DataRecipe, split: str, seed: int) -> list[tuple[QuestionSour
     return [(image, data.image_scenes), (video, data.video_scenes)]
 
 
-def _optimizer(model: EntropyVLM, recipe: TrainRecipe) -> torch.optim.AdamW:
-    optim, embedding = recipe.optim, model.word_embeddings
-    matrices = [p for p in model.parameters() if p.ndim >= 2 and p is not embedding]
-    others = [p for p in model.parameters() if p.ndim < 2 or p is embedding]
-    return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=optim.lr,
-        betas=(0.9, optim.beta2),
-    )
-
-
-def _learning_rate(recipe: TrainRecipe, step: int) -> float:
-    optim = recipe.optim
-    rise = min(1.0, (step + 1) / max(1, optim.warmup))
-    fall = min(1.0, (recipe.steps - step) / optim.cooldown) if optim.cooldown else 1.0
-    return optim.lr * rise * max(fall, 0.1)
-
-
 @contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
     """Remember a SIGTERM instead of dying in the middle of a step; a second one acts at once."""
@@ -153,10 +136,10 @@ class Trainer:
             self.model, self.tokenizer = checkpoint.load(start)
         else:
             self.model, self.tokenizer = new_policy(recipe.policy, recipe.data, recipe.seed)
-        self.optimizer = _optimizer(self.model, recipe)
+        self.optimizer = Optimizer(self.model, recipe)
         self.facts: dict[str, object] = {"step": 0}
         if left is not None:
-            self.facts = checkpoint.load_state(left, self.model, self.optimizer)
+            self.facts = checkpoint.load_state(left, self.optimizer)
         _, colors, shapes = world_words()
         self.words = alignment_groups(colors, shapes)
         self.selector = EntropyTokenizer(
@@ -286,10 +269,7 @@ class Trainer:
             raise UsageError(
                 f"the gradient of step {step + 1} is not finite; lower optim.lr and resume by the same line"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(self.recipe, step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(learning_rate(self.recipe, step))
         return float(norm)
 
     def _gate(self, step: int, metrics: Metrics) -> bool:

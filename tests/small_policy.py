@@ -12,14 +12,8 @@ from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM, EntropyVLMConfig
 from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
 
-WORDS = [
-    *["is", "the", "red", "blue", "circle", "left", "of", "right", "or", "above", "?", "how", "many", "none"],
-    *"012",
-    "r1",
-    "r2",
-    "c1",
-    "c2",
-]
+WORDS = ["is", "the", "red", "blue", "circle", "left", "of", "right", "or", "above", "?", "how", "many", "none"]
+WORDS += ["0", "1", "2", "r1", "r2", "c1", "c2"]
 
 
 def small_policy(seed: int = 0, **config: object) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:

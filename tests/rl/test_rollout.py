@@ -1,0 +1,109 @@
+"""Rollouts: the sampler's log-probabilities are the scorer's, shared prefixes change nothing, gradients included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from entropy_vision.rl.rollout import pad_rows, read_prompts, sample, score
+from entropy_vision.text import ASSISTANT, IMAGE, completion_ids, prompt_ids, token_id
+from tests.small_policy import noise_frames, pack, small_policy
+
+QUESTIONS = ["is the red circle left of the blue circle ?", "how many red ?", "how many blue circle ?"]
+GOLD = ["<think> r1 c2 </think> <answer> left </answer>", "<answer> 2 </answer>", "<think> none"]
+
+
+def test_scorer_gives_the_samplers_log_probabilities() -> None:
+    model, tokenizer = small_policy(seed=1)
+    patches = pack(noise_frames(0), noise_frames(1, size=64))
+    prompts = [prompt_ids(tokenizer, q) for q in QUESTIONS]
+    with torch.no_grad():
+        questions = read_prompts(model, tokenizer, model.read_patches(patches), torch.tensor([0, 0, 1]), prompts)
+        prefix = questions.rows(torch.arange(3).repeat_interleave(4))
+        rollouts = sample(
+            model, tokenizer, prefix, max_new_tokens=9, generator=torch.Generator().manual_seed(0), temperature=0.7
+        )
+        again = score(model, tokenizer, prefix, rollouts.ids, rollouts.mask, temperature=0.7)
+    assert len(set(rollouts.texts)) > 6
+    assert rollouts.mask.sum(1).min() >= 1
+    assert torch.allclose(again, rollouts.logp, atol=1e-5)
+    assert (rollouts.logp[~rollouts.mask] == 0).all()
+
+
+def test_sampler_never_takes_a_token_outside_the_support() -> None:
+    model, tokenizer = small_policy(seed=2)
+    with torch.no_grad():
+        start = model.empty_prefix(256)
+        rollouts = sample(model, tokenizer, start, max_new_tokens=4, generator=torch.Generator().manual_seed(0))
+    assert not model.blocked[rollouts.ids[rollouts.mask]].any()
+
+
+def test_completions_end_at_the_end_mark_and_say_when_they_were_cut() -> None:
+    model, tokenizer = small_policy(seed=3)
+    with torch.no_grad():
+        rollouts = sample(
+            model, tokenizer, model.empty_prefix(200), max_new_tokens=12, generator=torch.Generator().manual_seed(1)
+        )
+    end = tokenizer.eos_token_id
+    for ids, mask, cut in zip(rollouts.ids, rollouts.mask, rollouts.truncated, strict=True):
+        live = ids[mask].tolist()
+        assert mask.tolist() == sorted(mask.tolist(), reverse=True)
+        assert (live[-1] == end) != bool(cut)
+        assert end not in live[:-1]
+    assert rollouts.truncated.any() and not rollouts.truncated.all()
+
+
+def test_shared_prefix_equals_one_pass_a_completion_with_gradients() -> None:
+    """Oracle: every completion alone, through forward with placeholders, its picture encoded for itself."""
+    model, tokenizer = small_policy(seed=4)
+    pictures = [noise_frames(5), noise_frames(6, frames=3, size=48)]
+    owner = [0, 1, 1]
+    weights = torch.tensor([0.5, -1.0, 2.0])
+    golds = [completion_ids(tokenizer, g) for g in GOLD]
+
+    prompts = [prompt_ids(tokenizer, q) for q in QUESTIONS]
+    prefix = read_prompts(model, tokenizer, model.read_patches(pack(*pictures)), torch.tensor(owner), prompts)
+    shared = score(model, tokenizer, prefix, *pad_rows(golds, 0)).sum(1)
+    (shared * weights).sum().backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    alone = []
+    for gold, prompt, who in zip(golds, prompts, owner, strict=True):
+        patches = pack(pictures[who])
+        ids = torch.tensor([[token_id(tokenizer, IMAGE)] * patches.counts[0] + prompt + gold])
+        logp = model(ids, patches=patches).logits[0, -len(gold) - 1 : -1].log_softmax(-1)
+        alone.append(logp[torch.arange(len(gold)), torch.tensor(gold)].sum())
+    (torch.stack(alone) * weights).sum().backward()
+
+    assert torch.allclose(shared, torch.stack(alone), atol=1e-4)
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            scale = parameter.grad.abs().max().clamp_min(1e-3)
+            assert torch.allclose(gradients[name] / scale, parameter.grad / scale, atol=1e-4), name
+
+
+def test_padding_of_other_rows_changes_nothing() -> None:
+    model, tokenizer = small_policy(seed=5)
+    short = prompt_ids(tokenizer, "how many ?")
+    long = prompt_ids(tokenizer, QUESTIONS[0])
+    ids, mask = pad_rows([completion_ids(tokenizer, GOLD[0])], 0)
+    with torch.no_grad():
+        pictures = model.read_patches(pack(noise_frames(7)))
+        alone = read_prompts(model, tokenizer, pictures, torch.tensor([0]), [short])
+        beside = read_prompts(model, tokenizer, pictures, torch.tensor([0, 0]), [short, long])
+        one = score(model, tokenizer, alone, ids, mask)
+        two = score(model, tokenizer, beside, ids.repeat(2, 1), mask.repeat(2, 1))
+    assert torch.allclose(one[0], two[0], atol=1e-5)
+
+
+def test_prompt_ends_with_the_mark_that_starts_a_completion() -> None:
+    _, tokenizer = small_policy()
+    assert prompt_ids(tokenizer, QUESTIONS[0])[-1] == token_id(tokenizer, ASSISTANT)
+
+
+@pytest.mark.parametrize("rows", [[[1, 2, 3], [4]], [[5], [6]]])
+def test_pad_rows_keeps_every_token_and_marks_the_rest(rows: list[list[int]]) -> None:
+    ids, live = pad_rows(rows, 9)
+    assert [i[m].tolist() for i, m in zip(ids, live, strict=True)] == rows
+    assert (ids[~live] == 9).all()

@@ -1,0 +1,148 @@
+"""The trainer: every stage runs on real scenes, goes on bit for bit where it was stopped, and learns."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from entropy_vision.errors import Terminated, UsageError
+from entropy_vision.rl.checkpoint import newest
+from entropy_vision.rl.recipe import (
+    BudgetRecipe,
+    DataRecipe,
+    EvalRecipe,
+    GrpoRecipe,
+    OptimRecipe,
+    PolicyRecipe,
+    TrainRecipe,
+)
+from entropy_vision.rl.trainer import Trainer, read_metrics
+
+
+def _recipe(stage: str, out: Path, **changes: object) -> TrainRecipe:
+    settings: dict[str, object] = {
+        "stage": stage,
+        "out": str(out),
+        "steps": 4,
+        "checkpoint_every": 100,
+        "policy": PolicyRecipe(width=32, layers=1, heads=2),
+        "data": DataRecipe(image_scenes=2, video_scenes=1, frame_count=4, pool=20, workers=0),
+        "budget": BudgetRecipe(keep=(0.25, 0.125), weights=(0.5, 0.5)),
+        "optim": OptimRecipe(lr=1e-3, warmup=2),
+        "grpo": GrpoRecipe(group_size=4, max_new_tokens=6, updates=2, beta=0.05),
+        "eval": EvalRecipe(scenes=2),
+    }
+    return TrainRecipe(**(settings | changes))  # type: ignore[arg-type]
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    folder = newest(run)
+    assert folder is not None
+    return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+FEW_IMAGES: dict[str, object] = {
+    "data": DataRecipe(image_scenes=4, video_scenes=0, pool=4, workers=0),
+    "budget": BudgetRecipe(keep=(0.125,), weights=(1.0,)),
+    "optim": OptimRecipe(lr=3e-3, warmup=5),
+}
+
+
+@pytest.fixture(scope="module")
+def guessing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that writes the form and an answer of the right kind, and is right by chance."""
+    run = tmp_path_factory.mktemp("runs") / "sft"
+    Trainer(_recipe("sft", run, steps=60, **FEW_IMAGES)).train()
+    return run
+
+
+@pytest.mark.parametrize("stage", ["align", "sft", "grpo"])
+def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(stage: str, tmp_path: Path, guessing: Path) -> None:
+    changes: dict[str, object] = {}
+    if stage == "grpo":
+        grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05)
+        changes = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo}
+    whole = Trainer(_recipe(stage, tmp_path / "whole", **changes)).train()
+    assert all(m["grad_norm"] > 0 for m in read_metrics(tmp_path / "whole"))
+
+    cut = Trainer(_recipe(stage, tmp_path / "cut", **changes))
+    log = cut._log
+
+    def log_and_stop(step: int, metrics: dict[str, float]) -> None:
+        log(step, metrics)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cut._log = log_and_stop  # type: ignore[method-assign]
+    with pytest.raises(Terminated) as ended:
+        cut.train()
+    assert ended.value.code == 143 and ended.value.result["steps"] == 2
+    resumed = Trainer(_recipe(stage, tmp_path / "cut", **changes)).train()
+
+    assert resumed["steps"] == whole["steps"] == 4
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "cut"))
+    assert resumed["reward_before"] == whole["reward_before"]
+    assert resumed["reward_after"] == whole["reward_after"]
+    timing = ("seconds", "cpu_seconds")
+    records = [
+        [{k: v for k, v in r.items() if k not in timing} for r in read_metrics(tmp_path / run)]
+        for run in ("whole", "cut")
+    ]
+    assert records[0] == records[1] and len(records[0]) == 4
+
+
+def test_a_run_that_is_done_is_not_done_again(tmp_path: Path) -> None:
+    first = Trainer(_recipe("align", tmp_path / "run", steps=2)).train()
+    before = _weights(tmp_path / "run")
+    assert Trainer(_recipe("align", tmp_path / "run", steps=2)).train() == first
+    assert _same(before, _weights(tmp_path / "run"))
+
+
+def test_a_worker_process_deals_what_the_trainer_would_have_dealt(tmp_path: Path) -> None:
+    for workers in (0, 1):
+        recipe = _recipe("align", tmp_path / str(workers))
+        Trainer(replace(recipe, data=replace(recipe.data, workers=workers))).train()
+    assert _same(_weights(tmp_path / "0"), _weights(tmp_path / "1"))
+
+
+def test_alignment_and_warm_up_lower_their_losses(tmp_path: Path) -> None:
+    data = DataRecipe(image_scenes=4, video_scenes=0, pool=4, workers=0)
+    common = {"data": data, "steps": 40, "budget": BudgetRecipe(keep=(0.25,), weights=(1.0,))}
+    optim = OptimRecipe(lr=3e-3, warmup=5)
+    Trainer(_recipe("align", tmp_path / "align", optim=optim, **common)).train()
+    Trainer(_recipe("sft", tmp_path / "sft", init=str(tmp_path / "align"), optim=optim, **common)).train()
+    align, sft = (read_metrics(tmp_path / run) for run in ("align", "sft"))
+    assert align[-1]["loss"] < 0.5 * align[0]["loss"]
+    assert sft[-1]["loss"] < 0.5 * sft[0]["loss"]
+
+
+def test_grpo_raises_the_reward_of_a_policy_that_guesses(tmp_path: Path, guessing: Path) -> None:
+    """On four pictures it can only learn which answer is right where: a sign error would lower the reward."""
+    grpo = GrpoRecipe(group_size=8, max_new_tokens=24, beta=0.01)
+    Trainer(_recipe("grpo", tmp_path / "grpo", init=str(guessing), steps=24, grpo=grpo, **FEW_IMAGES)).train()
+    metrics = read_metrics(tmp_path / "grpo")
+    rewards = [m["reward"] for m in metrics]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
+    assert all(m["kl"] >= 0 for m in metrics) and metrics[-1]["kl"] > 0
+
+
+def test_grpo_without_a_start_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="init"):
+        _recipe("grpo", tmp_path / "x")
+
+
+def test_a_torn_last_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
+    Trainer(_recipe("align", tmp_path / "run", steps=2)).train()
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 3, "lo')
+    assert [m["step"] for m in read_metrics(tmp_path / "run")] == [1, 2]
