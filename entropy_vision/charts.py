@@ -9,6 +9,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 WIDTH, HEIGHT = 480, 310
 SMALL_WIDTH, SMALL_HEIGHT = 320, 230
@@ -47,11 +48,12 @@ class Level:
     high: float | None = None
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from low to high, about `count` of them: steps of 1, 2 or 5 times a power of ten."""
+def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
+    """Round numbers from low to high, about `count` of them: steps of 1, 2 or 5 times a power of ten, or `whole`."""
     span = max(high - low, 1e-12)
     step = 10.0 ** math.floor(math.log10(span / count))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
+    step = max(step, 1.0) if whole else step
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -66,6 +68,15 @@ def number(value: float) -> str:
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def tick_texts(values: Sequence[float]) -> list[str]:
+    """The numbers of an axis, with as many digits as it takes to tell neighbours apart."""
+    texts = [number(value) for value in values]
+    if len(set(texts)) == len(texts):
+        return texts
+    step = min(abs(b - a) for a, b in pairwise(values))
+    return [f"{value:.{max(0, math.ceil(-math.log10(step)))}f}" for value in values]
 
 
 class _Scale:
@@ -119,7 +130,8 @@ def line_chart(
     to_x = _Scale(min(xs), max(xs), _LEFT + 14, width - _RIGHT - 14, log_x)
     to_y = _Scale(low, high, height - _BOTTOM, _TOP)
     parts = _grid(to_y, ticks(low, high, 4), width, percent)
-    parts += _footing(to_x, sorted(set(xs)) if log_x else ticks(min(xs), max(xs)), width, height)
+    whole = all(x == int(x) for x in xs)
+    parts += _footing(to_x, sorted(set(xs)) if log_x else ticks(min(xs), max(xs), whole=whole), width, height)
     parts.append(f'<text class="axis" x="0" y="12">{html.escape(y_label)}</text>')
     middle = (_LEFT + width - _RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{height - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
@@ -145,9 +157,9 @@ def _range(values: Sequence[float], percent: bool) -> tuple[float, float]:
 
 def _grid(to_y: _Scale, values: Sequence[float], width: int, percent: bool) -> list[str]:
     parts = []
-    for value in values:
+    texts = [f"{100 * value:.0f} %" for value in values] if percent else tick_texts(values)
+    for value, text in zip(values, texts, strict=True):
         y = to_y(value)
-        text = f"{100 * value:.0f} %" if percent else number(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     return parts
@@ -155,10 +167,10 @@ def _grid(to_y: _Scale, values: Sequence[float], width: int, percent: bool) -> l
 
 def _footing(to_x: _Scale, values: Sequence[float], width: int, height: int) -> list[str]:
     parts, taken = [], -math.inf
-    for value in values:
+    for value, text in zip(values, tick_texts(values), strict=True):
         x = to_x(value)
         if x - taken >= 38:  # labels must not touch
-            parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{number(value)}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{text}</text>')
             taken = x
     return parts
 

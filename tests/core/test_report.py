@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entropy_vision.charts import Level, Line, Mark, line_chart, number, ticks
+from entropy_vision.charts import Level, Line, Mark, line_chart, number, tick_texts, ticks
 from entropy_vision.frames import Frames
 from entropy_vision.overlay import DIM, heat_colors, heat_picture, heat_top, kept_picture, pick_frames, spread
 from entropy_vision.page import running_mean
@@ -294,6 +294,17 @@ def test_ticks_are_round_evenly_spaced_and_inside(low: float, high: float) -> No
     assert found[0] >= low - 1e-9 * (high - low) and found[-1] <= high * (1 + 1e-9)
     assert np.allclose(steps, steps[0])
     assert round(float(f"{steps[0]:.6e}".split("e")[0]), 3) in (1, 2, 5)
+
+
+def test_ticks_of_whole_numbers_are_whole() -> None:
+    assert ticks(1, 3, whole=True) == [1, 2, 3]
+    assert ticks(0, 119, whole=True) == ticks(0, 119)
+
+
+def test_ticks_that_stand_close_get_the_digits_that_tell_them_apart() -> None:
+    assert tick_texts([4.556, 4.558, 4.56]) == ["4.556", "4.558", "4.560"]
+    assert tick_texts([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
+    assert tick_texts([12345.0]) == ["12.3 k"]
 
 
 @pytest.mark.parametrize(
