@@ -32,7 +32,7 @@ from entropy_vision.motion import global_motion, warp
 _D0 = 9.0  # grey levels squared: an error of 3 of 255 is not worth a bit
 _TEXTURE = 2.0  # energies of up to twice what prevails around are texture
 _CELLS = 14  # the prevailing colour is looked for on a grid of at most about this many cells a side
-_PAIRS = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (3, 4))  # places whose colours may meet in a block
+_SIDES = ((0, 1), (1, 0), (0, 0), (0, 2))  # above, left and the two corners; the other is opposite
 _FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure
 _REGISTRATION = 0.05  # pixels squared: an error of more than 0.2 pixels is motion, not registration
 _CAMERA = 1 / 3  # of all blocks must be predicted better along the global motion
@@ -111,20 +111,23 @@ def intra_bits(blocks: Blocks) -> np.ndarray:
     floor = _TEXTURE * np.maximum(prevailing(energy), quantile(energy, 0.5)) + _D0
     down, along = max(1, round(height / 4)), max(1, round(width / 4))
     margin = ((0, 0), (0, 0), (down, down), (along, along))
-    colour, floor = np.pad(colour, margin, mode="edge"), np.pad(floor, margin, mode="edge")
-    corners = ((down, along), (0, along), (2 * down, along), (down, 0), (down, 2 * along))
-    places = [np.s_[:, :, y : y + height, x : x + width] for y, x in corners]  # here, above, below, left, right
+    wide_colour, wide_floor = np.pad(colour, margin, mode="edge"), np.pad(floor, margin, mode="edge")
     least = np.full(blocks.mean.shape[1:], np.inf, np.float32)
-    for there in places:
-        np.minimum(least, _odds(blocks.energy(colour[there]), floor[there]), out=least)
-    for i, j in _PAIRS:
-        share, energy = mixed_energy(blocks, colour[places[i]], colour[places[j]])
-        between = share * floor[places[i]] + (1 - share) * floor[places[j]]
-        np.minimum(least, _odds(energy, between), out=least)
-    return 0.25 * np.log2(least)
+    for y, x in ((down, along), (0, along), (2 * down, along), (down, 0), (down, 2 * along)):
+        there = np.s_[:, :, y : y + height, x : x + width]
+        np.minimum(least, _odds(blocks.energy(wide_colour[there]), wide_floor[there]), out=least)
+    # an edge: two neighbours side by side, which have to be paid for as well, so only cheap ones explain anything
+    bits: np.ndarray = 0.25 * np.log2(least)
+    near = ((0, 0), (1, 1), (1, 1))
+    mean, price = np.pad(blocks.mean, ((0, 0), *near), mode="edge"), np.pad(bits, near, mode="edge")
+    for y, x in _SIDES:
+        one, two = np.s_[..., y : y + height, x : x + width], np.s_[..., 2 - y : 2 - y + height, 2 - x : 2 - x + width]
+        mixed = gaussian_rate(mixed_energy(blocks, mean[one], mean[two]), floor)
+        bits = np.minimum(bits, mixed + price[one] + price[two])
+    return bits
 
 
-def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """How far blocks are from holding two known colours side by side, as the edge of a wall or a letterbox does.
 
     A share a of colour `one` beside 1 - a of `two` has mean two + a * d and variance q = a * (1 - a) * d^2, d being
@@ -132,7 +135,7 @@ def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> tuple[np.n
     beyond q, or below q / 2 (a soft edge has less than q, but one flat colour in between is a thing of its own).
 
     Returns:
-        (share, energy), float32 [F, R', C'] in [0, 1] and [3, F, R', C'].
+        float32 [3, F, R', C'].
     """
     difference, off = one - two, blocks.mean - two
     length = (difference * difference).sum(axis=0)
@@ -140,7 +143,7 @@ def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> tuple[np.n
     off -= share * difference
     expected = share * (1 - share) * difference * difference
     variance = blocks.variance
-    return share, np.maximum(np.maximum(variance - expected, expected / 2 - variance), 0) + off * off
+    return np.maximum(np.maximum(variance - expected, expected / 2 - variance), 0) + off * off
 
 
 def inter_bits(blocks: Blocks, energy: np.ndarray) -> np.ndarray:

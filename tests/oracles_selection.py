@@ -108,29 +108,32 @@ def intra_bits(rgb: np.ndarray, side: int) -> np.ndarray:
         usual = np.maximum(_median_around(energy), _ranked(energy.ravel().tolist(), 0.5))
         floor.append(2 * usual + 9)
     down, along = max(1, round(frame.rows / 4)), max(1, round(frame.columns / 4))
-    out = np.zeros((frame.rows, frame.columns))
-    for r, c in frame.cells():
-        here, above, below, left, right = (
-            (min(max(r + y, 0), frame.rows - 1), min(max(c + x, 0), frame.columns - 1))
-            for y, x in ((0, 0), (-down, 0), (down, 0), (0, -along), (0, along))
-        )
-        values = [frame.block(frame.planes, (r, c), k) for k in range(3)]
-        options = [
+
+    def beside(cell: tuple[int, int], y: int, x: int) -> tuple[int, int]:
+        return min(max(cell[0] + y, 0), frame.rows - 1), min(max(cell[1] + x, 0), frame.columns - 1)
+
+    alone = np.zeros((frame.rows, frame.columns))
+    for cell in frame.cells():
+        values = [frame.block(frame.planes, cell, k) for k in range(3)]
+        alone[cell] = min(
             sum(rate(((values[k] - colour[k][p]) ** 2).mean() / floor[k][p]) for k in range(3))
-            for p in (here, above, below, left, right)
-        ]
-        for p, q in ((here, above), (here, below), (here, left), (here, right), (above, below), (left, right)):
-            one, two = np.array([colour[k][p] for k in range(3)]), np.array([colour[k][q] for k in range(3)])
-            d, mean = one - two, np.array([v.mean() for v in values])
+            for p in (beside(cell, y, x) for y, x in ((0, 0), (-down, 0), (down, 0), (0, -along), (0, along)))
+        )
+    means = [frame.field(frame.planes, k, "mean") for k in range(3)]
+    out = alone.copy()
+    for cell in frame.cells():
+        for y, x in ((-1, 0), (0, -1), (-1, -1), (-1, 1)):
+            p, q = beside(cell, y, x), beside(cell, -y, -x)
+            one, two, mean = (np.array([means[k][at] for k in range(3)]) for at in (p, q, cell))
+            d = one - two
             a = min(max(float((mean - two) @ d) / (float(d @ d) + 1e-6), 0.0), 1.0)
-            bits = 0.0
+            bits = alone[p] + alone[q]
             for k in range(3):
-                q_k = a * (1 - a) * d[k] ** 2
-                variance = values[k].var()
-                left_over = max(variance - q_k, q_k / 2 - variance, 0) + (mean[k] - two[k] - a * d[k]) ** 2
-                bits += rate(left_over / (a * floor[k][p] + (1 - a) * floor[k][q]))
-            options.append(bits)
-        out[r, c] = min(options)
+                spread = a * (1 - a) * d[k] ** 2
+                variance = frame.block(frame.planes, cell, k).var()
+                left_over = max(variance - spread, spread / 2 - variance, 0) + (mean[k] - two[k] - a * d[k]) ** 2
+                bits += rate(left_over / floor[k][cell])
+            out[cell] = min(out[cell], bits)
     return out
 
 
