@@ -120,12 +120,13 @@ def test_letters_stand_out_on_a_textured_ground() -> None:
 def test_letters_of_the_colour_of_a_bar_stand_out_below_it() -> None:
     # as in a terminal: ink and ground are the two colours of the picture, and yet the letters are no edge
     picture = np.zeros((96, 96, 3))
-    picture[:20] = 240
+    picture[:36] = 240
     ink = np.zeros((96, 96), np.uint8)
-    cv2.putText(ink, "TEXT", (24, 54), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255, 1)
+    cv2.putText(ink, "TEXT", (24, 62), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255, 1)
     bits = patch_bits(to_pixels(np.where(ink[..., None] > 127, 240, picture))[None], 8)[0]
     written = cv2.resize(ink.astype(np.float32), (12, 12), interpolation=cv2.INTER_AREA) > 30
-    assert bits[written].min() > 2 * bits[2].max()
+    assert bits[written].min() > 2 * bits[4].max()
+    assert bits[written].min() > 20
 
 
 def test_the_edge_of_a_black_bar_costs_less_than_a_small_object() -> None:
