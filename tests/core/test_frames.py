@@ -141,6 +141,11 @@ def test_sample_equals_the_slow_truth(steps: list[int], start: int, fps: float) 
     assert got == nearest_frames(times, fps)
 
 
+def test_of_two_equally_near_frames_the_earlier_is_taken() -> None:
+    times = [0.0, 0.4, 0.6, 1.0]
+    assert [time for time, _ in sample(((time, None) for time in times), 2.0)] == [0.0, 0.4, 1.0]
+
+
 def test_a_rate_too_small_to_matter_costs_no_loop() -> None:
     assert len(list(sample(iter([(0.0, 0), (1e7, 1)]), 1000.0))) == 2
 
@@ -197,6 +202,17 @@ def test_a_damaged_packet_costs_its_own_frames_only(tmp_path: Path) -> None:
     frames, info = decode(path, salvage=True)
     assert 20 < frames.count <= 40
     assert info.decoder == "pyav" or info.frames_decoded == frames.count
+
+
+@needs_decord
+def test_frames_that_decord_repeats_for_damaged_ones_are_not_taken(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.ts", numbered(40), options={"g": "8"})
+    content = whole.read_bytes()
+    (tmp_path / "hole.ts").write_bytes(content[: 188 * 60] + content[188 * 66 :])
+    for path in (whole, tmp_path / "hole.ts"):
+        one = decode(path, salvage=True)[0]
+        other = decode(path, salvage=True, decoder="pyav")[0]
+        np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
 def test_frames_lost_inside_a_file_of_constant_rate_are_told(tmp_path: Path) -> None:
