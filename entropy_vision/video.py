@@ -73,13 +73,13 @@ def decode_video(
     if decoder == "decord" and why:
         raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
     if decoder != "pyav" and not why:
-        result = _with_decord(path, probe, fps, size)
+        result = _with_decord(path, probe, fps, size, wanted)
         if not isinstance(result, str):
             return result
         if decoder == "decord":
             raise InputError(path, InputReason.DAMAGED, f'{result}; decoder="auto" goes on with PyAV')
         why = result
-    return _with_pyav(path, probe, fps, size, salvage, limits, why)
+    return _with_pyav(path, probe, fps, size, wanted, salvage, limits, why)
 
 
 def quiet_ffmpeg() -> None:
@@ -123,7 +123,7 @@ def sample(frames: Iterator[tuple[float, Any]], fps: float | None) -> Iterator[t
             number = math.floor((time + _TIE - start) * fps) + 1
 
 
-def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size) -> Decoded | str:
+def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size, wanted: int) -> Decoded | str:
     """Decode with decord, in order from the first frame; a line that says why, where decord fails."""
     # decord repeats the nearest frame for a damaged one and tells stderr only: fault_tol makes that an error
     os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
@@ -147,26 +147,35 @@ def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size) -> Dec
         reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1, fault_tol=1e-9)
         if len(reader) != len(probe.times):
             return f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
-        chosen = list(sample(frames(), fps))
+        result = _Result(wanted, size)
+        for time, pixels in sample(frames(), fps):
+            result.add(time, pixels)
     except (decord.DECORDError, DECORDLimitReachedError, RuntimeError, UnicodeEncodeError) as error:
         # RuntimeError also holds the StopIteration of a reader that ends early, raised inside a generator
         return f"decord stops at frame {count} ({type(error).__name__})"
     info = DecodeInfo(decoder="decord", codec=probe.codec, frames_expected=probe.expected, frames_decoded=count)
-    return *_stack(chosen), info
+    return *result.arrays(), info
 
 
 def _with_pyav(
-    path: Path, probe: Probe, fps: float | None, size: Size, salvage: bool, limits: Limits, why: str
+    path: Path,
+    probe: Probe,
+    fps: float | None,
+    size: Size,
+    wanted: int,
+    salvage: bool,
+    limits: Limits,
+    why: str,
 ) -> Decoded:
     """Decode with PyAV packet by packet, so that one damaged packet costs its own frames only."""
     tally = _Tally()
     turned = (size[1], size[0]) if probe.rotation % 180 else size
     scale = _Scaler(turned, probe.alpha)
-    chosen = []
+    result = _Result(wanted, size)
     for time, frame in sample(_pyav_frames(path, probe, limits, tally), fps):
-        chosen.append((time, np.rot90(scale(frame), probe.rotation // 90)))
-        check_total(path, len(chosen), size, limits)
-    if not chosen:
+        result.add(time, np.rot90(scale(frame), probe.rotation // 90))
+        check_total(path, len(result.times), size, limits)
+    if not result.times:
         raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
     if damage and not salvage:
@@ -182,7 +191,7 @@ def _with_pyav(
         salvaged=bool(damage),
         note=damage or why,
     )
-    return *_stack(chosen), info
+    return *result.arrays(), info
 
 
 @dataclass
@@ -265,5 +274,20 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _stack(chosen: list[tuple[float, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.stack([pixels for _, pixels in chosen]), np.array([time for time, _ in chosen], np.float64)
+class _Result:
+    """Frames as they come, in one array: a list that is stacked at the end would need the memory twice."""
+
+    def __init__(self, wanted: int, size: Size) -> None:
+        self.pixels = np.empty((wanted, *size, 3), np.uint8)
+        self.times: list[float] = []
+
+    def add(self, time: float, pixels: np.ndarray) -> None:
+        if len(self.times) == len(self.pixels):  # the packets promised fewer
+            self.pixels = np.concatenate([self.pixels, np.empty_like(self.pixels[: 1 + len(self.times) // 4])])
+        self.pixels[len(self.times)] = pixels
+        self.times.append(time)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        count = len(self.times)
+        pixels = self.pixels if count == len(self.pixels) else self.pixels[:count].copy()
+        return pixels, np.array(self.times, np.float64)

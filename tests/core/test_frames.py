@@ -223,6 +223,30 @@ def test_frames_lost_inside_a_file_of_constant_rate_are_told(tmp_path: Path) -> 
     assert info.frames_expected == 5
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts", "a.gif", "a.png", "a.jpg", "a.tif", "a.webp"])
+def test_whatever_the_bytes_are_the_answer_is_frames_or_an_input_error(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(5)
+    pixels = drifting(6, 48, 48)
+    path = tmp_path / name
+    if path.suffix in (".png", ".jpg", ".tif", ".webp"):
+        Image.fromarray(pixels[0]).save(path)
+    else:
+        codec, layout = {".avi": ("mpeg4", "yuv420p"), ".gif": ("gif", "rgb8")}.get(path.suffix, ("libx264", "yuv420p"))
+        write(path, pixels, codec=codec, pixel_format=layout)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for number in range(25):
+        broken = whole[: rng.integers(1, len(whole))] if number % 3 == 0 else whole.copy()
+        if number % 3:
+            span = len(whole) if number % 3 == 1 else min(len(whole), 1000)
+            at = rng.integers(0, span, rng.choice([1, 5, 50]))
+            broken[at] = rng.integers(0, 256, len(at))
+        path.write_bytes(broken.tobytes())
+        try:
+            assert decode(path, size=32, salvage=bool(number % 2))[0].count >= 1
+        except InputError as error:
+            assert error.detail
+
+
 # --- images
 
 
