@@ -98,6 +98,8 @@ def preprocess(
     inputs = find_inputs(sources, exclude=out)
     if not inputs:
         raise UsageError(f"no videos or images in {', '.join(map(str, sources)) or 'nothing'}: name another source")
+    if store == "index":  # whoever reads the shards decodes these files again, from wherever they stand
+        inputs = [path.absolute() for path in inputs]
     with _locked(out) as staging:
         _prepare(out, staging, settings, overwrite)
         ledger = Ledger(len(inputs))

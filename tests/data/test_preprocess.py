@@ -153,11 +153,15 @@ def test_other_settings_are_refused_unless_told_to_overwrite(source: Path, tmp_p
     assert all(sample.keep == 0.5 for sample in read_shards(tmp_path / "out"))
 
 
-def test_index_samples_are_decoded_again_from_an_unchanged_source(source: Path, tmp_path: Path) -> None:
+def test_index_samples_are_decoded_again_from_an_unchanged_source(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "in"
     shutil.copytree(source, folder)
     preprocess([folder], tmp_path / "raw", store="raw", fps=4, **FAST)
-    preprocess([folder], tmp_path / "index", store="index", fps=4, **FAST)
+    monkeypatch.chdir(tmp_path)
+    preprocess(["in"], tmp_path / "index", store="index", fps=4, **FAST)
+    monkeypatch.chdir("/")
     assert verify(tmp_path / "index")["bad"] == 0
     for one, other in zip(read_shards(tmp_path / "raw"), read_shards(tmp_path / "index"), strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
