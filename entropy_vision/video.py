@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -23,6 +25,7 @@ import numpy as np
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.probe import Limits, Probe, best_stream, check_pixels, check_total, open_video, probe_video
 
+_STDERR = threading.Lock()
 _TIE = 1e-7  # seconds; containers count in ticks of a microsecond or more
 
 
@@ -144,7 +147,8 @@ def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size, wanted
             yield time, np.ascontiguousarray(pixels.reshape(height, -1)[:, : 3 * width]).reshape(height, width, 3)
 
     try:
-        reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1, fault_tol=1e-9)
+        with _stderr_closed():
+            reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1, fault_tol=1e-9)
         if len(reader) != len(probe.times):
             return f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
         result = _Result(wanted, size)
@@ -155,6 +159,29 @@ def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size, wanted
         return f"decord stops at frame {count} ({type(error).__name__})"
     info = DecodeInfo(decoder="decord", codec=probe.codec, frames_expected=probe.expected, frames_decoded=count)
     return *result.arrays(), info
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Send file descriptor 2 nowhere, for the milliseconds in which decord opens a file.
+
+    It writes there what it also raises, below Python and without asking. Other threads lose what they write to stderr
+    meanwhile; one thread at a time, so that the descriptor is always put back.
+    """
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr to keep clean
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _with_pyav(

@@ -79,6 +79,21 @@ def test_times_ascend_where_an_avi_has_frames_out_of_order(tmp_path: Path, codec
         assert (np.diff(frames.pixels.reshape(30, -1).mean(1)) >= 0).all()
 
 
+def test_pyav_takes_over_where_decord_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mp4", drifting(3))
+    monkeypatch.setattr("entropy_vision.video.has_decord", lambda: False)
+    assert decode(path)[1].decoder == "pyav"
+    with pytest.raises(UsageError, match="not installed"):
+        read_video(path, decoder="decord")
+
+
+def test_decord_alone_refuses_what_it_gets_wrong(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gif", drifting(3), codec="gif", pixel_format="rgb8")
+    with pytest.raises(UsageError, match="container gif"):
+        read_video(path, decoder="decord")
+    assert decode(path)[1].note == "container gif"
+
+
 def test_times_are_those_of_the_container_where_the_rate_varies(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", numbered(5), times=[100, 140, 150, 700, 720])
     for decoder in ("auto", "pyav"):
