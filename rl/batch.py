@@ -52,8 +52,8 @@ class Batch:
         patches: kept patches of the S scenes.
         owner: int64 [Q], the scene of each question.
         asks: Q questions.
-        words: per kept patch the words it should be aligned with: int8 [N, 5] indices into `alignment_words()`'
-            groups (colour, shape, row, column, time), -1 where a group says nothing about the patch.
+        words: per kept patch the words it should be aligned with: int8 [N, 4] indices into `alignment_groups()`
+            (colour, shape, place, time), -1 where a group says nothing about the patch.
         keep: the budget all scenes were selected at.
     """
 
@@ -66,8 +66,8 @@ class Batch:
 
 def alignment_groups(colors: Sequence[str], shapes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """The words patches are aligned with, by group. "none" is the colour of a patch without an object."""
-    places = [tuple(f"{axis}{i}" for i in range(1, CELLS + 1)) for axis in "rct"]
-    return (("none", *colors), tuple(shapes), *places)
+    places = tuple(f"r{row}c{column}" for row in range(1, CELLS + 1) for column in range(1, CELLS + 1))
+    return (("none", *colors), tuple(shapes), places, tuple(f"t{i}" for i in range(1, CELLS + 1)))
 
 
 def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
@@ -78,16 +78,16 @@ def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
 
 
 def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequence[Sequence[str]]) -> np.ndarray:
-    """What each kept patch shows: int8 [K, 5] word indices by group, -1 for nothing to say.
+    """What each kept patch shows: int8 [K, 4] word indices by group, -1 for nothing to say.
 
     A patch belongs to the object that covers most of it, where that is at least two fifths of its area; patches that
-    an object only grazes have no label. Row and column are those of the object's centre on a grid of 8 x 8 cells:
-    what a question about the object asks for.
+    an object only grazes have no label. The place is that of the object's centre on a grid of 8 x 8 cells: what a
+    rationale says of it.
     """
     colors, shapes = list(groups[0]), list(groups[1])
     frame_count, rows, columns = kept.grid
     frame, row, column = kept.positions.T
-    labels = np.full((len(kept), 5), -1, np.int8)
+    labels = np.full((len(kept), 4), -1, np.int8)
     most = np.zeros(len(kept))
     for thing in objects:
         x0, y0, x1, y1 = np.nan_to_num(thing.boxes[frame], nan=-9.0).T
@@ -98,11 +98,11 @@ def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequen
         most = np.maximum(most, share)
         labels[mine, 0] = colors.index(thing.color)
         labels[mine, 1] = shapes.index(thing.shape)
-        labels[mine, 2] = ((y0 + y1) / 2 * CELLS).clip(0, CELLS - 1).astype(np.int8)[mine]
-        labels[mine, 3] = ((x0 + x1) / 2 * CELLS).clip(0, CELLS - 1).astype(np.int8)[mine]
+        down, right = (((low + high) / 2 * CELLS).clip(0, CELLS - 1).astype(int) for low, high in ((y0, y1), (x0, x1)))
+        labels[mine, 2] = (down * CELLS + right)[mine]
     labels[most <= _UNSEEN, 0] = 0
     if frame_count > 1:
-        labels[:, 4] = frame * CELLS // frame_count
+        labels[:, 3] = frame * CELLS // frame_count
     return labels
 
 
@@ -117,7 +117,7 @@ def make_batch(
     """Select `keep` of every scene's patches and pack them with their questions and, given `groups`, labels."""
     kept = [tokenizer.select(s.frames, s.bits, Budget(keep=keep)) for s in scenes]
     labels = [label_patches(k, s.objects, groups) for k, s in zip(kept, scenes, strict=True)] if groups else []
-    words = np.concatenate(labels) if labels else np.empty((0, 5), np.int8)
+    words = np.concatenate(labels) if labels else np.empty((0, 4), np.int8)
     owner = torch.tensor([i for i, s in enumerate(scenes) for _ in s.asks])
     asks = tuple(ask for s in scenes for ask in s.asks)
     return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep)

@@ -24,7 +24,7 @@ from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_t
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from . import checkpoint
-from .batch import Batch, Dealer, Scored, Steps, alignment_groups, make_batch, score_scene
+from .batch import CELLS, Batch, Dealer, Scored, Steps, alignment_groups, make_batch, score_scene
 from .evaluate import Graded, grade
 from .optim import Optimizer, learning_rate
 from .recipe import DataRecipe, PolicyRecipe, TrainRecipe
@@ -63,7 +63,22 @@ def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[Entro
     )
     model = EntropyVLM(config)
     model.encoder.load_state_dict(encoder.state_dict())
+    _compose_places(model, tokenizer)
     return model, tokenizer
+
+
+@torch.no_grad()
+def _compose_places(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let the word "r3c6" start as the sum of a vector for row 3 and one for column 6.
+
+    So what is true of a row holds for all its places from the start; with 64 unrelated words, "left of" would have to
+    be learned for each of 4,032 pairs.
+    """
+    table, vocabulary = model.word_embeddings, tokenizer.get_vocab()
+    rows, columns = torch.randn(2, CELLS, table.shape[1]) * table.std() / 2**0.5
+    for row in range(CELLS):
+        for column in range(CELLS):
+            table[vocabulary[f"r{row + 1}c{column + 1}"]] = rows[row] + columns[column]
 
 
 def load_scenes(

@@ -70,7 +70,7 @@ def answer_from_rationale(item: Item) -> object:
         return 0 if steps == ["none"] else len(steps)
     if item.family == "appearance":
         return min(steps, key=lambda step: int(step[-1])).rsplit(" ", 1)[0]
-    cells = [tuple(int(n) for n in re.search(r"r(\d) c(\d)", step).groups()) for step in steps]  # type: ignore[union-attr]
+    cells = [tuple(int(n) for n in re.search(r"r(\d)c(\d)", step).groups()) for step in steps]  # type: ignore[union-attr]
     if item.family == "quadrant":
         ((row, column),) = cells
         return f"{'top' if row <= 4 else 'bottom'} {'left' if column <= 4 else 'right'}"

@@ -8,7 +8,7 @@ from entropy_vision.question import Answer
 
 from .family import Ask, Family, pick
 from .layout import Layout
-from .words import cell_words
+from .words import cell_word
 
 
 def _pose(family: Family, layout: Layout, target: int, rng: np.random.Generator) -> Ask | None:
@@ -17,7 +17,7 @@ def _pose(family: Family, layout: Layout, target: int, rng: np.random.Generator)
     if not fitting:
         return None
     color = pick(rng, fitting)
-    cells = sorted(cell_words(layout.sprites[k].x, layout.sprites[k].y) for k in groups[color])
+    cells = sorted(cell_word(layout.sprites[k].x, layout.sprites[k].y) for k in groups[color])
     # to know that none is red one must see everything there is: all things are evidence of a zero
     seen = groups[color] or range(len(layout.sprites))
     return Ask(

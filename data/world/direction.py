@@ -8,14 +8,14 @@ from entropy_vision.question import Answer
 
 from .family import Ask, Family, letter, pick
 from .layout import DIRECTIONS, Layout, Wish
-from .words import cell_words, time_word
+from .words import cell_word, time_word
 
 
 def first_and_last(layout: Layout, k: int) -> str:
-    """Where sprite k is when it is first and last seen: "red t1 r3 c4 ; t8 r3 c7"."""
+    """Where sprite k is when it is first and last seen: "red t1 r3c4 ; t8 r3c7"."""
     count, first = layout.frame_count, layout.sprites[k].onset
     start, end = (
-        f"{time_word(frame, count)} {cell_words(*layout.tracks[k, frame].tolist())}" for frame in (first, count - 1)
+        f"{time_word(frame, count)} {cell_word(*layout.tracks[k, frame].tolist())}" for frame in (first, count - 1)
     )
     return f"{layout.names[k]} {start} ; {end}"
 

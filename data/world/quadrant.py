@@ -8,7 +8,7 @@ from entropy_vision.question import Answer
 
 from .family import Ask, Family, letter, pick
 from .layout import Layout
-from .words import cell_words
+from .words import cell_word
 
 OPTIONS = ("top left", "top right", "bottom left", "bottom right")
 MARGIN = 0.05  # how far the centre stays from both middle lines, as a fraction of the frame
@@ -28,7 +28,7 @@ def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator)
     return Ask(
         question=family.question(rng, layout.phrase(k)),
         answer=Answer("choice", letter(OPTIONS, target), options=OPTIONS),
-        rationale=f"{layout.names[k]} {cell_words(layout.sprites[k].x, layout.sprites[k].y)}",
+        rationale=f"{layout.names[k]} {cell_word(layout.sprites[k].x, layout.sprites[k].y)}",
         needs=((k, 0),),
     )
 

@@ -8,7 +8,7 @@ from entropy_vision.question import Answer
 
 from .family import Ask, Family, letter, pick
 from .layout import Layout
-from .words import CELLS, cell_words
+from .words import CELLS, cell_word
 
 OPTIONS = ("left", "right", "above", "below")
 
@@ -31,7 +31,7 @@ def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator)
     if not pairs:
         return None
     i, j = pick(rng, pairs)
-    steps = (f"{layout.names[k]} {cell_words(layout.sprites[k].x, layout.sprites[k].y)}" for k in (i, j))
+    steps = (f"{layout.names[k]} {cell_word(layout.sprites[k].x, layout.sprites[k].y)}" for k in (i, j))
     return Ask(
         question=family.question(rng, layout.phrase(i), layout.phrase(j)),
         answer=Answer("choice", letter(OPTIONS, target), options=OPTIONS),

@@ -16,9 +16,12 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def cell_words(x: float, y: float) -> str:
-    """The cell of a point given as fractions of width and height, modulo 1: "r1 c1" is the top left of 8 x 8."""
-    return f"r{int(y % 1.0 * CELLS) + 1} c{int(x % 1.0 * CELLS) + 1}"
+def cell_word(x: float, y: float) -> str:
+    """The cell of a point given as fractions of width and height, modulo 1: "r1c1" is the top left of 8 x 8.
+
+    One word a place: what names a place should be one look, not two that must find the same thing again.
+    """
+    return f"r{int(y % 1.0 * CELLS) + 1}c{int(x % 1.0 * CELLS) + 1}"
 
 
 def time_word(frame: int, frame_count: int) -> str:
@@ -26,6 +29,11 @@ def time_word(frame: int, frame_count: int) -> str:
     return f"t{frame * CELLS // frame_count + 1}"
 
 
-def grid_words() -> tuple[str, ...]:
-    """r1..r8, c1..c8, t1..t8."""
-    return tuple(f"{axis}{i + 1}" for axis in "rct" for i in range(CELLS))
+def place_words() -> tuple[str, ...]:
+    """r1c1..r8c8, row by row."""
+    return tuple(f"r{row + 1}c{column + 1}" for row in range(CELLS) for column in range(CELLS))
+
+
+def time_words() -> tuple[str, ...]:
+    """t1..t8."""
+    return tuple(f"t{i + 1}" for i in range(CELLS))

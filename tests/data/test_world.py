@@ -141,7 +141,7 @@ def test_shapes_types_and_defaults_are_those_of_the_contract() -> None:
 
 def test_words_are_few_and_every_one_is_in_the_vocabulary() -> None:
     words = set(vocabulary())
-    assert len(words) == len(vocabulary()) <= 110
+    assert len(words) == len(vocabulary()) <= 150  # 64 of them name places
     used: set[str] = set()
     for family in FAMILIES:
         for difficulty in (0.0, 1.0):
@@ -154,7 +154,7 @@ def test_words_are_few_and_every_one_is_in_the_vocabulary() -> None:
                 value = ("no", "yes")[item.answer.value] if item.answer.kind == "yesno" else str(item.answer.value)
                 used |= {*question, *rationale, *tokens(value), *tokens(" ".join(item.answer.options))}
     assert used <= words, used - words
-    assert len(words - used) <= 4, words - used  # and hardly one is never said
+    assert len(words - used) <= 8, words - used  # and hardly one is never said
 
 
 def test_questions_name_every_option_of_a_choice() -> None:
@@ -217,4 +217,4 @@ def test_questions_of_this_version_stay_as_they_are() -> None:
     # a change here changes every figure measured on the World: raise the number in the key of its random streams too
     items = [World(name, seed=1, difficulty=1.0, **SMALL)[i] for name in ("image", "video") for i in range(8)]
     words = repr([(item.question, item.answer.value, item.rationale) for item in items])
-    assert hashlib.sha256(words.encode()).hexdigest()[:16] == "f7d9731505c2a410"
+    assert hashlib.sha256(words.encode()).hexdigest()[:16] == "66ea976cd71e8d55"

@@ -24,20 +24,20 @@ def test_labels_name_colour_shape_and_centre_cell_of_the_object_a_patch_shows() 
     box = np.full((2, 4), np.nan, np.float32)
     box[1] = [8 / 64, 8 / 64, 24 / 64, 24 / 64]
     labels = label_patches(_everything(frames), [SceneObject(color="blue", shape="square", boxes=box)], GROUPS).reshape(
-        2, 8, 8, 5
+        2, 8, 8, 4
     )
-    assert (labels[0, :, :, 0] == 0).all() and (labels[0, :, :, 1:4] == -1).all()
+    assert (labels[0, :, :, 0] == 0).all() and (labels[0, :, :, 1:3] == -1).all()
     shown = labels[1, 1:3, 1:3]
-    assert (shown == [2, 1, 2, 2, 4]).all()
+    assert (shown == [2, 1, 2 * 8 + 2, 4]).all()
     assert (labels[1, :, :, 1] >= 0).sum() == 4
-    assert (labels[0, :, :, 4] == 0).all()
+    assert (labels[0, :, :, 3] == 0).all()
 
 
 def test_labels_ask_nothing_of_a_patch_that_an_object_only_grazes() -> None:
     frames = Frames(pixels=np.zeros((1, 64, 64, 3), np.uint8), pts_seconds=np.zeros(1))
     box = np.array([[8 / 64, 8 / 64, 18 / 64, 16 / 64]], np.float32)  # a quarter of the second patch
     labels = label_patches(_everything(frames), [SceneObject(color="red", shape="circle", boxes=box)], GROUPS)
-    labels = labels.reshape(8, 8, 5)
+    labels = labels.reshape(8, 8, 4)
     assert labels[1, 1, 0] == 1
     assert (labels[1, 2] == -1).all()
     assert labels[1, 3, 0] == 0
