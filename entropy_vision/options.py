@@ -98,6 +98,8 @@ class PreprocessOptions:
     """Seconds one input may take before its worker is killed."""
     max_bad: float = 0.05
     """How many inputs may fail before the exit code is 3: below 1 a fraction, from 1 on a count."""
+    salvage: bool = False
+    """Take what decodes of damaged videos, and say so in the sample; they fail where not given."""
     overwrite: bool = False
     """Start afresh where the folder holds shards made with other settings."""
     json: bool = False
