@@ -216,6 +216,28 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         longer = Prefix(layers, seen, prefix.next_position + steps[:, -1])
         return self.logits(hidden), longer
 
+    def read_lanes(self, prefix: Prefix, ids: Tensor, steps: Tensor, sees: Tensor) -> tuple[Tensor, Prefix]:
+        """Read text of several continuations of one prefix side by side in one row.
+
+        The completions of a group continue from the same picture and question. As rows of their own each would carry
+        a copy of that prefix; as lanes of one row they share its keys and values, and what keeps them apart is who
+        sees whom.
+
+        Args:
+            prefix: B rows, S slots.
+            ids: int64 [B, N], the lanes' tokens in any order.
+            steps: int64 [N], how many tokens of its lane stand before each token.
+            sees: bool [B, N, S + N], which slots each token sees, itself included.
+
+        Returns:
+            (logits [B, N, V] over the support, the prefix longer by N slots). Its `live` and `next_position` mean
+            nothing to a reader without lanes; keep the ones from before.
+        """
+        positions = prefix.next_position[:, None] + steps
+        hidden, layers = self._decode(prefix, self.get_input_embeddings()(ids), positions, sees)
+        live = torch.cat((prefix.live, torch.ones_like(ids, dtype=torch.bool)), dim=1)
+        return self.logits(hidden), Prefix(layers, live, prefix.next_position)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] -> fp32 logits [..., V], -inf outside the support."""
         logits = self.get_output_embeddings()(hidden).float()
@@ -226,18 +248,25 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...], Tensor]:
         """The decoder behind a prefix: causal among the new slots, padding never seen."""
         length, past = embeds.shape[1], prefix.live.shape[1]
-        seen = torch.cat((prefix.live, live), dim=1)
         causal = torch.ones(length, length, dtype=torch.bool, device=embeds.device).tril()
-        new = live[:, None, :] & causal
         # a padded query would see nothing at all and softmax to NaN: let it see itself
-        new = new | torch.eye(length, dtype=torch.bool, device=embeds.device)
-        mask = torch.cat((prefix.live[:, None, :].expand(-1, length, past), new), dim=2)[:, None]
-        cache = DynamicCache(prefix.layers if past else None)
+        new = (live[:, None, :] & causal) | torch.eye(length, dtype=torch.bool, device=embeds.device)
+        sees = torch.cat((prefix.live[:, None, :].expand(-1, length, past), new), dim=2)
+        hidden, layers = self._decode(prefix, embeds, positions, sees)
+        return hidden, layers, torch.cat((prefix.live, live), dim=1)
+
+    def _decode(
+        self, prefix: Prefix, embeds: Tensor, positions: Tensor, sees: Tensor
+    ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+        """The language model on new slots behind a prefix, under an explicit mask bool [B, N, S + N]."""
         output = self.language.base_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds,
+            attention_mask=sees[:, None],
+            position_ids=positions,
+            past_key_values=DynamicCache(prefix.layers if prefix.live.shape[1] else None),
+            use_cache=True,
         )
-        layers = tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
-        return output.last_hidden_state, layers, seen
+        return output.last_hidden_state, tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
 
     # ---- transformers' conventions -----------------------------------------------------------------------------
 

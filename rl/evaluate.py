@@ -64,11 +64,11 @@ def grade(
         pictures = model.empty_prefix(scenes) if blind else model.read_patches(batch.patches)
         prompts = [prompt_ids(tokenizer, ask.question) for ask in batch.asks]
         questions = read_prompts(model, tokenizer, pictures, batch.owner, prompts)
-        rows = torch.arange(len(batch.asks), device=model.device).repeat_interleave(samples)
         rollouts = sample(
             model,
             tokenizer,
-            questions.rows(rows),
+            questions,
+            group=samples,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             generator=generator,

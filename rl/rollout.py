@@ -64,18 +64,26 @@ def sample(
     tokenizer: PreTrainedTokenizerFast,
     prefix: Prefix,
     *,
+    group: int = 1,
     temperature: float = 1.0,
     max_new_tokens: int = 32,
     generator: torch.Generator | None = None,
 ) -> Rollouts:
-    """Sample one completion a row of `prefix`; temperature 0 takes the likeliest token."""
-    rows, end = len(prefix.live), token_id(tokenizer, END)
-    current = torch.full((rows, 1), token_id(tokenizer, ASSISTANT), device=model.device)
-    live = torch.ones(rows, dtype=torch.bool, device=model.device)
+    """Sample `group` completions from each row of `prefix`, side by side; temperature 0 takes the likeliest token.
+
+    Returns:
+        rows * group completions, those of one row one behind the other.
+    """
+    rows, past, end = len(prefix.live), prefix.live.shape[1], token_id(tokenizer, END)
+    before = prefix.live[:, None, :].expand(rows, group, past)
+    lanes = torch.eye(group, dtype=torch.bool, device=model.device).expand(rows, group, group)
+    current = torch.full((rows, group), token_id(tokenizer, ASSISTANT), device=model.device)
+    live = torch.ones(rows * group, dtype=torch.bool, device=model.device)
     ids, masks, logps, entropies = [], [], [], []
-    for _ in range(max_new_tokens):
-        logits, prefix = model.read(prefix, current, torch.ones_like(current, dtype=torch.bool))
-        logp = torch.log_softmax(logits[:, 0] / (temperature or 1.0), dim=-1)
+    for step in range(max_new_tokens):
+        sees = torch.cat((before, lanes.repeat(1, 1, step + 1)), dim=2)
+        logits, prefix = model.read_lanes(prefix, current, torch.full((group,), step, device=model.device), sees)
+        logp = torch.log_softmax(logits.flatten(0, 1) / (temperature or 1.0), dim=-1)
         if temperature == 0:
             token = logp.argmax(-1, keepdim=True)
         else:
@@ -85,7 +93,7 @@ def sample(
         logps.append(logp.gather(1, token)[:, 0] * live)
         entropies.append(-(logp.exp() * logp.clamp_min(-1e4)).sum(-1) * live)
         live = live & (token[:, 0] != end)
-        current = token
+        current = token.view(rows, group)
         if not live.any():
             break
     stacked = torch.stack(ids, 1)
@@ -99,14 +107,27 @@ def score(
     prefix: Prefix,
     ids: Tensor,
     mask: Tensor,
+    *,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Log-probabilities [B, T] of given completions behind their prefixes, with gradients; 0 at padding."""
+    """Log-probabilities [B, T] of given completions behind their prefixes, with gradients; 0 at padding.
+
+    B is a multiple of the prefix's rows: each row is continued by equally many completions, side by side, as `sample`
+    returns them.
+    """
+    rows, (count, length) = len(prefix.live), ids.shape
+    group = count // rows
     start = torch.full_like(ids[:, :1], token_id(tokenizer, ASSISTANT))
-    given = torch.cat((start, ids[:, :-1]), 1)
-    live = torch.cat((torch.ones_like(mask[:, :1]), mask[:, :-1]), 1)
-    logits, _ = model.read(prefix, given, live)
-    return token_logp(logits / temperature, ids) * mask
+    given = torch.cat((start, ids[:, :-1]), 1).view(rows, group * length)
+    live = torch.cat((torch.ones_like(mask[:, :1]), mask[:, :-1]), 1).view(rows, 1, group * length)
+    causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+    own = torch.block_diag(*[causal] * group).bool()
+    # padding sees itself, so that its softmax is finite; nobody else sees it
+    new = (live & own) | torch.eye(group * length, dtype=torch.bool, device=ids.device)
+    sees = torch.cat((prefix.live[:, None, :].expand(rows, group * length, -1), new), dim=2)
+    steps = torch.arange(length, device=ids.device).repeat(group)
+    logits, _ = model.read_lanes(prefix, given, steps, sees)
+    return token_logp(logits.view(count, length, -1) / temperature, ids) * mask
 
 
 def token_logp(logits: Tensor, ids: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .align import alignment_loss
 from .batch import Batch
 from .loss import loss_denominator, policy_terms
 from .recipe import TrainRecipe
-from .rollout import Rollouts, pad_rows, read_prompts, sample, score
+from .rollout import pad_rows, read_prompts, sample, score
 from .rubric import Rubric
 
 Metrics = dict[str, float]
@@ -87,11 +87,19 @@ def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Call
 
 @dataclass(frozen=True)
 class _Group:
-    """The completions of one batch that carry a learning signal: L rows of live groups."""
+    """One batch's completions that carry a learning signal: L questions whose rewards differ, G completions each.
+
+    Attributes:
+        live: int64 [L], those questions.
+        ids, mask, old_logp, ref_logp: [L * G, T]; advantages: [L * G].
+        metrics: of all the batch's completions.
+    """
 
     batch: Batch
-    rollouts: Rollouts
-    rows: Tensor
+    live: Tensor
+    ids: Tensor
+    mask: Tensor
+    old_logp: Tensor
     advantages: Tensor
     ref_logp: Tensor | None
     metrics: Metrics
@@ -105,14 +113,13 @@ def _questions(model: EntropyVLM, context: Context, batch: Batch) -> Prefix:
 
 @torch.no_grad()
 def _roll(context: Context, batch: Batch, generator: torch.Generator) -> _Group:
-    """Sample a group a question, verify, and keep the rows of groups whose rewards differ."""
+    """Sample a group a question, verify, and keep the questions whose rewards differ."""
     recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
-    questions = _questions(context.model, context, batch)
-    of_row = torch.arange(len(batch.asks), device=context.model.device).repeat_interleave(size)
     rollouts = sample(
         context.model,
         context.tokenizer,
-        questions.rows(of_row),
+        _questions(context.model, context, batch),
+        group=size,
         temperature=recipe.temperature,
         max_new_tokens=recipe.max_new_tokens,
         generator=generator,
@@ -123,8 +130,7 @@ def _roll(context: Context, batch: Batch, generator: torch.Generator) -> _Group:
         for row, text in enumerate(rollouts.texts)
     ]
     total = torch.tensor([r.total for r in rewards]).view(-1, size)
-    advantages = grpo_advantages(total, scale=recipe.scale)
-    live = (total != total[:, :1]).any(1).repeat_interleave(size).nonzero()[:, 0].to(context.model.device)
+    differ = (total != total[:, :1]).any(1)
     lengths = rollouts.mask.sum(1).float()
     metrics = {
         "reward": float(total.mean()),
@@ -133,20 +139,17 @@ def _roll(context: Context, batch: Batch, generator: torch.Generator) -> _Group:
         "length": float(lengths.mean()),
         "truncated": float(rollouts.truncated.float().mean()),
         "entropy": float(rollouts.entropy.sum() / lengths.sum()),
-        "zero_variance": 1.0 - len(live) / len(of_row),
+        "zero_variance": 1.0 - float(differ.float().mean()),
     }
+    live = differ.nonzero()[:, 0].to(context.model.device)
+    rows = differ.repeat_interleave(size).to(context.model.device)
+    ids, mask, logp = rollouts.ids[rows], rollouts.mask[rows], rollouts.logp[rows]
     ref_logp = None
     if context.reference is not None and len(live):
-        reference = _questions(context.reference, context, batch)
-        ref_logp = score(
-            context.reference,
-            context.tokenizer,
-            reference.rows(of_row[live]),
-            rollouts.ids[live],
-            rollouts.mask[live],
-            recipe.temperature,
-        )
-    return _Group(batch, rollouts, live, advantages.flatten().to(context.model.device)[live], ref_logp, metrics)
+        prefix = _questions(context.reference, context, batch).rows(live)
+        ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
+    advantages = grpo_advantages(total, scale=recipe.scale).flatten().to(context.model.device)[rows]
+    return _Group(batch, live, ids, mask, logp, advantages, ref_logp, metrics)
 
 
 def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
@@ -162,22 +165,18 @@ def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Cal
     groups = [_roll(context, batch, generator) for batch in batches]
     asked = sum(len(g.batch.asks) for g in groups)
     metrics = {k: sum(g.metrics[k] * len(g.batch.asks) for g in groups) / asked for k in groups[0].metrics}
-    live = [g for g in groups if len(g.rows)]
-    masks = [g.rollouts.mask[g.rows] for g in live]
-    denominator = float(sum(loss_denominator(mask, recipe.loss) for mask in masks))
-    tokens = sum(int(mask.sum()) for mask in masks)
+    live = [g for g in groups if len(g.live)]
+    denominator = float(sum(loss_denominator(g.mask, recipe.loss) for g in live))
+    tokens = sum(int(g.mask.sum()) for g in live)
     metrics |= {"loss": 0.0, "kl": 0.0, "bounded": 0.0, "grad_norm": 0.0}
     for _ in range(recipe.updates if live else 0):
-        for group, mask in zip(live, masks, strict=True):
-            questions = _questions(context.model, context, group.batch)
-            prefix = questions.rows(group.rows // recipe.group_size)
+        for group in live:
+            prefix = _questions(context.model, context, group.batch).rows(group.live)
             terms = policy_terms(
-                score(
-                    context.model, context.tokenizer, prefix, group.rollouts.ids[group.rows], mask, recipe.temperature
-                ),
-                group.rollouts.logp[group.rows],
+                score(context.model, context.tokenizer, prefix, group.ids, group.mask, temperature=recipe.temperature),
+                group.old_logp,
                 group.advantages,
-                mask,
+                group.mask,
                 ref_logp=group.ref_logp,
                 beta=recipe.beta,
                 eps_low=recipe.eps_low,
@@ -186,7 +185,7 @@ def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Cal
                 denominator=denominator,
             )
             terms.loss.backward()
-            share = int(mask.sum()) / tokens / recipe.updates
+            share = int(group.mask.sum()) / tokens / recipe.updates
             metrics["loss"] += float(terms.loss.detach()) / recipe.updates
             metrics["kl"] += float(terms.kl) * share
             metrics["bounded"] += float(terms.bound_low + terms.bound_high) * share

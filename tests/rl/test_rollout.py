@@ -19,14 +19,22 @@ def test_scorer_gives_the_samplers_log_probabilities() -> None:
     prompts = [prompt_ids(tokenizer, q) for q in QUESTIONS]
     with torch.no_grad():
         questions = read_prompts(model, tokenizer, model.read_patches(patches), torch.tensor([0, 0, 1]), prompts)
-        prefix = questions.rows(torch.arange(3).repeat_interleave(4))
         rollouts = sample(
-            model, tokenizer, prefix, max_new_tokens=9, generator=torch.Generator().manual_seed(0), temperature=0.7
+            model,
+            tokenizer,
+            questions,
+            group=4,
+            max_new_tokens=9,
+            generator=torch.Generator().manual_seed(0),
+            temperature=0.7,
         )
-        again = score(model, tokenizer, prefix, rollouts.ids, rollouts.mask, temperature=0.7)
+        again = score(model, tokenizer, questions, rollouts.ids, rollouts.mask, temperature=0.7)
+        apart = questions.rows(torch.arange(3).repeat_interleave(4))
+        one_a_row = score(model, tokenizer, apart, rollouts.ids, rollouts.mask, temperature=0.7)
     assert len(set(rollouts.texts)) > 6
     assert rollouts.mask.sum(1).min() >= 1
     assert torch.allclose(again, rollouts.logp, atol=1e-5)
+    assert torch.allclose(again, one_a_row, atol=1e-5)
     assert (rollouts.logp[~rollouts.mask] == 0).all()
 
 
@@ -81,6 +89,24 @@ def test_shared_prefix_equals_one_pass_a_completion_with_gradients() -> None:
         if name in gradients:
             scale = parameter.grad.abs().max().clamp_min(1e-3)
             assert torch.allclose(gradients[name] / scale, parameter.grad / scale, atol=1e-4), name
+
+
+def test_lanes_of_one_row_do_not_see_each_other_and_gradients_add_up() -> None:
+    model, tokenizer = small_policy(seed=6)
+    ids, mask = pad_rows([completion_ids(tokenizer, g) for g in GOLD], 0)
+    prompt = [prompt_ids(tokenizer, QUESTIONS[0])]
+    results = []
+    for lanes in (True, False):
+        model.zero_grad()
+        question = read_prompts(model, tokenizer, model.read_patches(pack(noise_frames(8))), torch.tensor([0]), prompt)
+        logp = score(
+            model, tokenizer, question if lanes else question.rows(torch.zeros(3, dtype=torch.long)), ids, mask
+        )
+        (logp.sum(1) * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
+        results.append((logp.detach(), model.projector.look.weight.grad.clone()))
+    (one, gradient), (other, expected) = results
+    assert torch.allclose(one, other, atol=1e-5)
+    assert torch.allclose(gradient, expected, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_padding_of_other_rows_changes_nothing() -> None:
