@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from entropy_vision.policy import EntropyVLM
     from entropy_vision.rl.batch import Scored
     from entropy_vision.rl.evaluate import Graded
+    from entropy_vision.rl.recipe import TrainRecipe
 
 KEEP = 0.25
 KEEPS = (1.0, 0.5, 0.25, 0.125)
@@ -70,7 +73,7 @@ def run_demo(options: DemoOptions, plan: Plan = Plan()) -> dict[str, Any]:
         f"packed {shards['inputs']} videos: {shards['tokens_total']:,} -> {shards['tokens_kept']:,} patches, "
         f"every hash verified"
     )
-    runs = {stage: _train(stage, out, options.seed, plan) for stage in STAGES}
+    runs = _train(out, options.seed, plan)
     model, tokenizer = _load(out / "grpo")
     with progress("measure", len(SELECTORS) * len(KEEPS) + 12) as bar:
         scenes = _held_out(model, out / "videos", options.seed, plan, lambda note: bar.advance(note=note))
@@ -102,7 +105,7 @@ def _shards(out: Path, seed: int, plan: Plan) -> dict[str, Any]:
     from entropy_vision.sources import world_source
 
     source = world_source(
-        "video", split="val", difficulty=0.5, seed=seed, size=64, frame_count=8, folder=out / "videos"
+        "video", split="val", difficulty=0.2, seed=seed, size=64, frame_count=8, folder=out / "videos"
     )
     for i in range(plan.shard_videos):
         source.scene(i)
@@ -112,20 +115,26 @@ def _shards(out: Path, seed: int, plan: Plan) -> dict[str, Any]:
     return done
 
 
-def _train(stage: str, out: Path, seed: int, plan: Plan) -> dict[str, Any]:
-    """One stage of the shipped recipes, in this demo's folder."""
+def _train(out: Path, seed: int, plan: Plan) -> dict[str, Any]:
+    """The shipped recipes one after the other, in this demo's folder, on as many processes as pay."""
+    from entropy_vision.rl.parallel import in_team
+    from entropy_vision.rl.train import run_recipes
+
+    recipes = [_recipe(stage, before, out, seed, plan) for before, stage in itertools.pairwise(("", *STAGES))]
+    return dict(zip(STAGES, in_team(recipes[0].processes, run_recipes, recipes), strict=True))
+
+
+def _recipe(stage: str, before: str, out: Path, seed: int, plan: Plan) -> TrainRecipe:
     from entropy_vision.config import load_config
     from entropy_vision.rl.recipe import TrainRecipe
-    from entropy_vision.rl.trainer import Trainer
 
-    before = {"align": "", "sft": "align", "grpo": "sft"}[stage]
+    processes = min(2, os.cpu_count() or 1)
     changes = [f"out={out / stage}", f"seed={seed}", f"data.seed={seed}", f"data.video_folder={out / 'videos'}"]
-    if before:
-        changes.append(f"init={out / before}")
-    changes += plan.changes
+    # with a core for each process there is none left to deal ahead
+    changes += [f"processes={processes}", f"data.workers={0 if processes > 1 else 1}"]
+    changes += [f"init={out / before}"] if before else []
     with resources.as_file(resources.files("entropy_vision") / "recipes" / f"{stage}.toml") as path:
-        recipe = load_config(path, TrainRecipe, tuple(changes))
-    return Trainer(recipe).train()
+        return load_config(path, TrainRecipe, (*changes, *plan.changes))
 
 
 def _load(run: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:

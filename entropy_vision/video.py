@@ -206,9 +206,7 @@ def _with_pyav(
         raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
     if damage and not salvage:
-        detail = (
-            f"damaged: {damage}; {tally.frames} of {probe.expected} frames decode (--salvage takes those)"
-        )
+        detail = f"damaged: {damage}; {tally.frames} of {probe.expected} frames decode (--salvage takes those)"
         raise InputError(path, InputReason.DAMAGED, detail)
     info = DecodeInfo(
         decoder="pyav",

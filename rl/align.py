@@ -9,37 +9,48 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _TEMPERATURE = 0.07
+_SHAPE = 1  # the group that labels patches of objects and no others
 
 
-def alignment_loss(tokens: Tensor, words: Tensor, embedding: Tensor, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def label_counts(words: Tensor) -> Tensor:
+    """How many patches each group labels: float64 [G, 2], patches of objects and others."""
+    known, thing = words >= 0, words[:, _SHAPE : _SHAPE + 1] >= 0
+    return torch.stack(((known & thing).sum(0), (known & ~thing).sum(0)), dim=1).double()
+
+
+def alignment_loss(
+    tokens: Tensor, words: Tensor, embedding: Tensor, groups: Sequence[Tensor], counts: Tensor | None = None
+) -> tuple[Tensor, float]:
     """Cosine cross-entropy of visual tokens against the words of each group.
 
-    For group g with word embeddings E_g: mean over labelled tokens of -log softmax(cos(h, E_g) / 0.07)[word].
-    Where a group labels patches with and without an object, both count half: most patches show none.
+    For group g with word embeddings E_g, at a patch whose word is w: -log softmax(cos(h, E_g) / 0.07)[w]. The mean over
+    patches of objects and the mean over others count half each where a group labels both (most patches show no
+    object), and the groups are added.
 
     Args:
         tokens: [N, D] visual tokens after the projector.
         words: int [N, G], index of the right word in each group, -1 for none.
         embedding: [V, D], the language model's input embeddings.
         groups: G tensors of token ids.
+        counts: `label_counts` of the whole step where this is a part of it; the parts' losses add up to the whole's.
 
     Returns:
-        (loss: sum over groups, accuracy: share of right words over object patches, groups averaged).
+        (loss, accuracy: share of right words over patches of objects, groups averaged; both parts of the step's).
     """
+    counts = label_counts(words) if counts is None else counts
     directions = F.normalize(tokens, dim=-1)
-    losses, hits = [], []
-    for group, column in zip(groups, words.unbind(1), strict=True):
+    thing = words[:, _SHAPE] >= 0
+    loss, hits = tokens.new_zeros(()), 0.0
+    asked = int((counts[:, 0] > 0).sum())
+    for group, column, (on_things, on_others) in zip(groups, words.unbind(1), counts.tolist(), strict=True):
         known = column >= 0
-        if not known.any():
-            continue
         logits = directions[known] @ F.normalize(embedding[group], dim=-1).T / _TEMPERATURE
         target = column[known].long()
         each = F.cross_entropy(logits, target, reduction="none")
-        thing, right = words[known, 1] >= 0, (logits.argmax(-1) == target).float()
-        if thing.any() and not thing.all():  # as much weight on patches of objects as on the ground's
-            losses.append((each[thing].mean() + each[~thing].mean()) / 2)
-            hits.append(right[thing].mean())
-        else:
-            losses.append(each.mean())
-            hits.append(right.mean())
-    return torch.stack(losses).sum(), torch.stack(hits).mean().detach()
+        sides = (on_things > 0) + (on_others > 0)
+        for side, count in ((thing[known], on_things), (~thing[known], on_others)):
+            if count:
+                loss = loss + each[side].sum() / (count * sides)
+        if on_things:
+            hits += float((logits.argmax(-1) == target)[thing[known]].sum()) / (on_things * asked)
+    return loss, hits

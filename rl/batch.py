@@ -17,6 +17,8 @@ from entropy_vision.question import Answer, Item, QuestionSource, SceneObject
 from entropy_vision.text import gold_completion
 from entropy_vision.tokenizer import EntropyTokenizer
 
+from .parallel import Team
+
 CELLS = 8
 # of a patch's area under an object's box: from here on the patch shows the object, up to there it does not;
 # in between (a corner of the box may hold no pixel of a circle) it is not asked
@@ -127,7 +129,8 @@ class Dealer:
     """Deals the batches of a step: a pure function of (seed, step), with scored scenes kept in memory.
 
     Each step has one batch for each medium, at one keep drawn for the step. Scenes are drawn without order from a
-    pool of `pool` scenes a medium, so that memory and video files stay bounded.
+    pool of `pool` scenes a medium, so that memory and video files stay bounded. Each process of a team gets its share
+    of the same scenes.
     """
 
     def __init__(
@@ -140,7 +143,9 @@ class Dealer:
         pool: int,
         seed: int,
         groups: Sequence[Sequence[str]],
+        team: Team = Team(),  # noqa: B008  (frozen)
     ) -> None:
+        self.team = team
         self.sources, self.tokenizer, self.groups = sources, tokenizer, groups
         self.keeps, self.weights = list(keeps), np.asarray(weights, float) / sum(weights)
         self.pool, self.seed = pool, seed
@@ -161,8 +166,9 @@ class Dealer:
         for medium, (_, count) in enumerate(self.sources):
             if count:
                 chosen = rng.choice(self.pool, size=min(count, self.pool), replace=False)
-                scenes = [self.scene(medium, int(i)) for i in chosen]
-                batches.append(make_batch(scenes, self.tokenizer, keep, self.groups))
+                scenes = [self.scene(medium, i) for i in self.team.share(chosen.tolist())]
+                if scenes:
+                    batches.append(make_batch(scenes, self.tokenizer, keep, self.groups))
         return batches
 
 

@@ -157,7 +157,9 @@ class TrainRecipe:
     seed: int = 0
     """Seed of weights, scenes' order and sampling."""
     threads: int = 1
-    """torch threads; one beats two for policies of this size."""
+    """torch threads of each process; one beats two for policies of this size."""
+    processes: int = 1
+    """Processes on this machine that share the scenes of each step; under torchrun its own count holds."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
     policy: PolicyRecipe = field(default_factory=PolicyRecipe)
@@ -179,5 +181,10 @@ class TrainRecipe:
             )
         if self.stage == "grpo" and self.grpo.group_size < 2:
             raise UsageError("grpo.group_size must be at least 2: a group of one has no baseline")
+        smallest = min(n for n in (self.data.image_scenes, self.data.video_scenes) if n)
+        if not 1 <= self.processes <= smallest:
+            raise UsageError(
+                f"processes must lie in 1..{smallest}, the scenes of a medium in a step, got {self.processes}"
+            )
         if self.steps < 1:
             raise UsageError(f"steps must be at least 1, got {self.steps}")

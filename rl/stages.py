@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from entropy_vision.policy import EntropyVLM, Prefix
 from entropy_vision.text import PAD, completion_ids, prompt_ids, token_id
 
 from .advantage import grpo_advantages
-from .align import alignment_loss
+from .align import alignment_loss, label_counts
 from .batch import Batch
 from .loss import loss_denominator, policy_terms
+from .parallel import Team
 from .recipe import TrainRecipe
 from .rollout import pad_rows, read_prompts, sample, score
 from .rubric import Rubric
@@ -34,34 +35,40 @@ class Context:
     groups: Sequence[Tensor]
     rubric: Rubric
     reference: EntropyVLM | None = None
+    team: Team = field(default_factory=Team)
+
+
+def _label_totals(context: Context, batches: Sequence[Batch]) -> Tensor:
+    """`label_counts` of the whole step, all media and processes."""
+    mine = sum((label_counts(b.words) for b in batches), torch.zeros(len(context.groups), 2, dtype=torch.float64))
+    return torch.tensor(context.team.total(*mine.flatten().tolist())).view_as(mine)
 
 
 def align_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
-    """Draw visual tokens to words; the media of a step count by their patches."""
-    total = sum(len(b.words) for b in batches)
-    metrics = {"loss": 0.0, "align_accuracy": 0.0}
+    """Draw visual tokens to words, averaged over all labelled patches of the step."""
+    counts = _label_totals(context, batches)
+    loss_sum = accuracy_sum = 0.0
     for batch in batches:
         tokens = context.model.embed_patches(batch.patches)
-        embedding = context.model.word_embeddings
-        loss, accuracy = alignment_loss(tokens, batch.words, embedding, context.groups)
-        share = len(batch.words) / total
-        (loss * share).backward()
-        metrics["loss"] += float(loss.detach()) * share
-        metrics["align_accuracy"] += float(accuracy) * share
-    return {**metrics, "grad_norm": update()}
+        loss, accuracy = alignment_loss(tokens, batch.words, context.model.word_embeddings, context.groups, counts)
+        loss.backward()
+        loss_sum += float(loss.detach())
+        accuracy_sum += accuracy
+    loss_sum, accuracy_sum = context.team.total(loss_sum, accuracy_sum)
+    return {"loss": loss_sum, "align_accuracy": accuracy_sum, "grad_norm": update()}
 
 
 def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
     """Next-token loss on the demonstrations, averaged over all completion tokens of the step."""
+    model, weight = context.model, context.recipe.sft.align_weight
     rows = [
         [(prompt_ids(context.tokenizer, a.question), completion_ids(context.tokenizer, a.gold)) for a in b.asks]
         for b in batches
     ]
-    total = sum(len(gold) for batch in rows for _, gold in batch)
-    patches_total = sum(len(b.words) for b in batches)
-    metrics = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0}
+    (tokens,) = context.team.total(sum(len(gold) for batch in rows for _, gold in batch))
+    counts = _label_totals(context, batches)
+    sums = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0}
     for batch, pairs in zip(batches, rows, strict=True):
-        model = context.model
         visual = model.embed_patches(batch.patches)
         pictures = model.read_patches(batch.patches, visual)
         ids, live = pad_rows([p + g for p, g in pairs], token_id(context.tokenizer, PAD))
@@ -71,18 +78,16 @@ def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Call
         ids, live, learned = ids.to(model.device), live.to(model.device), learned.to(model.device)
         logits, _ = model.read(pictures.rows(batch.owner.to(model.device)), ids[:, :-1], live[:, :-1])
         target, wanted = ids[:, 1:], learned[:, 1:]
-        loss = F.cross_entropy(logits[wanted], target[wanted], reduction="sum") / total
-        weight = context.recipe.sft.align_weight
-        metrics["loss"] += float(loss.detach())
-        metrics["token_accuracy"] += float((logits.argmax(-1) == target)[wanted].sum()) / total
+        loss = F.cross_entropy(logits[wanted], target[wanted], reduction="sum") / tokens
+        sums["loss"] += float(loss.detach())
+        sums["token_accuracy"] += float((logits.argmax(-1) == target)[wanted].sum()) / tokens
         if weight:
-            embedding = model.word_embeddings
-            drawn, accuracy = alignment_loss(visual, batch.words, embedding, context.groups)
-            share = len(batch.words) / patches_total
-            loss = loss + weight * share * drawn
-            metrics["align_accuracy"] += float(accuracy) * share
+            drawn, accuracy = alignment_loss(visual, batch.words, model.word_embeddings, context.groups, counts)
+            loss = loss + weight * drawn
+            sums["align_accuracy"] += accuracy
         loss.backward()
-    return {**metrics, "grad_norm": update()}
+    totals = context.team.total(*sums.values())
+    return {**dict(zip(sums, totals, strict=True)), "grad_norm": update()}
 
 
 @dataclass(frozen=True)
@@ -161,15 +166,21 @@ def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Cal
     advantage; they are left out of the loss and of its denominator.
     """
     recipe = context.recipe.grpo
-    generator = torch.Generator(context.model.device).manual_seed(context.recipe.seed * 1_000_003 + step)
+    team = context.team
+    generator = torch.Generator(context.model.device)
+    generator.manual_seed((context.recipe.seed * 1_000_003 + step) * 1_009 + team.rank)
     groups = [_roll(context, batch, generator) for batch in batches]
-    asked = sum(len(g.batch.asks) for g in groups)
-    metrics = {k: sum(g.metrics[k] * len(g.batch.asks) for g in groups) / asked for k in groups[0].metrics}
     live = [g for g in groups if len(g.live)]
-    denominator = float(sum(loss_denominator(g.mask, recipe.loss) for g in live))
-    tokens = sum(int(g.mask.sum()) for g in live)
-    metrics |= {"loss": 0.0, "kl": 0.0, "bounded": 0.0, "grad_norm": 0.0}
-    for _ in range(recipe.updates if live else 0):
+    asked, denominator, tokens = team.total(
+        sum(len(g.batch.asks) for g in groups),
+        sum(float(loss_denominator(g.mask, recipe.loss)) for g in live),
+        sum(int(g.mask.sum()) for g in live),
+    )
+    names = list(groups[0].metrics)
+    seen = team.total(*(sum(g.metrics[n] * len(g.batch.asks) for g in groups) / asked for n in names))
+    learned = {"loss": 0.0, "kl": 0.0, "bounded": 0.0}
+    norm = 0.0
+    for _ in range(recipe.updates if denominator else 0):
         for group in live:
             prefix = _questions(context.model, context, group.batch).rows(group.live)
             terms = policy_terms(
@@ -186,11 +197,12 @@ def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Cal
             )
             terms.loss.backward()
             share = int(group.mask.sum()) / tokens / recipe.updates
-            metrics["loss"] += float(terms.loss.detach()) / recipe.updates
-            metrics["kl"] += float(terms.kl) * share
-            metrics["bounded"] += float(terms.bound_low + terms.bound_high) * share
-        metrics["grad_norm"] = update()
-    return metrics
+            learned["loss"] += float(terms.loss.detach()) / recipe.updates
+            learned["kl"] += float(terms.kl) * share
+            learned["bounded"] += float(terms.bound_low + terms.bound_high) * share
+        norm = update()
+    totals = team.total(*learned.values())
+    return {**dict(zip(names, seen, strict=True)), **dict(zip(learned, totals, strict=True)), "grad_norm": norm}
 
 
 STEPS = {"align": align_step, "sft": sft_step, "grpo": grpo_step}

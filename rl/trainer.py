@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from entropy_vision.config import to_toml
-from entropy_vision.console import progress, say
+from entropy_vision.console import Progress, progress, say
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.policy import EntropyVLM, EntropyVLMConfig, count_parameters
@@ -24,12 +24,15 @@ from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_t
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from . import checkpoint
-from .batch import CELLS, Batch, Dealer, Scored, Steps, alignment_groups, make_batch, score_scene
-from .evaluate import Graded, grade
+from .batch import Batch, Dealer, Steps, alignment_groups, make_batch, score_scene
+from .evaluate import grade
 from .optim import Optimizer, learning_rate
+from .parallel import current_team
 from .recipe import DataRecipe, PolicyRecipe, TrainRecipe
 from .rubric import Rubric
 from .stages import STEPS, Context, Metrics
+
+_BATCH = 32  # scenes graded at once
 
 
 def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
@@ -63,46 +66,7 @@ def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[Entro
     )
     model = EntropyVLM(config)
     model.encoder.load_state_dict(encoder.state_dict())
-    if __import__("os").environ.get("COMP"):
-        _compose_places(model, tokenizer)
     return model, tokenizer
-
-
-@torch.no_grad()
-def _compose_places(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let the word "r3c6" start as the sum of a vector for row 3 and one for column 6.
-
-    So what is true of a row holds for all its places from the start; with 64 unrelated words, "left of" would have to
-    be learned for each of 4,032 pairs.
-    """
-    table, vocabulary = model.word_embeddings, tokenizer.get_vocab()
-    rows, columns = torch.randn(2, CELLS, table.shape[1]) * table.std() / 2**0.5
-    for row in range(CELLS):
-        for column in range(CELLS):
-            table[vocabulary[f"r{row + 1}c{column + 1}"]] = rows[row] + columns[column]
-
-
-def load_scenes(
-    data: DataRecipe, tokenizer: EntropyTokenizer, split: str, scenes: int, seed: int
-) -> list[list[Scored]]:
-    """The first `scenes` scenes of a split, scored, one list for each medium the recipe trains on."""
-    media = _sources(data, split, seed)
-    return [[score_scene(source.scene(i), tokenizer) for i in range(scenes)] for source, count in media if count]
-
-
-def batches_of(
-    media: Sequence[Sequence[Scored]],
-    tokenizer: EntropyTokenizer,
-    keep: float,
-    groups: Sequence[Sequence[str]],
-    size: int = 32,
-) -> list[Batch]:
-    """Batches of `size` scenes at one budget, media apart."""
-    return [
-        make_batch(scenes[i : i + size], tokenizer, keep, groups)
-        for scenes in media
-        for i in range(0, len(scenes), size)
-    ]
 
 
 def _sources(data: DataRecipe, split: str, seed: int) -> list[tuple[QuestionSource, int]]:
@@ -140,11 +104,18 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Silent:
+    """Progress of a process that does not lead."""
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        pass
+
+
 class Trainer:
     """One run: a policy, its dealer and its stage. `train()` runs it to its end, from where it was left."""
 
     def __init__(self, recipe: TrainRecipe) -> None:
-        self.recipe, self.run = recipe, Path(recipe.out)
+        self.recipe, self.run, self.team = recipe, Path(recipe.out), current_team()
         torch.set_num_threads(recipe.threads)
         left = checkpoint.newest(self.run)
         start = left or (checkpoint.resolve(recipe.init) if recipe.init else None)
@@ -168,6 +139,7 @@ class Trainer:
             groups=[torch.tensor([token_id(self.tokenizer, w) for w in group]) for group in self.words],
             rubric=Rubric(accuracy=recipe.grpo.accuracy_weight, format=recipe.grpo.format_weight),
             reference=self._reference(),
+            team=self.team,
         )
         self._validation: list[Batch] | None = None
 
@@ -180,27 +152,33 @@ class Trainer:
     # ---- measuring -------------------------------------------------------------------------------------------
 
     def validation(self) -> list[Batch]:
-        """The validation split at the recipe's evaluation budget."""
+        """This process's share of the validation split at the recipe's evaluation budget."""
         if self._validation is None:
             recipe = self.recipe
-            media = load_scenes(recipe.data, self.selector, "val", recipe.eval.scenes, recipe.data.seed)
-            self._validation = batches_of(media, self.selector, recipe.eval.keep, self.words)
+            media = _sources(recipe.data, "val", recipe.data.seed)
+            mine = self.team.share(list(range(recipe.eval.scenes)))
+            scenes = [[score_scene(source.scene(i), self.selector) for i in mine] for source, count in media if count]
+            self._validation = [
+                make_batch(some[i : i + _BATCH], self.selector, recipe.eval.keep, self.words)
+                for some in scenes
+                for i in range(0, len(some), _BATCH)
+            ]
         return self._validation
 
-    def grade(self, temperature: float, samples: int = 1) -> Graded:
-        """Grade the policy on the validation split."""
+    def grade(self, temperature: float) -> tuple[float, float]:
+        """Mean accuracy and reward of the policy on the validation split."""
         graded = grade(
             self.model,
             self.tokenizer,
             self.validation(),
             self.context.rubric,
             temperature=temperature,
-            samples=samples,
-            seed=self.recipe.seed,
+            seed=self.recipe.seed * 1_009 + self.team.rank,
             max_new_tokens=self.recipe.grpo.max_new_tokens,
         )
         self.model.train()
-        return graded
+        n, right, reward = self.team.total(len(graded.keys), graded.accuracy.sum(), graded.reward.sum())
+        return right / n, reward / n
 
     # ---- the loop --------------------------------------------------------------------------------------------
 
@@ -211,14 +189,15 @@ class Trainer:
             Terminated: SIGTERM came; the state is saved and the same call goes on from it.
         """
         recipe, first = self.recipe, int(self.facts["step"])  # type: ignore[call-overload]
-        self.run.mkdir(parents=True, exist_ok=True)
-        (self.run / "config.toml").write_text(to_toml(recipe))
+        if self.team.leads:
+            self.run.mkdir(parents=True, exist_ok=True)
+            (self.run / "config.toml").write_text(to_toml(recipe))
         if "reward_before" not in self.facts:
-            self.facts["reward_before"] = float(self.grade(recipe.grpo.temperature).reward.mean())
+            self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
         if not self.facts.get("done"):
-            say(f"{recipe.stage}: {count_parameters(self.model):,} parameters, steps {first}..{recipe.steps}")
+            self._say(f"{recipe.stage}: {count_parameters(self.model):,} parameters, steps {first}..{recipe.steps}")
             self._loop(first)
-            self.facts["reward_after"] = float(self.grade(recipe.grpo.temperature).reward.mean())
+            self.facts["reward_after"] = self.grade(recipe.grpo.temperature)[1]
             self.facts["done"] = True
             self._save(int(self.facts["step"]))  # type: ignore[call-overload]
         return {
@@ -232,7 +211,7 @@ class Trainer:
     def _loop(self, first: int) -> None:
         recipe, step_of_stage = self.recipe, STEPS[self.recipe.stage]
         self.model.train()
-        with _sigterm() as asked_to_stop, progress(recipe.stage, recipe.steps - first) as bar:
+        with _sigterm() as asked_to_stop, self._bar(recipe.steps - first) as bar:
             for step, batches in enumerate(self._deal(first), start=first):
                 began, cpu_began = time.perf_counter(), time.process_time()
                 metrics = step_of_stage(self.context, batches, step, lambda step=step: self._update(step))  # type: ignore[misc]
@@ -248,7 +227,7 @@ class Trainer:
                     return
                 if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                     self._save(step + 1)
-                if asked_to_stop():
+                if any(self.team.gather(asked_to_stop())):
                     self._save(step + 1)
                     raise Terminated(
                         f"stopped by SIGTERM after step {step + 1}, saved; the same line goes on from there",
@@ -265,6 +244,7 @@ class Trainer:
             pool=recipe.data.pool,
             seed=recipe.seed,
             groups=self.words,
+            team=self.team,
         )
         steps = Steps(dealer, first, recipe.steps)
         workers = recipe.data.workers
@@ -280,6 +260,7 @@ class Trainer:
         Raises:
             UsageError: the gradient is not finite; nothing was changed by it.
         """
+        self.team.add_gradients(self.model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.max_grad_norm)
         if not torch.isfinite(norm):
             raise UsageError(
@@ -293,13 +274,26 @@ class Trainer:
         recipe = self.recipe
         if not recipe.eval.every or step % recipe.eval.every:
             return False
-        metrics["val_accuracy"] = float(self.grade(0.0).accuracy.mean())
+        metrics["val_accuracy"] = self.grade(0.0)[0]
         return recipe.stage == "sft" and 0 < recipe.sft.stop_accuracy <= metrics["val_accuracy"]
 
+    def _say(self, message: str) -> None:
+        if self.team.leads:
+            say(message)
+
+    def _bar(self, total: int) -> AbstractContextManager[Progress]:
+        return progress(self.recipe.stage, total) if self.team.leads else nullcontext(_Silent())
+
     def _save(self, step: int) -> None:
-        checkpoint.save(self.run, step, self.model, self.tokenizer, self.optimizer, self.facts)
+        """Save once, by the process that leads; nobody goes on before it is there."""
+        if self.team.leads:
+            checkpoint.save(self.run, step, self.model, self.tokenizer, self.optimizer, self.facts)
+        self.team.total(0.0)
 
     def _log(self, step: int, metrics: Metrics) -> None:
+        (metrics["cpu_seconds"],) = self.team.total(metrics["cpu_seconds"])
+        if not self.team.leads:
+            return
         with (self.run / "metrics.jsonl").open("a") as lines:
             lines.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}}) + "\n")
 

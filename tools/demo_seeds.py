@@ -4,7 +4,7 @@ For each SFT seed: align, SFT to the gate, then (a) GRPO with two seeds and (b) 
 the CPU seconds GRPO took. All are graded on the same held-out questions: greedy accuracy, sampled reward (T = 1) and
 pass@8, each beside the SFT start, with paired bootstrap intervals over scenes.
 
-    python tools/demo_seeds.py --out runs/seeds            # about 20 minutes on one core; resumes
+    python tools/demo_seeds.py --out runs/seeds            # about 20 minutes on two cores; resumes
     python tools/demo_seeds.py --out runs/seeds --table    # print the table of what is there
 """
 
@@ -27,9 +27,11 @@ from entropy_vision.evaluate import family_source
 from entropy_vision.rl.batch import make_batch, score_scene
 from entropy_vision.rl.checkpoint import load
 from entropy_vision.rl.evaluate import Graded, grade
+from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import TrainRecipe
 from entropy_vision.rl.rubric import Rubric
-from entropy_vision.rl.trainer import Trainer, read_metrics
+from entropy_vision.rl.train import run_recipes
+from entropy_vision.rl.trainer import read_metrics
 from entropy_vision.stats import paired_difference, pass_at_k, wilson_interval
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -40,7 +42,8 @@ def train(stage: str, out: Path, init: Path | None, videos: Path, *changes: str)
     """One run of a shipped recipe with changes; a run that is done costs nothing."""
     where = [f"out={out}", f"data.video_folder={videos}", *([f"init={init}"] if init else [])]
     with resources.as_file(resources.files("entropy_vision") / "recipes" / f"{stage}.toml") as path:
-        Trainer(load_config(path, TrainRecipe, (*where, *changes))).train()
+        recipe = load_config(path, TrainRecipe, (*where, *changes, "processes=2", "data.workers=0"))
+    in_team(recipe.processes, run_recipes, [recipe])
 
 
 def cpu_seconds(run: Path) -> list[float]:

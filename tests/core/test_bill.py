@@ -1,0 +1,51 @@
+"""The bill of an answer: stages add up, fewer patches cost less, selection is charged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from entropy_vision import EntropyTokenizer
+from entropy_vision.bill import add_costs, answer_costs
+from entropy_vision.cost import CostReport, count_flops, tower_flops
+from entropy_vision.packed import PackedPatches
+from entropy_vision.question import Answer
+from entropy_vision.rl.batch import Ask, Scored
+from tests.small_policy import noise_frames, small_policy
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scored]:
+    ask = Ask("key", "count", "how many red ?", Answer("integer", 1), "<think> none </think> <answer> 1 </answer>")
+    chooser = EntropyTokenizer(patch_size=8, keep=1.0)
+    return [Scored(f, chooser.score(f), (ask,), ()) for f in (noise_frames(i, frames=2, size=64) for i in range(3))]
+
+
+def test_costs_fall_with_keep_and_hold_a_selection_stage(scenes: list[Scored]) -> None:
+    model, tokenizer = small_policy()
+    costs = answer_costs(model, tokenizer, scenes, (1.0, 0.25), "rate", repeats=2)
+    dense, kept = costs[1.0], costs[0.25]
+    assert (dense.tokens, kept.tokens) == (3 * 128, 3 * 32)
+    assert kept.bytes * 4 == dense.bytes
+    assert all(kept.flops[stage] < dense.flops[stage] for stage in ("encode", "prefill", "answer"))
+    assert kept.seconds["select"] > 0
+    report = CostReport.compare(dense, kept)
+    assert report.flops_ratio == dense.total_flops / kept.total_flops > 1
+
+
+def test_encoding_is_billed_at_the_towers_closed_form_and_the_projector(scenes: list[Scored]) -> None:
+    model, tokenizer = small_policy()
+    cost = answer_costs(model, tokenizer, scenes, (1.0,), "rate", repeats=1)[1.0]
+    tower = tower_flops(model.encoder.config, [64] * 6)
+    packed = PackedPatches.pack([EntropyTokenizer(patch_size=8, keep=1.0)(s.frames) for s in scenes])
+    tokens = torch.zeros(sum(packed.counts), model.encoder.width)
+    projector = sum(count_flops(lambda: model.projector(tokens, torch.zeros(len(tokens), 3))).values())
+    # the interpolated table of positions is the only thing beside them
+    assert tower + projector <= cost.flops["encode"] <= 1.02 * (tower + projector)
+
+
+def test_bills_add_up(scenes: list[Scored]) -> None:
+    model, tokenizer = small_policy()
+    cost = answer_costs(model, tokenizer, scenes, (0.25,), "random", repeats=1)[0.25]
+    both = add_costs([cost, cost])
+    assert both.total_flops == 2 * cost.total_flops and both.tokens == 2 * cost.tokens

@@ -1,0 +1,36 @@
+"""Sources: the World's videos as files, once written, read back as any user's video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from entropy_vision import read_video
+from entropy_vision.sources import FileBacked, world_source
+
+
+def test_videos_go_through_a_file_once_and_come_back_compressed(tmp_path: Path) -> None:
+    plain = world_source("video", split="val", difficulty=0.2, seed=3, size=64, frame_count=8)
+    filed = world_source("video", split="val", difficulty=0.2, seed=3, size=64, frame_count=8, folder=tmp_path)
+    assert isinstance(filed, FileBacked)
+    drawn, first, again = plain.scene(5), filed.scene(5), filed.scene(5)
+    path = filed.path(5)
+    stamp = path.stat().st_mtime_ns
+    assert path.stat().st_mtime_ns == stamp and np.array_equal(first[0].frames.pixels, again[0].frames.pixels)
+    assert np.array_equal(first[0].frames.pixels, read_video(path, size=64).pixels)
+    assert [i.question for i in first] == [i.question for i in drawn]
+    assert all(i.frames is first[0].frames for i in first)
+    error = np.abs(first[0].frames.pixels.astype(int) - drawn[0].frames.pixels)
+    assert 0 < error.mean() < 6  # H.264 changed the pixels, but not the picture
+
+
+def test_splits_share_no_scene(tmp_path: Path) -> None:
+    scenes = {
+        split: {
+            world_source("image", split=split, difficulty=0.2, seed=0, size=32).scene(i)[0].frames.pixels.tobytes()
+            for i in range(20)
+        }
+        for split in ("train", "val", "test")
+    }
+    assert not scenes["train"] & scenes["val"] and not scenes["val"] & scenes["test"]
