@@ -25,6 +25,13 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+class _Silent:
+    """Progress of a process that is not the one to speak."""
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        pass
+
+
 class _Lines:
     """Progress where nobody watches (a log file): a plain line every ten seconds and one at the end."""
 
@@ -55,8 +62,11 @@ class _Bar:
 
 
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Progress]:
+def progress(label: str, total: int | None = None, shown: bool = True) -> Iterator[Progress]:
     """Show progress of `total` steps on stderr: a live bar on a terminal, sparse plain lines elsewhere."""
+    if not shown:
+        yield _Silent()
+        return
     if not sys.stderr.isatty():
         lines = _Lines(label, total)
         yield lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from entropy_vision.options import EvalOptions
     from entropy_vision.policy import EntropyVLM
     from entropy_vision.question import QuestionSource
-    from entropy_vision.rl.batch import Scored
+    from entropy_vision.rl.batch import Batch, Scored
     from entropy_vision.rl.evaluate import Graded
+    from entropy_vision.tokenizer import EntropyTokenizer
 
 BLIND = "blind"
+_BATCH = 64  # scenes answered at once
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,27 @@ class Measured:
 
     Attributes:
         graded: the answers; ("blind", 0.0) is the policy without visual tokens. keep 1.0 is dense, whatever selects.
-        majority: accuracy of the best constant answer of each family: what needs no picture at all.
     """
 
     graded: dict[tuple[str, float], Graded]
-    majority: dict[str, float]
+
+    @property
+    def families(self) -> list[str]:
+        """Names of the question families, in the order they were asked."""
+        return list(dict.fromkeys(self.graded[BLIND, 0.0].families))
+
+    @property
+    def majority(self) -> dict[str, float]:
+        """Accuracy of the best constant answer of each family: what needs neither picture nor question."""
+        asked = self.graded[BLIND, 0.0]
+        answers = {f: [a for a, g in zip(asked.answers, asked.families, strict=True) if g == f] for f in self.families}
+        return {family: max(map(found.count, found)) / len(found) for family, found in answers.items()}
+
+    @classmethod
+    def joined(cls, parts: Sequence[Measured]) -> Measured:
+        """The answers to several sets of questions as one."""
+        cells = parts[0].graded
+        return cls({cell: type(cells[cell]).joined([part.graded[cell] for part in parts]) for cell in cells})
 
     def correct(self, selector: str, keep: float, family: str | None = None) -> np.ndarray:
         """float64 [n], 1 where the answer was right."""
@@ -81,6 +99,13 @@ def family_source(
     return FileBacked(source, f"{folder}/{family}-{split}-{seed}", size=size) if video and folder else source
 
 
+def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, keep: float) -> list[Batch]:
+    """Batches of some scenes at one budget, families apart (so all of a batch are one medium)."""
+    from entropy_vision.rl.batch import make_batch
+
+    return [make_batch(f[i : i + _BATCH], chooser, keep, None) for f in families for i in range(0, len(f), _BATCH)]
+
+
 def measure(
     model: EntropyVLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -96,7 +121,6 @@ def measure(
         scenes: scored scenes by family; their bits are made anew for each selector.
         keeps: fractions in (0, 1].
     """
-    from entropy_vision.rl.batch import make_batch
     from entropy_vision.rl.evaluate import grade
     from entropy_vision.rl.rubric import Rubric
     from entropy_vision.tokenizer import EntropyTokenizer
@@ -110,29 +134,16 @@ def measure(
             if keep == 1.0 and selector != selectors[0]:
                 graded[selector, keep] = graded[selectors[0], keep]
                 continue
-            batches = [
-                make_batch(family[i : i + 64], chooser, keep, None)
-                for family in scored
-                for i in range(0, len(family), 64)
-            ]
-            graded[selector, keep] = grade(model, tokenizer, batches, rubric)
+            graded[selector, keep] = grade(model, tokenizer, batches_of(scored, chooser, keep), rubric)
             on_done(f"{selector} {keep:g}")
-    some = [make_batch(f[i : i + 64], chooser, min(keeps), None) for f in scored for i in range(0, len(f), 64)]
-    graded[BLIND, 0.0] = grade(model, tokenizer, some, rubric, blind=True)
+    graded[BLIND, 0.0] = grade(model, tokenizer, batches_of(scored, chooser, min(keeps)), rubric, blind=True)
     on_done(BLIND)
-    return Measured(graded, {family: _majority(found) for family, found in scenes.items()})
-
-
-def _majority(scenes: Sequence[Scored]) -> float:
-    from entropy_vision.text import answer_text
-
-    answers = [answer_text(ask.answer) for scene in scenes for ask in scene.asks]
-    return max(answers.count(a) for a in set(answers)) / len(answers)
+    return Measured(graded)
 
 
 def as_json(measured: Measured, keeps: Sequence[float], selectors: Sequence[str]) -> dict[str, Any]:
     """The verb's result: `tasks` of the first selector, all of them under `selectors`, and both baselines."""
-    families = list(measured.majority)
+    families = measured.families
 
     def table(selector: str, at: Sequence[float]) -> dict[str, Any]:
         named = {f: {f"{k:g}": measured.cell(selector, k, f) for k in at} for f in families}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,28 @@ class Graded:
     format: np.ndarray
     completions: tuple[str, ...]
     tokens: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Graded]) -> Graded:
+        """The answers to several sets of questions as one, in order."""
+
+        def texts(name: str) -> tuple[str, ...]:
+            return tuple(text for part in parts for text in getattr(part, name))
+
+        def numbers(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            keys=texts("keys"),
+            families=texts("families"),
+            questions=texts("questions"),
+            answers=texts("answers"),
+            accuracy=numbers("accuracy"),
+            reward=numbers("reward"),
+            format=numbers("format"),
+            completions=texts("completions"),
+            tokens=numbers("tokens"),
+        )
 
 
 @torch.no_grad()

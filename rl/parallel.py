@@ -101,17 +101,19 @@ def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
                 if process.is_alive():
                     process.terminate()
 
-        before = signal.signal(signal.SIGTERM, pass_on)
+        before, said = signal.signal(signal.SIGTERM, pass_on), []
         try:
-            while not team.join():
-                pass
+            while not team.join(timeout=0.1):
+                # a large result waits in its pipe until it is taken, and its process with it
+                if not results.empty():
+                    said.append(results.get())
         except (mp.ProcessRaisedException, mp.ProcessExitedException):
             # the others lose the one that gave up; its own word is the one that counts
-            if results.empty():
+            if not said and results.empty():
                 raise
         finally:
             signal.signal(signal.SIGTERM, before)
-    outcome = results.get()
+    outcome = said[0] if said else results.get()
     if isinstance(outcome, EntropyVisionError):
         raise outcome
     return outcome  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from entropy_vision.config import to_toml
-from entropy_vision.console import Progress, progress, say
+from entropy_vision.console import progress, say
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.policy import EntropyVLM, EntropyVLMConfig, count_parameters
@@ -102,13 +102,6 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class _Silent:
-    """Progress of a process that does not lead."""
-
-    def advance(self, n: int = 1, note: str = "") -> None:
-        pass
 
 
 class Trainer:
@@ -211,7 +204,7 @@ class Trainer:
     def _loop(self, first: int) -> None:
         recipe, step_of_stage = self.recipe, STEPS[self.recipe.stage]
         self.model.train()
-        with _sigterm() as asked_to_stop, self._bar(recipe.steps - first) as bar:
+        with _sigterm() as asked_to_stop, progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar:
             for step, batches in enumerate(self._deal(first), start=first):
                 began, cpu_began = time.perf_counter(), time.process_time()
                 metrics = step_of_stage(self.context, batches, step, lambda step=step: self._update(step))  # type: ignore[misc]
@@ -280,9 +273,6 @@ class Trainer:
     def _say(self, message: str) -> None:
         if self.team.leads:
             say(message)
-
-    def _bar(self, total: int) -> AbstractContextManager[Progress]:
-        return progress(self.recipe.stage, total) if self.team.leads else nullcontext(_Silent())
 
     def _save(self, step: int) -> None:
         """Save once, by the process that leads; nobody goes on before it is there."""
