@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from entropy_vision.rl.batch import Scored
 
 
+Cell = tuple[str, float]  # (selector, keep)
+
+
 class _Job:
     """The stages of answering one question a scene at one budget, each a call that can be counted and timed."""
 
@@ -63,37 +66,36 @@ def answer_costs(
     model: EntropyVLM,
     tokenizer: PreTrainedTokenizerFast,
     scenes: Sequence[Scored],
-    keeps: Sequence[float],
-    selector: str,
+    cells: Sequence[Cell],
     repeats: int = 5,
-) -> dict[float, Cost]:
-    """Cost of one question about each of `scenes` (one medium) at each keep, timed in turns on this machine.
+) -> dict[Cell, Cost]:
+    """Cost of one question about each of `scenes` (one medium) by each (selector, keep), timed in turns.
 
     Seconds and FLOPs are totals over the scenes; divide by their number for one question. keep 1.0 is the dense
     policy, which selects nothing.
     """
     size = model.encoder.patch_size
     jobs = {
-        keep: _Job(
+        (selector, keep): _Job(
             model,
             tokenizer,
             scenes,
             None if keep == 1.0 else EntropyTokenizer(patch_size=size, keep=keep, selector=selector),
         )
-        for keep in keeps
+        for selector, keep in cells
     }
     stages = ("select", "encode", "prefill", "answer")
     timings = measure_interleaved(
-        {f"{keep} {stage}": getattr(job, stage) for keep, job in jobs.items() for stage in stages}, repeats
+        {f"{cell} {stage}": getattr(job, stage) for cell, job in jobs.items() for stage in stages}, repeats
     )
     return {
-        keep: Cost(
+        cell: Cost(
             tokens=sum(job.packed.counts),
             flops={s: sum(count_flops(partial(getattr(job, s))).values()) for s in stages[1:]},
-            seconds={s: timings[f"{keep} {s}"].median for s in stages},
+            seconds={s: timings[f"{cell} {s}"].median for s in stages},
             bytes=job.packed.pixels.nbytes,
         )
-        for keep, job in jobs.items()
+        for cell, job in jobs.items()
     }
 
 

@@ -144,7 +144,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say(f"{PROGRAM} {name}: interrupted")
         return 130
-    print(as_text(result), flush=True)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one of the processes speaks for all
+        print(as_text(result), flush=True)
     return code
 
 

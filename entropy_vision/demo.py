@@ -16,6 +16,7 @@ from entropy_vision.console import progress, say
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from entropy_vision.bill import Cell
     from entropy_vision.cost import Cost
     from entropy_vision.evaluate import Measured
     from entropy_vision.options import DemoOptions
@@ -198,15 +199,16 @@ def _joined(parts: Sequence[Learned]) -> Learned:
     )
 
 
-def _costs(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, scenes: dict[str, list[Scored]]) -> dict[float, Cost]:
+def _costs(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, scenes: dict[str, list[Scored]]) -> dict[Cell, Cost]:
     """The bill of one question of each of `scenes`, images and videos together."""
     from entropy_vision.bill import add_costs, answer_costs
 
     by_media: dict[int, list[Scored]] = {}
     for family in scenes.values():
         by_media.setdefault(family[0].frames.count, []).extend(family)
-    parts = [answer_costs(model, tokenizer, some, KEEPS, SELECTORS[0]) for some in by_media.values()]
-    return {keep: add_costs([part[keep] for part in parts]) for keep in KEEPS}
+    cells = [("rate", 1.0), *((selector, keep) for selector in SELECTORS for keep in KEEPS[1:])]
+    parts = [answer_costs(model, tokenizer, some, cells) for some in by_media.values()]
+    return {cell: add_costs([part[cell] for part in parts]) for cell in cells}
 
 
 # ---- what it says ---------------------------------------------------------------------------------------------
@@ -218,14 +220,14 @@ def _result(
     runs: dict[str, dict[str, Any]],
     measured: Measured,
     learned: Learned,
-    costs: dict[float, Cost],
+    costs: dict[Cell, Cost],
 ) -> dict[str, Any]:
     """The numbers of the demo's JSON."""
     from entropy_vision.cost import CostReport
     from entropy_vision.evaluate import BLIND, as_json
     from entropy_vision.stats import paired_difference
 
-    bill = CostReport.compare(costs[1.0], costs[KEEP])
+    bill = CostReport.compare(costs["rate", 1.0], costs["rate", KEEP])
     reward = (learned.before.reward.mean(1), learned.after.reward.mean(1))
     greedy = (learned.greedy_before.accuracy[:, 0], learned.greedy_after.accuracy[:, 0])
 

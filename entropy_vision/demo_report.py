@@ -20,6 +20,7 @@ from entropy_vision.tokenizer import EntropyTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from entropy_vision.bill import Cell
     from entropy_vision.cost import Cost
     from entropy_vision.evaluate import Measured
     from entropy_vision.options import DemoOptions
@@ -95,7 +96,7 @@ def compose(
     result: dict[str, Any],
     measured: Measured,
     learned: Learned,
-    costs: dict[float, Cost],
+    costs: dict[Cell, Cost],
     stories: Sequence[Story],
 ) -> Report:
     """The page from the demo's numbers."""
@@ -146,13 +147,13 @@ def compose(
     )
 
 
-def _accuracy_rows(measured: Measured, costs: dict[float, Cost], costed: int) -> list[AccuracyRow]:
+def _accuracy_rows(measured: Measured, costs: dict[Cell, Cost], costed: int) -> list[AccuracyRow]:
     rows = []
     for (selector, keep), graded in measured.graded.items():
         if keep == 1.0 and selector != SELECTORS[0]:
             continue
         cell = measured.cell(selector, keep)
-        cost = costs.get(keep)
+        cost = costs.get((selector, keep))
         rows.append(
             AccuracyRow(
                 selector=selector,

@@ -23,8 +23,8 @@ def scenes() -> list[Scored]:
 
 def test_costs_fall_with_keep_and_hold_a_selection_stage(scenes: list[Scored]) -> None:
     model, tokenizer = small_policy()
-    costs = answer_costs(model, tokenizer, scenes, (1.0, 0.25), "rate", repeats=2)
-    dense, kept = costs[1.0], costs[0.25]
+    costs = answer_costs(model, tokenizer, scenes, [("rate", 1.0), ("rate", 0.25)], repeats=2)
+    dense, kept = costs["rate", 1.0], costs["rate", 0.25]
     assert (dense.tokens, kept.tokens) == (3 * 128, 3 * 32)
     assert kept.bytes * 4 == dense.bytes
     assert all(kept.flops[stage] < dense.flops[stage] for stage in ("encode", "prefill", "answer"))
@@ -35,7 +35,7 @@ def test_costs_fall_with_keep_and_hold_a_selection_stage(scenes: list[Scored]) -
 
 def test_encoding_is_billed_at_the_towers_closed_form_and_the_projector(scenes: list[Scored]) -> None:
     model, tokenizer = small_policy()
-    cost = answer_costs(model, tokenizer, scenes, (1.0,), "rate", repeats=1)[1.0]
+    cost = answer_costs(model, tokenizer, scenes, [("rate", 1.0)], repeats=1)["rate", 1.0]
     tower = tower_flops(model.encoder.config, [64] * 6)
     packed = PackedPatches.pack([EntropyTokenizer(patch_size=8, keep=1.0)(s.frames) for s in scenes])
     tokens = torch.zeros(sum(packed.counts), model.encoder.width)
@@ -46,6 +46,6 @@ def test_encoding_is_billed_at_the_towers_closed_form_and_the_projector(scenes: 
 
 def test_bills_add_up(scenes: list[Scored]) -> None:
     model, tokenizer = small_policy()
-    cost = answer_costs(model, tokenizer, scenes, (0.25,), "random", repeats=1)[0.25]
+    cost = answer_costs(model, tokenizer, scenes, [("random", 0.25)], repeats=1)["random", 0.25]
     both = add_costs([cost, cost])
     assert both.total_flops == 2 * cost.total_flops and both.tokens == 2 * cost.tokens

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from entropy_vision.config import to_toml
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.rl.checkpoint import newest
 from entropy_vision.rl.parallel import in_team
@@ -138,6 +142,17 @@ def test_two_processes_share_groups_and_end_alike(tmp_path: Path, guessing: Path
     metrics = read_metrics(tmp_path / "run")
     assert result["steps"] == len(metrics) == 4
     assert all(0 <= m["reward"] <= 1.1 and m["grad_norm"] > 0 for m in metrics)
+
+
+@pytest.mark.slow
+def test_torchrun_takes_the_same_line_and_one_process_speaks(tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(to_toml(_recipe("align", tmp_path / "run", data=DataRecipe(video_scenes=0, workers=0, pool=20))))
+    verb = ["-m", "entropy_vision.cli", "train", str(config), "--json"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run([*launcher, *verb], capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["steps"] == 4 and len(read_metrics(tmp_path / "run")) == 4
 
 
 def test_an_error_in_a_team_is_the_error_of_the_call(tmp_path: Path) -> None:
