@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ from entropy_vision.tokenizer import EntropyTokenizer
 SAMPLES = 8
 
 
-def train(stage: str, out: Path, init: Path | None, videos: Path, *changes: str) -> None:
+def train(stage: str, out: Path, init: Path | None, videos: Path, *changes: str, processes: int = 2) -> None:
     """One run of a shipped recipe with changes; a run that is done costs nothing."""
     where = [f"out={out}", f"data.video_folder={videos}", *([f"init={init}"] if init else [])]
     with resources.as_file(resources.files("entropy_vision") / "recipes" / f"{stage}.toml") as path:
-        recipe = load_config(path, TrainRecipe, (*where, *changes, "processes=2", "data.workers=0"))
+        recipe = load_config(path, TrainRecipe, (*where, *changes, f"processes={processes}", "data.workers=0"))
     in_team(recipe.processes, run_recipes, [recipe])
 
 
@@ -111,7 +112,9 @@ def main() -> None:
     parser.add_argument("--grpo-seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--questions", type=int, default=250, help="of each family")
     parser.add_argument("--table", action="store_true", help="only print what was measured")
+    parser.add_argument("--processes", type=int, default=2, help="that share each training step")
     options = parser.parse_args()
+    learn = partial(train, processes=options.processes)
     results = options.out / "rows.json"
     rows: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
     torch.set_num_threads(1)
@@ -119,14 +122,14 @@ def main() -> None:
         if any(r["run"] == f"sft {seed}, control" for r in rows):
             continue
         home, videos = options.out / f"seed-{seed}", options.out / "videos"
-        train("align", home / "align", None, videos, f"seed={seed}", f"data.seed={seed}")
-        train("sft", home / "sft", home / "align", videos, f"seed={seed}", f"data.seed={seed}")
+        learn("align", home / "align", None, videos, f"seed={seed}", f"data.seed={seed}")
+        learn("sft", home / "sft", home / "align", videos, f"seed={seed}", f"data.seed={seed}")
         for g in options.grpo_seeds:
-            train("grpo", home / f"grpo-{g}", home / "sft", videos, f"seed={100 * seed + g}", f"data.seed={seed}")
+            learn("grpo", home / f"grpo-{g}", home / "sft", videos, f"seed={100 * seed + g}", f"data.seed={seed}")
         spent = float(np.mean([sum(cpu_seconds(home / f"grpo-{g}")) for g in options.grpo_seeds]))
         steps = round(spent / float(np.mean(cpu_seconds(home / "sft"))))
         more = (f"steps={steps}", f"seed={500 + seed}", f"data.seed={seed}", "sft.stop_accuracy=0.0", "eval.every=0")
-        train("sft", home / "control", home / "sft", videos, *more)
+        learn("sft", home / "control", home / "sft", videos, *more)
         say(f"grading SFT seed {seed}")
         batches = held_out(home / "sft", videos, options.questions)
         start = graded(home / "sft", batches)
