@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
-from entropy_vision.config import to_toml
+from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import Terminated, UsageError
@@ -111,6 +112,8 @@ class Trainer:
         self.recipe, self.run, self.team = recipe, Path(recipe.out), current_team()
         torch.set_num_threads(recipe.threads)
         left = checkpoint.newest(self.run)
+        if left is not None:
+            self._check_same_settings()
         start = left or (checkpoint.resolve(recipe.init) if recipe.init else None)
         if start is not None:
             self.model, self.tokenizer = checkpoint.load(start)
@@ -135,6 +138,27 @@ class Trainer:
             team=self.team,
         )
         self._validation: list[Batch] | None = None
+
+    def _check_same_settings(self) -> None:
+        """A run goes on only as what it was; how far, how often saved and on how many processes may change."""
+        path, now = self.run / "config.toml", self.recipe
+        if not path.is_file():
+            return
+        before = load_config(path, TrainRecipe)
+        before = replace(
+            before,
+            steps=now.steps,
+            threads=now.threads,
+            processes=now.processes,
+            checkpoint_every=now.checkpoint_every,
+            data=replace(before.data, workers=now.data.workers),
+        )
+        if before != now:
+            lines = set(to_toml(now).splitlines()) - set(to_toml(before).splitlines())
+            raise UsageError(
+                f"{self.run} holds a run with other settings (now {', '.join(sorted(lines))}); "
+                "name another out, or remove the folder"
+            )
 
     def _reference(self) -> EntropyVLM | None:
         if self.recipe.stage != "grpo" or self.recipe.grpo.beta == 0:

@@ -114,6 +114,13 @@ def test_a_run_that_is_done_is_not_done_again(tmp_path: Path) -> None:
     assert _same(before, _weights(tmp_path / "run"))
 
 
+def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
+    Trainer(_recipe("align", tmp_path / "run", steps=2)).train()
+    with pytest.raises(UsageError, match=r"other settings.*seed = 5"):
+        Trainer(_recipe("align", tmp_path / "run", steps=2, seed=5))
+    Trainer(_recipe("align", tmp_path / "run", steps=3, checkpoint_every=1))
+
+
 def test_a_worker_process_deals_what_the_trainer_would_have_dealt(tmp_path: Path) -> None:
     for workers in (0, 1):
         recipe = _recipe("align", tmp_path / str(workers))
