@@ -96,6 +96,8 @@ class SftRecipe:
     """Weight of the alignment loss beside it."""
     stop_accuracy: float = 0.0
     """Stop once greedy accuracy on the validation split reaches this; 0 never."""
+    min_steps: int = 0
+    """Steps before it may stop: a policy that has only just jumped gains less by GRPO (docs/demo.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -292,7 +292,9 @@ class Trainer:
         if not recipe.eval.every or step % recipe.eval.every:
             return False
         metrics["val_accuracy"] = self.grade(0.0)[0]
-        return recipe.stage == "sft" and 0 < recipe.sft.stop_accuracy <= metrics["val_accuracy"]
+        if recipe.stage != "sft" or step < recipe.sft.min_steps:
+            return False
+        return 0 < recipe.sft.stop_accuracy <= metrics["val_accuracy"]
 
     def _say(self, message: str) -> None:
         if self.team.leads:
