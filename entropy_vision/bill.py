@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from entropy_vision.policy import EntropyVLM, Prefix
-    from entropy_vision.rl.batch import Scored
+    from entropy_vision.rl.scenes import Scored
 
 
 Cell = tuple[str, float]  # (selector, keep)

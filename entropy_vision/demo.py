@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from entropy_vision.evaluate import Measured
     from entropy_vision.options import DemoOptions
     from entropy_vision.policy import EntropyVLM
-    from entropy_vision.rl.batch import Scored
     from entropy_vision.rl.evaluate import Graded
     from entropy_vision.rl.recipe import TrainRecipe
+    from entropy_vision.rl.scenes import Scored
 
 KEEP = 0.25
 KEEPS = (1.0, 0.5, 0.25, 0.125)
@@ -165,7 +165,7 @@ def _held_out(model: EntropyVLM, out: Path, seed: int, indices: Sequence[int]) -
     """Questions of every family from the test split, videos through files; answers are balanced over indices."""
     from entropy_vision.data import World
     from entropy_vision.evaluate import family_source
-    from entropy_vision.rl.batch import score_scene
+    from entropy_vision.rl.scenes import score_scene
     from entropy_vision.tokenizer import EntropyTokenizer
 
     chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=SELECTORS[0])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from entropy_vision.evaluate import Measured
     from entropy_vision.options import DemoOptions
     from entropy_vision.policy import EntropyVLM
-    from entropy_vision.rl.batch import Scored
+    from entropy_vision.rl.scenes import Scored
 
 _STORY_FRAMES = 16
 _CURVE = ("reward", "accuracy", "format", "kl", "length", "entropy")

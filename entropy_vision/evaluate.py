@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from entropy_vision.options import EvalOptions
     from entropy_vision.policy import EntropyVLM
     from entropy_vision.question import QuestionSource
-    from entropy_vision.rl.batch import Batch, Scored
+    from entropy_vision.rl.batch import Batch
     from entropy_vision.rl.evaluate import Graded
+    from entropy_vision.rl.scenes import Scored
     from entropy_vision.tokenizer import EntropyTokenizer
 
 BLIND = "blind"
@@ -163,7 +164,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
 
     from entropy_vision.data import World
     from entropy_vision.rl import checkpoint
-    from entropy_vision.rl.batch import score_scene
+    from entropy_vision.rl.scenes import score_scene
     from entropy_vision.tokenizer import EntropyTokenizer
 
     if not options.keep or not all(0 < k <= 1 for k in options.keep):

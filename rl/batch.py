@@ -10,40 +10,18 @@ import torch
 from torch import Tensor
 
 from entropy_vision.budget import Budget
-from entropy_vision.frames import Frames
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
-from entropy_vision.question import Answer, Item, QuestionSource, SceneObject
-from entropy_vision.text import gold_completion
+from entropy_vision.question import SceneObject
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .parallel import Team
+from .scenes import Ask, Scenes, Scored
 
 CELLS = 8
 # of a patch's area under an object's box: from here on the patch shows the object, up to there it does not;
 # in between (a corner of the box may hold no pixel of a circle) it is not asked
 _SHOWN, _UNSEEN = 0.4, 0.02
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A question as the trainer needs it: text and truth, no pixels."""
-
-    key: str
-    family: str
-    question: str
-    answer: Answer
-    gold: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A scene whose bits are known, ready to be selected at any budget."""
-
-    frames: Frames
-    bits: np.ndarray
-    asks: tuple[Ask, ...]
-    objects: Sequence[SceneObject]
 
 
 @dataclass(frozen=True)
@@ -70,13 +48,6 @@ def alignment_groups(colors: Sequence[str], shapes: Sequence[str]) -> tuple[tupl
     """The words patches are aligned with, by group. "none" is the colour of a patch without an object."""
     places = tuple(f"r{row}c{column}" for row in range(1, CELLS + 1) for column in range(1, CELLS + 1))
     return (("none", *colors), tuple(shapes), places, tuple(f"t{i}" for i in range(1, CELLS + 1)))
-
-
-def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
-    """Score the frames all `items` share."""
-    frames = items[0].frames
-    asks = tuple(Ask(i.key, i.family, i.question, i.answer, gold_completion(i.answer, i.rationale)) for i in items)
-    return Scored(frames, tokenizer.score(frames), asks, tuple(items[0].objects))
 
 
 def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequence[Sequence[str]]) -> np.ndarray:
@@ -126,7 +97,7 @@ def make_batch(
 
 
 class Dealer:
-    """Deals the batches of a step: a pure function of (seed, step), with scored scenes kept in memory.
+    """Deals the batches of a step: a pure function of (seed, step).
 
     Each step has one batch for each medium, at one keep drawn for the step. Scenes are drawn without order from a
     pool of `pool` scenes a medium, so that memory and video files stay bounded. Each process of a team gets its share
@@ -135,7 +106,7 @@ class Dealer:
 
     def __init__(
         self,
-        sources: Sequence[tuple[QuestionSource, int]],
+        media: Sequence[tuple[Scenes, int]],
         tokenizer: EntropyTokenizer,
         *,
         keeps: Sequence[float],
@@ -146,29 +117,22 @@ class Dealer:
         team: Team = Team(),  # noqa: B008  (frozen)
     ) -> None:
         self.team = team
-        self.sources, self.tokenizer, self.groups = sources, tokenizer, groups
+        self.media, self.tokenizer, self.groups = media, tokenizer, groups
         self.keeps, self.weights = list(keeps), np.asarray(weights, float) / sum(weights)
         self.pool, self.seed = pool, seed
-        self.scored: dict[tuple[int, int], Scored] = {}
-
-    def scene(self, medium: int, index: int) -> Scored:
-        """Scene `index` of a medium's pool, scored once."""
-        key = (medium, index)
-        if key not in self.scored:
-            self.scored[key] = score_scene(self.sources[medium][0].scene(index), self.tokenizer)
-        return self.scored[key]
 
     def deal(self, step: int) -> list[Batch]:
         """The batches of step `step`."""
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
         keep = float(rng.choice(self.keeps, p=self.weights))
         batches = []
-        for medium, (_, count) in enumerate(self.sources):
+        for scenes, count in self.media:
             if count:
                 chosen = rng.choice(self.pool, size=min(count, self.pool), replace=False)
-                scenes = [self.scene(medium, i) for i in self.team.share(chosen.tolist())]
-                if scenes:
-                    batches.append(make_batch(scenes, self.tokenizer, keep, self.groups))
+                # in order, so that most scenes come to the same process each time and are scored by it alone
+                mine = np.array_split(np.sort(chosen), self.team.size)[self.team.rank].tolist()
+                if mine:
+                    batches.append(make_batch([scenes[i] for i in mine], self.tokenizer, keep, self.groups))
         return batches
 
 

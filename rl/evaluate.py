@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerFast
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.text import answer_text, prompt_ids
 
-from .batch import Ask, Batch
+from .batch import Batch
 from .rollout import read_prompts, sample
 from .rubric import Rubric
+from .scenes import Ask
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ def run_train(options: TrainOptions) -> dict[str, object]:
 
 def run_recipes(recipes: list[TrainRecipe]) -> list[dict[str, object]]:
     """Train one stage after the other in this process, alone or as a member of a team."""
+    from .scenes import SceneMemory
     from .trainer import Trainer
 
-    return [Trainer(recipe).train() for recipe in recipes]
+    memory = SceneMemory()
+    return [Trainer(recipe, memory).train() for recipe in recipes]

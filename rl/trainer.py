@@ -19,18 +19,18 @@ from entropy_vision.console import progress, say
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.policy import EntropyVLM, EntropyVLMConfig, count_parameters
-from entropy_vision.question import QuestionSource
-from entropy_vision.sources import world_source, world_words
+from entropy_vision.sources import world_words
 from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from . import checkpoint
-from .batch import Batch, Dealer, Steps, alignment_groups, make_batch, score_scene
+from .batch import Batch, Dealer, Steps, alignment_groups, make_batch
 from .evaluate import grade
 from .optim import Optimizer, learning_rate
 from .parallel import current_team
 from .recipe import DataRecipe, PolicyRecipe, TrainRecipe
 from .rubric import Rubric
+from .scenes import SceneMemory, Scenes
 from .stages import STEPS, Context, Metrics
 
 _BATCH = 32  # scenes graded at once
@@ -70,20 +70,6 @@ def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[Entro
     return model, tokenizer
 
 
-def _sources(data: DataRecipe, split: str, seed: int) -> list[tuple[QuestionSource, int]]:
-    image = world_source("image", split=split, difficulty=data.difficulty, seed=seed, size=data.image_size)
-    video = world_source(
-        "video",
-        split=split,
-        difficulty=data.difficulty,
-        seed=seed,
-        size=data.video_size,
-        frame_count=data.frame_count,
-        folder=data.video_folder or None,
-    )
-    return [(image, data.image_scenes), (video, data.video_scenes)]
-
-
 @contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
     """Remember a SIGTERM instead of dying in the middle of a step; a second one acts at once."""
@@ -106,10 +92,15 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
 
 
 class Trainer:
-    """One run: a policy, its dealer and its stage. `train()` runs it to its end, from where it was left."""
+    """One run: a policy, its dealer and its stage. `train()` runs it to its end, from where it was left.
 
-    def __init__(self, recipe: TrainRecipe) -> None:
+    Args:
+        memory: scenes that stages before this one have scored already.
+    """
+
+    def __init__(self, recipe: TrainRecipe, memory: SceneMemory | None = None) -> None:
         self.recipe, self.run, self.team = recipe, Path(recipe.out), current_team()
+        self.memory = memory or SceneMemory()
         torch.set_num_threads(recipe.threads)
         left = checkpoint.newest(self.run)
         if left is not None:
@@ -166,15 +157,20 @@ class Trainer:
         reference, _ = checkpoint.load(Path(self.recipe.init))
         return reference.requires_grad_(False)
 
+    def _media(self, split: str) -> list[tuple[Scenes, int]]:
+        """The scenes of each medium and how many of them a step takes."""
+        data = self.recipe.data
+        counts = {"image": data.image_scenes, "video": data.video_scenes}
+        return [(self.memory.world(medium, split, data, self.selector), count) for medium, count in counts.items()]
+
     # ---- measuring -------------------------------------------------------------------------------------------
 
     def validation(self) -> list[Batch]:
         """This process's share of the validation split at the recipe's evaluation budget."""
         if self._validation is None:
             recipe = self.recipe
-            media = _sources(recipe.data, "val", recipe.data.seed)
             mine = self.team.share(list(range(recipe.eval.scenes)))
-            scenes = [[score_scene(source.scene(i), self.selector) for i in mine] for source, count in media if count]
+            scenes = [[scored[i] for i in mine] for scored, count in self._media("val") if count]
             self._validation = [
                 make_batch(some[i : i + _BATCH], self.selector, recipe.eval.keep, self.words)
                 for some in scenes
@@ -254,7 +250,7 @@ class Trainer:
     def _deal(self, first: int) -> Iterator[list[Batch]]:
         recipe = self.recipe
         dealer = Dealer(
-            _sources(recipe.data, "train", recipe.data.seed),
+            self._media("train"),
             self.selector,
             keeps=recipe.budget.keep,
             weights=recipe.budget.weights,

@@ -10,7 +10,7 @@ from entropy_vision.bill import add_costs, answer_costs
 from entropy_vision.cost import CostReport, count_flops, tower_flops
 from entropy_vision.packed import PackedPatches
 from entropy_vision.question import Answer
-from entropy_vision.rl.batch import Ask, Scored
+from entropy_vision.rl.scenes import Ask, Scored
 from tests.small_policy import noise_frames, small_policy
 
 

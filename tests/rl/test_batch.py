@@ -8,6 +8,7 @@ import torch
 from entropy_vision import EntropyTokenizer, Frames
 from entropy_vision.question import SceneObject
 from entropy_vision.rl.batch import Batch, Dealer, alignment_groups, label_patches
+from entropy_vision.rl.scenes import Scenes
 from entropy_vision.sources import world_source, world_words
 from entropy_vision.text import answer_text
 
@@ -47,9 +48,10 @@ def _dealer(seed: int = 0) -> Dealer:
     _, colors, shapes = world_words()
     image = world_source("image", split="train", difficulty=0.5, seed=0, size=96)
     video = world_source("video", split="train", difficulty=0.5, seed=0, size=64, frame_count=8)
+    chooser = EntropyTokenizer(patch_size=8, keep=0.25)
     return Dealer(
-        [(image, 3), (video, 2)],
-        EntropyTokenizer(patch_size=8, keep=0.25),
+        [(Scenes(image, chooser), 3), (Scenes(video, chooser), 2)],
+        chooser,
         keeps=(1.0, 0.25, 0.125),
         weights=(1, 1, 1),
         pool=50,
