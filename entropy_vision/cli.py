@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import importlib.util
 import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from entropy_vision.console import as_json, as_table, say, stdout_kept_clean
 from entropy_vision.errors import EntropyVisionError, Outcome, UsageError
 
 PROGRAM = "entropy-vision"
+# what the machine refuses: not a defect of this program, and the user can mend it
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,25 @@ def run(name: str, arguments: Sequence[str]) -> int:
         say(f"{PROGRAM} {name}: {_flat(outcome.message)}")
         result, code = outcome.result, outcome.code
     except EntropyVisionError as error:
-        say(f"{PROGRAM} {name}: {_flat(str(error))}")
-        return 2
+        return _refused(name, str(error), as_text)
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        return _refused(name, f"{error.filename or 'the output'}: {error.strerror}", as_text)
     except KeyboardInterrupt:
         say(f"{PROGRAM} {name}: interrupted")
         return 130
     if os.environ.get("RANK", "0") == "0":  # under torchrun one of the processes speaks for all
         print(as_text(result), flush=True)
     return code
+
+
+def _refused(name: str, message: str, as_text: Callable[[Any], str]) -> int:
+    """Say why a verb could not be done: a line for people, and an object where one was asked for."""
+    say(f"{PROGRAM} {name}: {_flat(message)}")
+    if as_text is as_json and os.environ.get("RANK", "0") == "0":
+        print(as_json({"error": _flat(message)}), flush=True)
+    return 2
 
 
 def _check_folder(out: Path | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entropy_vision.console import progress, say
+from entropy_vision.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -81,6 +82,8 @@ def run_demo(options: DemoOptions, plan: Plan = FULL) -> dict[str, Any]:
     from entropy_vision.rl.train import run_recipes
 
     began, out = time.perf_counter(), options.out
+    if options.videos is not None and not options.videos.is_dir():
+        raise UsageError(f"--videos {options.videos} is not a folder")
     torch.set_num_threads(1)
     shards = _shards(out, options.seed, plan)
     say(

@@ -51,7 +51,9 @@ class VisionEncoder(nn.Module):
         model, config = _find_config(model)
         _check_supported(model, config)
         loads = pretrained is not None or ":" in model
-        self._adopt(_load_tower(model, pretrained) if loads else _build_tower(config), config)
+        config = config | {"quick_gelu": _wants_quick_gelu(model, pretrained, config)}
+        tower = _load_tower(model, pretrained, config["quick_gelu"]) if loads else _build_tower(config)
+        self._adopt(tower, config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> VisionEncoder:
@@ -288,12 +290,23 @@ def _build_tower(config: dict[str, Any]) -> VisionTransformer:
     )
 
 
-def _load_tower(model: str, pretrained: str | None) -> VisionTransformer:
+def _wants_quick_gelu(model: str, pretrained: str | None, config: dict[str, Any]) -> bool:
+    """Whether these weights were trained with x * sigmoid(1.702 x): the tag says so where the model's name does not.
+
+    open_clip only warns when a tag such as "openai" meets a plain model name, and computes with the other activation.
+    """
+    tag = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
+    return bool(config.get("quick_gelu", False) or (tag or {}).get("quick_gelu", False))
+
+
+def _load_tower(model: str, pretrained: str | None, quick_gelu: bool) -> VisionTransformer:
     """A tower with weights, through open_clip's own loader."""
     if ":" in model and pretrained is not None:
         raise UsageError(f"{model} brings its own weights: leave pretrained out")
     try:
-        loaded = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True)
+        loaded = open_clip.create_model(
+            model, pretrained=pretrained, require_pretrained=True, force_quick_gelu=quick_gelu
+        )
     except (RuntimeError, OSError, ValueError, UnpicklingError, SafetensorError) as error:
         source = f"weights {pretrained!r} for {model}" if pretrained else f"the weights of {model}"
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))

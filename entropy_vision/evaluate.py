@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,7 +99,9 @@ def family_source(
         frame_count=int(inputs["frame_count"]) if video else None,
     )
     source = _OneByOne(world)
-    return FileBacked(source, f"{folder}/{family}-{split}-{seed}", size=size) if video and folder else source
+    if not (video and folder):
+        return source
+    return FileBacked(source, Path(folder) / f"{family}-{split}-{seed}-{world.fingerprint()}", size=size)
 
 
 def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, keep: float) -> list[Batch]:
@@ -174,6 +178,15 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     torch.set_num_threads(1)
     model, tokenizer = checkpoint.load(options.checkpoint)
     families = options.tasks or World.families()
+    for family in families:
+        if family not in World.families():
+            near = difflib.get_close_matches(family, World.families(), n=1, cutoff=0.0)
+            raise UsageError(f"--tasks: no family of questions is called {family!r}; the nearest is {near[0]}")
+    if not model.config.inputs:
+        raise UsageError(
+            f"{options.checkpoint} does not say what inputs its policy was trained on (config.json, inputs): "
+            "eval needs a checkpoint that `train` wrote"
+        )
     chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=options.selectors[0])
     sources = {f: family_source(f, model.config.inputs, split="test", seed=options.seed) for f in families}
     steps = len(families) + len(options.selectors) * len(options.keep) + 1

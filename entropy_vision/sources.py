@@ -13,7 +13,7 @@ class FileBacked:
     """A source of videos whose frames go to an H.264 file and come back through `read_video`.
 
     So training and evaluation see what a user's videos look like: compressed, scaled, decoded. A file that is
-    there is not written again.
+    there is not written again, so a folder belongs to one source: name it by the source's fingerprint.
     """
 
     def __init__(self, source: QuestionSource, folder: str | Path, *, size: int, fps: int = 8) -> None:
@@ -58,7 +58,7 @@ def world_source(
 
     world = World(family=medium, split=split, difficulty=difficulty, seed=seed, size=size, frame_count=frame_count)
     if medium == "video" and folder is not None:
-        return FileBacked(world, Path(folder) / f"{split}-{seed}", size=size)
+        return FileBacked(world, Path(folder) / f"{split}-{seed}-{world.fingerprint()}", size=size)
     return world
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder a step, complete or absent, never overwritten; safetensors and JSON, no pickles."""
+"""Checkpoints: a folder a step, complete or absent; safetensors and JSON, no pickles."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from entropy_vision.atomic import atomic_write, sync_folder
+from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.policy import EntropyVLM, load_policy
 from entropy_vision.text import load_tokenizer
 
@@ -66,27 +69,52 @@ def save(
         model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     save_file(optimizer.tensors(), partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps({"step": step, **facts}))
+    write_facts(partial, facts)
     for file in partial.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    if final.exists():
+    if final.exists():  # of the same step, so what it holds is the same; state.json makes a folder count
+        (final / "state.json").unlink(missing_ok=True)
         shutil.rmtree(final)
     os.replace(partial, final)
+    sync_folder(run)
     for old in sorted(run.glob("step-??????"))[:-keep]:
         shutil.rmtree(old)
     return final
 
 
+def write_facts(folder: Path, facts: dict[str, object]) -> None:
+    """What a checkpoint knows about its run beside weights: `step`, rewards, whether a gate ended it."""
+    atomic_write(folder / "state.json", json.dumps(facts))
+
+
 def load(folder: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
-    """Policy and tokenizer of a checkpoint or of a run's newest one."""
+    """Policy and tokenizer of a checkpoint or of a run's newest one.
+
+    Raises:
+        UsageError: nothing is there.
+        InputError: what is there is damaged, or not a checkpoint of this program.
+    """
     folder = resolve(folder)
-    with _quietly():
+    with _quietly(), _damage_named(folder):
         return load_policy(folder), load_tokenizer(folder)
 
 
 def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:
     """Put a checkpoint's optimiser state back; returns the facts saved with it, `step` included."""
-    optimizer.load(load_file(folder / "optimizer.safetensors"))
-    facts: dict[str, object] = json.loads((folder / "state.json").read_text())
+    with _damage_named(folder):
+        optimizer.load(load_file(folder / "optimizer.safetensors"))
+        facts: dict[str, object] = json.loads((folder / "state.json").read_text())
     return facts
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Files that cannot be read as what they should be are bad input: one line that names the folder."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(folder, InputReason.DAMAGED, f"not a whole checkpoint of train: {said}") from error

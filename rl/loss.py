@@ -155,15 +155,16 @@ def policy_terms(
     )
 
 
-def loss_denominator(mask: Tensor, loss: LossName = "grpo") -> Tensor:
+def loss_denominator(mask: Tensor, loss: LossName = "grpo", length: int | None = None) -> Tensor:
     """What `policy_loss` divides by for this mask [B, T]: B, B·T, or the live tokens (at least 1).
 
-    Added up over the parts of a batch, all padded to the same T, it is the `denominator` of every part.
+    Added up over the parts of a batch it is the `denominator` of every part. `length` stands for T where the parts are
+    padded to different ones: the longest completion allowed, as Dr. GRPO's constant is meant.
     """
     if loss in _ROW_MEAN:
         return torch.tensor(float(mask.shape[0]), device=mask.device)
     if loss == "dr_grpo":
-        return torch.tensor(float(mask.numel()), device=mask.device)
+        return torch.tensor(float(mask.shape[0] * (length or mask.shape[1])), device=mask.device)
     return mask.bool().sum().clamp(min=1).float()
 
 

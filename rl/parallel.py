@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from entropy_vision.errors import EntropyVisionError
+from entropy_vision.errors import EntropyVisionError, Terminated
 
 T = TypeVar("T")
 
@@ -83,7 +83,8 @@ def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
     Within a team already, or with one process, the call is made here. SIGTERM is passed on to all of them.
 
     Raises:
-        EntropyVisionError: what the first process raised.
+        EntropyVisionError: what one of the processes raised, whichever it was.
+        Terminated: SIGTERM ended a process that had nothing to save just then.
     """
     if processes <= 1 or current_team().size > 1:
         return work(*arguments)
@@ -96,27 +97,36 @@ def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
         )
         assert team is not None
 
+        asked = False
+
         def pass_on(signum: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = True
             for process in team.processes:
                 if process.is_alive():
                     process.terminate()
 
-        before, said = signal.signal(signal.SIGTERM, pass_on), []
+        said: dict[int, Any] = {}
+        before = signal.signal(signal.SIGTERM, pass_on)
         try:
             while not team.join(timeout=0.1):
                 # a large result waits in its pipe until it is taken, and its process with it
-                if not results.empty():
-                    said.append(results.get())
+                while not results.empty():
+                    said.update([results.get()])
         except (mp.ProcessRaisedException, mp.ProcessExitedException):
             # the others lose the one that gave up; its own word is the one that counts
-            if not said and results.empty():
+            said.update(results.get() for _ in iter(results.empty, True))
+            if not any(isinstance(outcome, EntropyVisionError) for outcome in said.values()):
+                if asked:
+                    raise Terminated("stopped by SIGTERM; the same line goes on from what was saved", {}) from None
                 raise
         finally:
             signal.signal(signal.SIGTERM, before)
-    outcome = said[0] if said else results.get()
-    if isinstance(outcome, EntropyVisionError):
-        raise outcome
-    return outcome  # type: ignore[no-any-return]
+    said.update(results.get() for _ in iter(results.empty, True))
+    errors = [said[rank] for rank in sorted(said) if isinstance(said[rank], EntropyVisionError)]
+    if errors:
+        raise errors[0]
+    return said[0]  # type: ignore[no-any-return]
 
 
 def _member(
@@ -128,6 +138,6 @@ def _member(
         outcome = work(*arguments)
     except EntropyVisionError as error:
         outcome = error
-    if rank == 0:
-        results.put(outcome)
+    if rank == 0 or isinstance(outcome, EntropyVisionError):
+        results.put((rank, outcome))
     dist.destroy_process_group()

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from entropy_vision.errors import UsageError
 
 from .loss import LossName
 
 Stage = Literal["align", "sft", "grpo"]
+
+
+def _check(recipe: Any, low: float, *names: str, above: bool = False, high: float = math.inf) -> None:
+    """Every named number of a recipe must be finite and lie in low..high (`above`: low itself is out).
+
+    Raises:
+        UsageError: one does not; the message gives the key and the range.
+    """
+    for name in names:
+        value = getattr(recipe, name)
+        inside = math.isfinite(value) and low <= value <= high and not (above and value == low)
+        if not inside:
+            section = type(recipe).__name__.removesuffix("Recipe").lower()
+            key = name if section == "train" else f"{section}.{name}"
+            wanted = f"{'above' if above else 'at least'} {low:g}" + ("" if high == math.inf else f", at most {high:g}")
+            raise UsageError(f"{key} must be {wanted}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +45,13 @@ class PolicyRecipe:
     """Attention heads of the language model."""
     mlp_width: int = 192
     """Width inside the language model's MLPs."""
+
+    def __post_init__(self) -> None:
+        _check(self, 1, "width", "layers", "heads", "mlp_width")
+        if self.width % (2 * self.heads):
+            raise UsageError(
+                f"policy.width must be a multiple of 2 * policy.heads, got {self.width} for {self.heads} heads"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +79,13 @@ class DataRecipe:
     workers: int = 1
     """Processes that make scenes ahead of the trainer; 0 makes them in between."""
 
+    def __post_init__(self) -> None:
+        _check(self, 0, "image_scenes", "video_scenes", "workers")
+        _check(self, 0, "difficulty", high=1)
+        _check(self, 1, "pool")
+        if self.image_scenes + self.video_scenes < 1:
+            raise UsageError("data.image_scenes and data.video_scenes are both 0: nothing to train on")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetRecipe:
@@ -66,6 +97,14 @@ class BudgetRecipe:
     """Fractions of patches to keep; one is drawn for each step."""
     weights: tuple[float, ...] = (0.1, 0.2, 0.4, 0.3)
     """How often each of them is drawn."""
+
+    def __post_init__(self) -> None:
+        if not self.keep or len(self.keep) != len(self.weights):
+            raise UsageError("budget.keep and budget.weights must be equally long, and not empty")
+        if not all(0 < k <= 1 for k in self.keep):
+            raise UsageError(f"budget.keep must hold fractions in (0, 1], got {list(self.keep)}")
+        if not all(0 <= w < math.inf for w in self.weights) or not any(self.weights):
+            raise UsageError(f"budget.weights must be at least 0 and not all 0, got {list(self.weights)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +126,11 @@ class OptimRecipe:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
 
+    def __post_init__(self) -> None:
+        _check(self, 0, "lr", "max_grad_norm", above=True)
+        _check(self, 0, "muon_lr", "warmup", "cooldown", "weight_decay")
+        _check(self, 0, "beta2", high=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SftRecipe:
@@ -98,6 +142,10 @@ class SftRecipe:
     """Stop once greedy accuracy on the validation split reaches this; 0 never."""
     min_steps: int = 0
     """Steps before it may stop: a policy that has only just jumped gains less by GRPO (docs/demo.md)."""
+
+    def __post_init__(self) -> None:
+        _check(self, 0, "align_weight", "min_steps")
+        _check(self, 0, "stop_accuracy", high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +174,16 @@ class GrpoRecipe:
     """Weight of the accuracy reward."""
     format_weight: float = 0.1
     """Weight of the format reward."""
+    equal_groups: Literal["keep", "skip"] = "keep"
+    """Groups whose rewards are all equal carry no advantage, only their part of the KL penalty: keep reads them in the
+    training forward all the same, as the objective is written; skip saves that. Both count in the mean."""
+
+    def __post_init__(self) -> None:
+        _check(self, 2, "group_size")  # a group of one has no baseline
+        _check(self, 1, "updates", "max_new_tokens")
+        _check(self, 0, "temperature", above=True)
+        _check(self, 0, "beta", "eps_high", "accuracy_weight", "format_weight")
+        _check(self, 0, "eps_low", high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +196,11 @@ class EvalRecipe:
     """Scenes a medium."""
     keep: float = 0.25
     """Budget of the measurement."""
+
+    def __post_init__(self) -> None:
+        _check(self, 0, "every")
+        _check(self, 1, "scenes")
+        _check(self, 0, "keep", above=True, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,20 +236,24 @@ class TrainRecipe:
     eval: EvalRecipe = field(default_factory=EvalRecipe)
 
     def __post_init__(self) -> None:
-        if len(self.budget.keep) != len(self.budget.weights):
-            raise UsageError("budget.keep and budget.weights must be equally long")
-        if self.data.image_scenes + self.data.video_scenes < 1:
-            raise UsageError("data.image_scenes and data.video_scenes are both 0: nothing to train on")
+        _check(self, 1, "steps", "threads", "checkpoint_every", "processes")
+        _check(self, 0, "seed")
         if self.stage == "grpo" and not self.init:
             raise UsageError(
                 'stage = "grpo" needs init = "RUN": a policy that cannot answer earns no reward to learn from'
             )
-        if self.stage == "grpo" and self.grpo.group_size < 2:
-            raise UsageError("grpo.group_size must be at least 2: a group of one has no baseline")
-        smallest = min(n for n in (self.data.image_scenes, self.data.video_scenes) if n)
-        if not 1 <= self.processes <= smallest:
+        self.check_team(self.processes)
+
+    def check_team(self, size: int) -> None:
+        """Every process of a team needs a scene of each medium in every step, and one to be graded on.
+
+        Raises:
+            UsageError: there are more processes than that.
+        """
+        per_step = (n for n in (self.data.image_scenes, self.data.video_scenes) if n)
+        most = min(*per_step, self.eval.scenes)
+        if size > most:
             raise UsageError(
-                f"processes must lie in 1..{smallest}, the scenes of a medium in a step, got {self.processes}"
+                f"{size} processes are too many: a step has {most} scenes of a medium (data.image_scenes, "
+                "data.video_scenes) or a measurement has (eval.scenes)"
             )
-        if self.steps < 1:
-            raise UsageError(f"steps must be at least 1, got {self.steps}")

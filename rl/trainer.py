@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
+from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
 from entropy_vision.encoder import VisionEncoder
@@ -25,15 +28,17 @@ from entropy_vision.tokenizer import EntropyTokenizer
 
 from . import checkpoint
 from .batch import Batch, Dealer, Steps, alignment_groups, make_batch
+from .context import Context, Metrics
 from .evaluate import grade
 from .optim import Optimizer, learning_rate
 from .parallel import current_team
 from .recipe import DataRecipe, PolicyRecipe, TrainRecipe
 from .rubric import Rubric
 from .scenes import SceneMemory, Scenes
-from .stages import STEPS, Context, Metrics
+from .stages import STEPS
 
 _BATCH = 32  # scenes graded at once
+_SAME_REQUEST = 5.0  # seconds
 
 
 def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
@@ -71,24 +76,38 @@ def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[Entro
 
 
 @contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Remember a SIGTERM instead of dying in the middle of a step; a second one acts at once."""
-    asked = False
+def _requests_to_stop() -> Iterator[Callable[[], bool]]:
+    """Remember a SIGTERM or Ctrl-C instead of dying in the middle of a step; one that is repeated acts at once.
+
+    A scheduler that signals a whole group reaches a process twice, directly and through its parent: what follows
+    within some seconds is the same request.
+    """
+    asked = 0.0
 
     def remember(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
-        asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not asked:
+            asked = time.monotonic()
+        elif time.monotonic() - asked > _SAME_REQUEST:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
 
     try:
-        before = signal.signal(signal.SIGTERM, remember)
+        before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not the main thread: the host program owns its signals
         yield lambda: False
         return
     try:
-        yield lambda: asked
+        yield lambda: asked > 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """A worker that a signal to the whole group killed would take the trainer's last step with it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Trainer:
@@ -101,6 +120,7 @@ class Trainer:
     def __init__(self, recipe: TrainRecipe, memory: SceneMemory | None = None) -> None:
         self.recipe, self.run, self.team = recipe, Path(recipe.out), current_team()
         self.memory = memory or SceneMemory()
+        recipe.check_team(self.team.size)
         torch.set_num_threads(recipe.threads)
         left = checkpoint.newest(self.run)
         if left is not None:
@@ -111,9 +131,11 @@ class Trainer:
         else:
             self.model, self.tokenizer = new_policy(recipe.policy, recipe.data, recipe.seed)
         self.optimizer = Optimizer(self.model, recipe)
-        self.facts: dict[str, object] = {"step": 0}
+        self.facts: dict[str, object] = {"step": 0, "init": str(start or "")}
         if left is not None:
             self.facts = checkpoint.load_state(left, self.optimizer)
+            if self.step > recipe.steps:
+                raise UsageError(f"{self.run} is at step {self.step} already; steps = {recipe.steps} cannot be fewer")
         _, colors, shapes = world_words()
         self.words = alignment_groups(colors, shapes)
         self.selector = EntropyTokenizer(
@@ -154,8 +176,14 @@ class Trainer:
     def _reference(self) -> EntropyVLM | None:
         if self.recipe.stage != "grpo" or self.recipe.grpo.beta == 0:
             return None
-        reference, _ = checkpoint.load(Path(self.recipe.init))
+        # the folder the run began from, not the newest one of that run: it may have gone on since
+        reference, _ = checkpoint.load(Path(str(self.facts["init"])))
         return reference.requires_grad_(False)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return int(self.facts["step"])  # type: ignore[call-overload]
 
     def _media(self, split: str) -> list[tuple[Scenes, int]]:
         """The scenes of each medium and how many of them a step takes."""
@@ -198,33 +226,43 @@ class Trainer:
     def train(self) -> dict[str, object]:
         """Run to the last step or the gate; returns the keys `train` prints.
 
+        A run that is done stays done; with more steps it goes on, unless its gate ended it.
+
         Raises:
-            Terminated: SIGTERM came; the state is saved and the same call goes on from it.
+            Terminated: SIGTERM or Ctrl-C came; the state is saved and the same call goes on from it.
         """
-        recipe, first = self.recipe, int(self.facts["step"])  # type: ignore[call-overload]
+        recipe = self.recipe
         if self.team.leads:
             self.run.mkdir(parents=True, exist_ok=True)
-            (self.run / "config.toml").write_text(to_toml(recipe))
-        if "reward_before" not in self.facts:
-            self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
-        if not self.facts.get("done"):
-            self._say(f"{recipe.stage}: {count_parameters(self.model):,} parameters, steps {first}..{recipe.steps}")
-            self._loop(first)
-            self.facts["reward_after"] = self.grade(recipe.grpo.temperature)[1]
-            self.facts["done"] = True
-            self._save(int(self.facts["step"]))  # type: ignore[call-overload]
+            atomic_write(self.run / "config.toml", to_toml(recipe))
+        with _requests_to_stop() as asked:
+            if "reward_before" not in self.facts:
+                self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
+            if not (self.facts.get("gate") or self.step == recipe.steps):
+                self._say(
+                    f"{recipe.stage}: {count_parameters(self.model):,} parameters, steps {self.step}..{recipe.steps}"
+                )
+                self._loop(asked)
+            if self.facts.get("graded") != self.step:
+                self.facts |= {"reward_after": self.grade(recipe.grpo.temperature)[1], "graded": self.step}
+                if self.team.leads:
+                    checkpoint.write_facts(checkpoint.step_folder(self.run, self.step), self.facts)
+        return self._result()
+
+    def _result(self) -> dict[str, object]:
         return {
-            "stage": recipe.stage,
+            "stage": self.recipe.stage,
             "checkpoint": str(checkpoint.newest(self.run)),
-            "steps": self.facts["step"],
-            "reward_before": self.facts["reward_before"],
-            "reward_after": self.facts["reward_after"],
+            "steps": self.step,
+            "reward_before": self.facts.get("reward_before"),
+            "reward_after": self.facts.get("reward_after"),
         }
 
-    def _loop(self, first: int) -> None:
-        recipe, step_of_stage = self.recipe, STEPS[self.recipe.stage]
+    def _loop(self, asked_to_stop: Callable[[], bool]) -> None:
+        """Steps until the last, the gate or a request to stop; what was done is saved at the end."""
+        recipe, step_of_stage, first = self.recipe, STEPS[self.recipe.stage], self.step
         self.model.train()
-        with _sigterm() as asked_to_stop, progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar:
+        with progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar:
             for step, batches in enumerate(self._deal(first), start=first):
                 began, cpu_began = time.perf_counter(), time.process_time()
                 metrics = step_of_stage(self.context, batches, step, lambda step=step: self._update(step))  # type: ignore[misc]
@@ -233,19 +271,18 @@ class Trainer:
                 metrics["keep"] = batches[0].keep
                 gate = self._gate(step + 1, metrics)
                 self._log(step + 1, metrics)
-                self.facts["step"] = step + 1
+                self.facts |= {"step": step + 1, "gate": gate}
                 headline = "reward" if "reward" in metrics else "loss"
                 bar.advance(note=f"{headline} {metrics[headline]:.3f}")
+                stop = any(self.team.gather(asked_to_stop()))
+                if gate or stop or self.step % recipe.checkpoint_every == 0 or self.step == recipe.steps:
+                    self._save()
+                if stop:
+                    raise Terminated(
+                        f"stopped after step {self.step}, saved; the same line goes on from there", self._result()
+                    )
                 if gate:
                     return
-                if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
-                    self._save(step + 1)
-                if any(self.team.gather(asked_to_stop())):
-                    self._save(step + 1)
-                    raise Terminated(
-                        f"stopped by SIGTERM after step {step + 1}, saved; the same line goes on from there",
-                        {"checkpoint": str(checkpoint.newest(self.run)), "steps": step + 1},
-                    )
 
     def _deal(self, first: int) -> Iterator[list[Batch]]:
         recipe = self.recipe
@@ -263,7 +300,11 @@ class Trainer:
         workers = recipe.data.workers
         return iter(
             torch.utils.data.DataLoader(
-                steps, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None
+                steps,
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=8 if workers else None,
+                worker_init_fn=_leave_signals_to_the_trainer,
             )
         )
 
@@ -277,7 +318,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.max_grad_norm)
         if not torch.isfinite(norm):
             raise UsageError(
-                f"the gradient of step {step + 1} is not finite; lower optim.lr and resume by the same line"
+                f"the gradient of step {step + 1} is not finite; begin again in another out with a lower optim.lr"
             )
         self.optimizer.step(learning_rate(self.recipe, step))
         return float(norm)
@@ -296,18 +337,28 @@ class Trainer:
         if self.team.leads:
             say(message)
 
-    def _save(self, step: int) -> None:
+    def _save(self) -> None:
         """Save once, by the process that leads; nobody goes on before it is there."""
         if self.team.leads:
-            checkpoint.save(self.run, step, self.model, self.tokenizer, self.optimizer, self.facts)
+            checkpoint.save(self.run, self.step, self.model, self.tokenizer, self.optimizer, self.facts)
         self.team.total(0.0)
 
     def _log(self, step: int, metrics: Metrics) -> None:
         (metrics["cpu_seconds"],) = self.team.total(metrics["cpu_seconds"])
         if not self.team.leads:
             return
-        with (self.run / "metrics.jsonl").open("a") as lines:
-            lines.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}}) + "\n")
+        record = json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}})
+        with (self.run / "metrics.jsonl").open("a+b") as lines:
+            lines.write(b"" if _ends_a_line(lines) else b"\n")  # a line that a kill tore stays by itself
+            lines.write(f"{record}\n".encode())
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    """Whether what is appended begins a line."""
+    if not file.seek(0, os.SEEK_END):
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def read_metrics(run: str | Path) -> list[dict[str, float]]:

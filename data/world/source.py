@@ -72,6 +72,10 @@ class World:
         given = f"{self.family!r}, {self.split!r}, difficulty={self.difficulty}, seed={self.seed}"
         return f"World({given}, size={self.size}, frame_count={self.frame_count})"
 
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever a scene could: arguments and the World's own version."""
+        return hashlib.sha256(f"{_ROOT} {self!r}".encode()).hexdigest()[:16]
+
     @staticmethod
     def families() -> tuple[str, ...]:
         """Names of the families of questions."""

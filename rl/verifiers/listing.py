@@ -60,7 +60,7 @@ def _items(said: str, separators: tuple[str, ...]) -> list[str]:
 
 
 def _json_words(text: str) -> list[str] | None:
-    if text.count("[") > 1:  # a list of words has no list inside; json recurses on what has
+    if text.count("[") > 1 or "{" in text:  # a list of words holds no list and no object; json recurses on what does
         return None
     try:
         loaded = json.loads(text, parse_int=str, parse_float=str)

@@ -16,6 +16,7 @@ from entropy_vision.console import as_json, as_table, plain
 from entropy_vision.errors import UsageError
 
 FAKE = """
+import errno
 import os
 from pathlib import Path
 from entropy_vision.errors import *
@@ -39,10 +40,13 @@ def usage(options):
     raise UsageError("two\\nlines")
 
 def unreadable(options):
-    raise InputError("x.mp4", InputReason.EMPTY, "the file is empty")
+    raise InputError("x", InputReason.EMPTY, "it is empty")
 
 def interrupted(options):
     raise KeyboardInterrupt
+
+def full(options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x")
 
 def bug(options):
     raise ZeroDivisionError("a bug")
@@ -55,7 +59,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fake_verbs.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fake_verbs", raising=False)
-    names = ("ok", "check", "bad", "ended", "usage", "unreadable", "interrupted", "bug")
+    names = ("ok", "check", "bad", "ended", "usage", "unreadable", "interrupted", "bug", "full")
     monkeypatch.setattr(cli, "VERBS", {name: cli.Verb(options.DoctorOptions, "fake_verbs", name) for name in names})
 
 
@@ -64,8 +68,14 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("ok", 0, {"ok": True, "path": "a/b", "share": 0.5}, None),
         ("check", 1, {"ok": False}, "entropy-vision check: 1 of 2 is wrong\n"),
-        ("usage", 2, None, "entropy-vision usage: two\\nlines\n"),
-        ("unreadable", 2, None, "entropy-vision unreadable: x.mp4: the file is empty [empty]\n"),
+        ("usage", 2, {"error": "two\\nlines"}, "entropy-vision usage: two\\nlines\n"),
+        (
+            "unreadable",
+            2,
+            {"error": "x: it is empty [empty]"},
+            "entropy-vision unreadable: x: it is empty [empty]\n",
+        ),
+        ("full", 2, {"error": "/x: No space left on device"}, "entropy-vision full: /x: No space left on device\n"),
         ("bad", 3, {"failed": 3}, "entropy-vision bad: 3 inputs failed\n"),
         ("interrupted", 130, None, "entropy-vision interrupted: interrupted\n"),
         ("ended", 143, {"steps": 7}, "entropy-vision ended: state saved\n"),

@@ -78,11 +78,19 @@ def test_histogram_gives_a_flat_patch_nothing_however_much_it_stands_out() -> No
     assert make_selector("histogram").score(frames_of(pixels), 8).max() == 0
 
 
-def test_random_depends_on_the_seed_and_not_on_the_content() -> None:
+def test_random_draws_by_seed_and_input_and_always_the_same() -> None:
     noise, flat = frames_of(_noise(2, 32, 32, 3)), frames_of(np.zeros((2, 32, 32, 3), np.uint8))
     one, two = make_selector("random", 1), make_selector("random", 2)
-    np.testing.assert_array_equal(one.score(noise, 8), one.score(flat, 8))
+    np.testing.assert_array_equal(one.score(noise, 8), make_selector("random", 1).score(noise, 8))
+    assert (one.score(noise, 8) != one.score(flat, 8)).any()
     assert (one.score(noise, 8) != two.score(noise, 8)).any()
+
+
+def test_random_lots_of_different_inputs_are_unrelated() -> None:
+    pictures = [frames_of(np.full((1, 32, 32, 3), grey, np.uint8)) for grey in range(200)]
+    lots = np.stack([make_selector("random").score(picture, 8).ravel() for picture in pictures])
+    often = (lots > 0.75).mean(axis=0)
+    assert abs(often - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / len(pictures))
 
 
 def test_random_keeps_every_patch_equally_often() -> None:

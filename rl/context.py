@@ -1,0 +1,30 @@
+"""What every stage of training works with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from entropy_vision.policy import EntropyVLM
+
+from .parallel import Team
+from .recipe import TrainRecipe
+from .rubric import Rubric
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage needs beside its batches."""
+
+    model: EntropyVLM
+    tokenizer: PreTrainedTokenizerFast
+    recipe: TrainRecipe
+    groups: Sequence[Tensor]
+    rubric: Rubric
+    reference: EntropyVLM | None = None
+    team: Team = field(default_factory=Team)
