@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,10 +172,6 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     from entropy_vision.rl.scenes import score_scene
     from entropy_vision.tokenizer import EntropyTokenizer
 
-    if not options.keep or not all(0 < k <= 1 for k in options.keep):
-        raise UsageError(f"--keep takes fractions in (0, 1], got {options.keep}")
-    if options.questions < 1:
-        raise UsageError(f"--questions must be at least 1, got {options.questions}")
     torch.set_num_threads(1)
     model, tokenizer = checkpoint.load(options.checkpoint)
     families = options.tasks or World.families()
@@ -188,9 +185,13 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
             "eval needs a checkpoint that `train` wrote"
         )
     chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=options.selectors[0])
-    sources = {f: family_source(f, model.config.inputs, split="test", seed=options.seed) for f in families}
     steps = len(families) + len(options.selectors) * len(options.keep) + 1
-    with progress("eval", steps) as bar:
+    with progress("eval", steps) as bar, TemporaryDirectory() as folder:
+        # a policy trained on decoded files is measured on decoded files
+        videos = folder if model.config.inputs.get("video_files") else None
+        sources = {
+            f: family_source(f, model.config.inputs, split="test", seed=options.seed, folder=videos) for f in families
+        }
         scenes = {}
         for family, source in sources.items():
             scenes[family] = [score_scene(source.scene(i), chooser) for i in range(options.questions)]

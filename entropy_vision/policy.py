@@ -38,7 +38,8 @@ class EntropyVLMConfig(PreTrainedConfig):
         image_token_id: the placeholder a kept patch takes in `input_ids`; never sampled.
         unsampled_token_ids: tokens that neither the sampler nor the scorer gives any probability.
         visual_positions: "shared" (all visual tokens at rotary position 0) or "sequential".
-        inputs: the sizes the policy was trained on (image_size, video_size, frame_count, difficulty), for `eval`.
+        inputs: the sizes the policy was trained on (image_size, video_size, frame_count, difficulty) and whether
+            its videos came out of files (video_files), for `eval`.
     """
 
     model_type = "entropy_vlm"

@@ -17,7 +17,8 @@ AnswerKind = Literal[
 
 @dataclass(frozen=True)
 class Answer:
-    """The truth a completion is verified against. Validated when made: a bad gold answer never reaches training.
+    """The truth a completion is verified against. Its kind is checked here, its value by the verifiers before they
+    read anything (`rl.verifiers`), so that a bad gold answer is an error and never a zero.
 
     Attributes:
         kind: what is asked for.
@@ -42,8 +43,11 @@ class Answer:
     def __post_init__(self) -> None:
         if self.kind not in get_args(AnswerKind):
             raise ValueError(f"Answer.kind must be one of {', '.join(get_args(AnswerKind))}, got {self.kind!r}")
-        object.__setattr__(self, "options", tuple(self.options))
-        object.__setattr__(self, "aliases", tuple(self.aliases))
+        for name in ("options", "aliases"):
+            texts = tuple(getattr(self, name))
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"Answer.{name} must be texts, got {texts!r}")
+            object.__setattr__(self, name, texts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

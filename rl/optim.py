@@ -14,11 +14,12 @@ from .recipe import TrainRecipe
 _BETA1 = 0.9
 
 
-def learning_rate(recipe: TrainRecipe, step: int) -> float:
-    """The factor on every learning rate at a step: a linear rise, then 1, then a linear fall to a tenth."""
+def learning_rate(recipe: TrainRecipe, step: int, end: int) -> float:
+    """The factor on every learning rate at a step of a run of `end`: a linear rise, then 1, then a linear fall to a
+    tenth."""
     optim = recipe.optim
     rise = min(1.0, (step + 1) / max(1, optim.warmup))
-    fall = min(1.0, (recipe.steps - step) / optim.cooldown) if optim.cooldown else 1.0
+    fall = min(1.0, (end - step) / optim.cooldown) if optim.cooldown else 1.0
     return rise * max(fall, 0.1)
 
 

@@ -118,7 +118,7 @@ class OptimRecipe:
     warmup: int = 20
     """Steps of warm-up."""
     cooldown: int = 0
-    """Steps of linear decay to a tenth at the end of the run."""
+    """Steps of linear decay to a tenth at the end of the run, or from the gate on that ends it."""
     weight_decay: float = 0.01
     """Decay of matrices; vectors and word embeddings do not decay."""
     beta2: float = 0.98
@@ -139,9 +139,9 @@ class SftRecipe:
     align_weight: float = 0.3
     """Weight of the alignment loss beside it."""
     stop_accuracy: float = 0.0
-    """Stop once greedy accuracy on the validation split reaches this; 0 never."""
+    """Once greedy accuracy on the validation split reaches this, the run cools down and ends; 0 never."""
     min_steps: int = 0
-    """Steps before it may stop: a policy that has only just jumped gains less by GRPO (docs/demo.md)."""
+    """Steps before that: a policy that has only just jumped gains less by GRPO (docs/demo.md)."""
 
     def __post_init__(self) -> None:
         _check(self, 0, "align_weight", "min_steps")

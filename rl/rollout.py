@@ -131,6 +131,6 @@ def score(
 
 
 def token_logp(logits: Tensor, ids: Tensor) -> Tensor:
-    """log softmax(logits)[ids], [B, T] from [B, T, V]; tokens outside the support count as the first allowed one."""
+    """log softmax(logits)[ids], [B, T] from [B, T, V]; 0 where a token is outside the support (padding)."""
     logp = torch.log_softmax(logits, dim=-1).gather(-1, ids[..., None])[..., 0]
     return logp.masked_fill(logp == float("-inf"), 0.0)

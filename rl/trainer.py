@@ -68,7 +68,8 @@ def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[Entro
         unsampled_token_ids=[token_id(tokenizer, t) for t in (PAD, UNKNOWN, ASSISTANT)],
         pad_token_id=text.pad_token_id,
         eos_token_id=text.eos_token_id,
-        inputs={k: getattr(data, k) for k in ("image_size", "video_size", "frame_count", "difficulty")},
+        inputs={k: getattr(data, k) for k in ("image_size", "video_size", "frame_count", "difficulty")}
+        | {"video_files": bool(data.video_folder)},
     )
     model = EntropyVLM(config)
     model.encoder.load_state_dict(encoder.state_dict())
@@ -181,6 +182,11 @@ class Trainer:
         return reference.requires_grad_(False)
 
     @property
+    def end(self) -> int:
+        """The step after which the run is done: the recipe's last, or where its gate has put it."""
+        return int(self.facts.get("end", self.recipe.steps))  # type: ignore[call-overload]
+
+    @property
     def step(self) -> int:
         """Optimiser steps done."""
         return int(self.facts["step"])  # type: ignore[call-overload]
@@ -238,10 +244,8 @@ class Trainer:
         with _requests_to_stop() as asked:
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
-            if not (self.facts.get("gate") or self.step == recipe.steps):
-                self._say(
-                    f"{recipe.stage}: {count_parameters(self.model):,} parameters, steps {self.step}..{recipe.steps}"
-                )
+            if self.step < self.end:
+                self._say(f"{recipe.stage}: {count_parameters(self.model):,} parameters, steps {self.step}..{self.end}")
                 self._loop(asked)
             if self.facts.get("graded") != self.step:
                 self.facts |= {"reward_after": self.grade(recipe.grpo.temperature)[1], "graded": self.step}
@@ -259,7 +263,7 @@ class Trainer:
         }
 
     def _loop(self, asked_to_stop: Callable[[], bool]) -> None:
-        """Steps until the last, the gate or a request to stop; what was done is saved at the end."""
+        """Steps until the end or a request to stop; what was done is saved."""
         recipe, step_of_stage, first = self.recipe, STEPS[self.recipe.stage], self.step
         self.model.train()
         with progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar:
@@ -269,19 +273,20 @@ class Trainer:
                 metrics["seconds"] = time.perf_counter() - began
                 metrics["cpu_seconds"] = time.process_time() - cpu_began
                 metrics["keep"] = batches[0].keep
-                gate = self._gate(step + 1, metrics)
+                self.facts["step"] = step + 1
+                if self._gate(step + 1, metrics) and "end" not in self.facts:
+                    self.facts["end"] = min(step + 1 + recipe.optim.cooldown, recipe.steps)
                 self._log(step + 1, metrics)
-                self.facts |= {"step": step + 1, "gate": gate}
                 headline = "reward" if "reward" in metrics else "loss"
                 bar.advance(note=f"{headline} {metrics[headline]:.3f}")
                 stop = any(self.team.gather(asked_to_stop()))
-                if gate or stop or self.step % recipe.checkpoint_every == 0 or self.step == recipe.steps:
+                if stop or self.step % recipe.checkpoint_every == 0 or self.step == self.end:
                     self._save()
                 if stop:
                     raise Terminated(
                         f"stopped after step {self.step}, saved; the same line goes on from there", self._result()
                     )
-                if gate:
+                if self.step == self.end:
                     return
 
     def _deal(self, first: int) -> Iterator[list[Batch]]:
@@ -320,18 +325,16 @@ class Trainer:
             raise UsageError(
                 f"the gradient of step {step + 1} is not finite; begin again in another out with a lower optim.lr"
             )
-        self.optimizer.step(learning_rate(self.recipe, step))
+        self.optimizer.step(learning_rate(self.recipe, step, self.end))
         return float(norm)
 
     def _gate(self, step: int, metrics: Metrics) -> bool:
         """Measure when it is time; True once the stage has reached what it was for."""
         recipe = self.recipe
-        if not recipe.eval.every or step % recipe.eval.every:
+        if not recipe.eval.every or step % recipe.eval.every or step < recipe.sft.min_steps:
             return False
         metrics["val_accuracy"] = self.grade(0.0)[0]
-        if recipe.stage != "sft" or step < recipe.sft.min_steps:
-            return False
-        return 0 < recipe.sft.stop_accuracy <= metrics["val_accuracy"]
+        return recipe.stage == "sft" and 0 < recipe.sft.stop_accuracy <= metrics["val_accuracy"]
 
     def _say(self, message: str) -> None:
         if self.team.leads:

@@ -70,6 +70,7 @@ def answer_from_rationale(item: Item) -> object:
         return 0 if steps == ["none"] else len(steps)
     if item.family == "appearance":
         return min(steps, key=lambda step: int(step[-1])).rsplit(" ", 1)[0]
+    lines = steps.pop().split() if item.family == "direction" else []
     cells = [tuple(int(n) for n in re.search(r"r(\d)c(\d)", step).groups()) for step in steps]  # type: ignore[union-attr]
     if item.family == "quadrant":
         ((row, column),) = cells
@@ -79,7 +80,14 @@ def answer_from_rationale(item: Item) -> object:
         return _side(column - other_column, row - other_row, "above", "below")
     down, right = (other_row - row + 4) % 8 - 4, (other_column - column + 4) % 8 - 4
     if item.family == "direction":
-        return _side(right, down, "up", "down")
+        (axis, start), (other_axis, end) = lines
+        assert axis == other_axis and lines == [
+            f"{axis}{cell['rc'.index(axis)]}" for cell in ((row, column), (other_row, other_column))
+        ]
+        way = (int(end) - int(start) + 4) % 8 - 4
+        told = ("left" if way < 0 else "right") if axis == "c" else ("up" if way < 0 else "down")
+        assert told == _side(right, down, "up", "down")
+        return told
     assert item.family == "moved"
     return (down, right) != (0, 0)
 

@@ -8,7 +8,7 @@ from entropy_vision.question import Answer
 
 from .family import Ask, Family, letter, pick
 from .layout import DIRECTIONS, Layout, Wish
-from .words import cell_word, time_word
+from .words import cell_word, line_word, time_word
 
 
 def first_and_last(layout: Layout, k: int) -> str:
@@ -20,6 +20,17 @@ def first_and_last(layout: Layout, k: int) -> str:
     return f"{layout.names[k]} {start} ; {end}"
 
 
+def _way(layout: Layout, k: int) -> str:
+    """The line in which sprite k starts and ends, of the axis along which it moves: "c4 c7".
+
+    Two of eight words tell a direction; from two of 64 places a small policy hardly ever learned it (a thing may leave
+    at one edge and come back at the other, so it is no matter of larger or smaller).
+    """
+    vertical = layout.sprites[k].motion in ("up", "down")
+    ends = layout.tracks[k, [layout.sprites[k].onset, layout.frame_count - 1], int(vertical)]
+    return " ".join(line_word("r" if vertical else "c", float(at)) for at in ends)
+
+
 def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
     fitting = [k for k, s in enumerate(layout.sprites) if s.motion == target]
     if not fitting:
@@ -28,7 +39,7 @@ def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator)
     return Ask(
         question=family.question(rng, layout.phrase(k)),
         answer=Answer("choice", letter(DIRECTIONS, target), options=DIRECTIONS),
-        rationale=first_and_last(layout, k),
+        rationale=f"{first_and_last(layout, k)} ; {_way(layout, k)}",
         needs=((k, layout.sprites[k].onset),),
     )
 

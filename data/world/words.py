@@ -21,7 +21,12 @@ def cell_word(x: float, y: float) -> str:
 
     One word a place: what names a place should be one look, not two that must find the same thing again.
     """
-    return f"r{int(y % 1.0 * CELLS) + 1}c{int(x % 1.0 * CELLS) + 1}"
+    return line_word("r", y) + line_word("c", x)
+
+
+def line_word(axis: str, at: float) -> str:
+    """The row ("r") or column ("c") of eighths in which a fraction of height or width lies, modulo 1: "r1" .. "c8"."""
+    return f"{axis}{int(at % 1.0 * CELLS) + 1}"
 
 
 def time_word(frame: int, frame_count: int) -> str:
@@ -32,6 +37,11 @@ def time_word(frame: int, frame_count: int) -> str:
 def place_words() -> tuple[str, ...]:
     """r1c1..r8c8, row by row."""
     return tuple(f"r{row + 1}c{column + 1}" for row in range(CELLS) for column in range(CELLS))
+
+
+def line_words() -> tuple[str, ...]:
+    """r1..r8 and c1..c8."""
+    return tuple(f"{axis}{i + 1}" for axis in "rc" for i in range(CELLS))
 
 
 def time_words() -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 
 from entropy_vision import Frames
 from entropy_vision.demo import Plan, run_demo
+from entropy_vision.errors import UsageError
 from entropy_vision.options import DemoOptions, EvalOptions
 from entropy_vision.video_write import write_video
 
@@ -56,6 +57,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
     return home / "out", run_demo(DemoOptions(out=home / "out", videos=videos), PLAN)
 
 
+def test_a_folder_that_is_not_there_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a folder"):
+        run_demo(DemoOptions(out=tmp_path / "out", videos=tmp_path / "nothing"), PLAN)
+    assert not (tmp_path / "out").exists()
+
+
 def test_demo_gives_the_keys_of_the_contract_as_plain_json(demo: tuple[Path, dict[str, object]]) -> None:
     _, result = demo
     assert result.keys() >= KEYS
@@ -81,6 +88,8 @@ def test_demo_leaves_verified_shards_and_checkpoints_that_eval_reads(demo: tuple
 
     out, _ = demo
     assert len(list(read_shards(out / "shards"))) == PLAN.shard_videos
+    with pytest.raises(UsageError, match="nearest is count"):
+        run_eval(EvalOptions(checkpoint=out / "grpo", tasks=("counts",)))
     result = run_eval(EvalOptions(checkpoint=out / "grpo", tasks=("count", "moved"), keep=(0.5, 0.25), questions=3))
     assert result["tasks"].keys() == {"count", "moved", "all"}
     assert result["tasks"]["count"].keys() == {"0.5", "0.25"}

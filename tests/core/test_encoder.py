@@ -12,7 +12,7 @@ import torch
 from oracles_encoder import dense_tokens, images_of, make_patchset, resized_tower
 from safetensors.torch import save_file
 
-from entropy_vision.encoder import VisionEncoder
+from entropy_vision.encoder import VisionEncoder, _wants_quick_gelu
 from entropy_vision.errors import InputError, UsageError
 from entropy_vision.packed import PackedPatches
 
@@ -354,3 +354,34 @@ def test_damaged_folders_say_which_file_is_wrong(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(UsageError, match="cannot load"):
         VisionEncoder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model", "tag", "quick"),
+    [
+        ("ViT-B-32", "openai", True),
+        ("ViT-L-14", "openai", True),
+        ("ViT-B-32", "laion2b_s34b_b79k", False),
+        ("ViT-B-32-quickgelu", "openai", True),
+        ("ViT-B-32", None, False),
+    ],
+)
+def test_the_activation_is_the_one_the_weights_were_trained_with(model: str, tag: str | None, quick: bool) -> None:
+    """open_clip only warns where a plain name meets such weights, and computes with the other activation."""
+    assert _wants_quick_gelu(model, tag, open_clip.get_model_config(model)) is quick
+
+
+def test_weights_are_loaded_into_the_activation_they_want(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = open_clip.create_model("ViT-B-32-quickgelu")
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: {"quick_gelu": True})
+    encoder = VisionEncoder("ViT-B-32", pretrained=str(tmp_path / "weights.safetensors"))
+    assert encoder.config["quick_gelu"] is True
+    kept = make_patchset((1, 7, 7), 32, [49])
+    whole.eval()
+    with torch.no_grad():
+        expected = dense_tokens(whole.visual, kept, encoder.mean, encoder.std)
+        torch.testing.assert_close(encoder([kept])[0], expected, atol=1e-4, rtol=1e-4)
+        plain = VisionEncoder.from_config(encoder.config | {"quick_gelu": False})
+        plain.load_state_dict(encoder.state_dict())
+        assert not torch.allclose(plain([kept])[0], expected, atol=1e-3)

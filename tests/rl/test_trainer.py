@@ -135,13 +135,23 @@ def test_a_run_that_is_done_goes_on_with_more_steps(tmp_path: Path) -> None:
     assert _same(_weights(tmp_path / "more"), _weights(tmp_path / "once"))
 
 
-def test_a_gate_ends_a_run_for_good(tmp_path: Path) -> None:
-    settings: dict[str, object] = {"eval": EvalRecipe(scenes=2, every=2), "steps": 6}
-    recipe = _recipe("sft", tmp_path / "run", **settings)
+@pytest.mark.parametrize(("cooldown", "end"), [(0, 2), (3, 5), (9, 7)])
+def test_a_gate_cools_a_run_down_and_ends_it_for_good(cooldown: int, end: int, tmp_path: Path) -> None:
+    recipe = _recipe("sft", tmp_path / "run", steps=7, optim=OptimRecipe(warmup=1, cooldown=cooldown))
     trainer = Trainer(recipe)
     trainer._gate = lambda step, metrics: step == 2  # type: ignore[method-assign]
-    assert trainer.train()["steps"] == 2
-    assert Trainer(recipe).train()["steps"] == 2
+    factors: list[float] = []
+    update = trainer.optimizer.step
+
+    def step(factor: float) -> None:
+        factors.append(factor)
+        update(factor)
+
+    trainer.optimizer.step = step  # type: ignore[method-assign]
+    assert trainer.train()["steps"] == end
+    assert Trainer(recipe).train()["steps"] == end
+    if cooldown == 3:
+        assert factors == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
 
 
 def test_a_kill_while_the_result_is_measured_costs_no_step(tmp_path: Path) -> None:
