@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
+from oracles_selection import entropy
 
 Cell = tuple[int, int]
 
@@ -20,6 +22,19 @@ def cut(plane: np.ndarray, side: int) -> dict[Cell, np.ndarray]:
 def on_grid(values: dict[Cell, float]) -> np.ndarray:
     rows, columns = (1 + max(cell[axis] for cell in values) for axis in (0, 1))
     return np.array([[values[r, c] for c in range(columns)] for r in range(rows)])
+
+
+def gradient(plane: np.ndarray, side: int) -> np.ndarray:
+    """Mean of dx^2 + dy^2; no difference is taken across the border."""
+    height, width = plane.shape
+    energy = np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            if 0 < x < width - 1:
+                energy[y, x] += ((float(plane[y, x + 1]) - float(plane[y, x - 1])) / 2) ** 2
+            if 0 < y < height - 1:
+                energy[y, x] += ((float(plane[y + 1, x]) - float(plane[y - 1, x])) / 2) ** 2
+    return on_grid({cell: float(patch.mean()) for cell, patch in cut(energy, side).items()})
 
 
 def difference(pixels: np.ndarray, side: int, unit: list[float], tubelet: int) -> np.ndarray:
@@ -43,3 +58,32 @@ def run_length(mask: np.ndarray, frame: int, row: int, column: int) -> int:
     while frame + length < len(mask) and not mask[frame + length, row, column]:
         length += 1
     return length
+
+
+def features(frame: np.ndarray, side: int) -> np.ndarray:
+    """Mean colour, log gradient energy and entropy of 16 levels of every patch: [R, C, 5]."""
+    colours = cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb)
+    steep = gradient(colours[..., 0], side)
+    out = np.zeros((*steep.shape, 5))
+    for cell, patch in cut(colours, side).items():
+        levels = [int(value) // 16 for value in patch[..., 0].ravel()]
+        out[cell] = [*patch.reshape(-1, 3).mean(axis=0), math.log(1 + steep[cell]), entropy(levels)]
+    return out
+
+
+def surprisal(points: np.ndarray, kernels: int) -> np.ndarray:
+    """-log2 of a kernel density whose kernels stand on every k-th point; a point without one adds its own."""
+    count, size = points.shape
+    z = np.zeros_like(points)
+    for k in range(size):
+        if np.ptp(points[:, k]) > 0:
+            z[:, k] = (points[:, k] - points[:, k].mean()) / points[:, k].std()
+    step = math.ceil(count / kernels)
+    centres = list(range(0, count, step))
+    h = len(centres) ** (-1 / (size + 4))
+    out = np.zeros(count)
+    for i in range(count):
+        mine = centres if i in centres else [*centres, i]
+        near = [math.exp(-sum((z[i, k] - z[j, k]) ** 2 for k in range(size)) / (2 * h * h)) for j in mine]
+        out[i] = -math.log2(sum(near) / len(near))
+    return out

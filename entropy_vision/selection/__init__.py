@@ -9,10 +9,12 @@ from entropy_vision.errors import UsageError
 from entropy_vision.selection.base import Selector
 from entropy_vision.selection.dtd import Dtd
 from entropy_vision.selection.evs import Evs
+from entropy_vision.selection.gradient import Gradient
 from entropy_vision.selection.histogram import Histogram
 from entropy_vision.selection.random import Random
 from entropy_vision.selection.rate import Rate
 from entropy_vision.selection.rlt import Rlt
+from entropy_vision.selection.surprisal import Surprisal
 from entropy_vision.selection.uniform import Uniform
 
 # name -> maker from the seed; the default first
@@ -21,6 +23,8 @@ _MAKERS: dict[str, Callable[[int], Selector]] = {
     "histogram": lambda seed: Histogram(),
     "random": lambda seed: Random(seed),
     "uniform": lambda seed: Uniform(),
+    "surprisal": lambda seed: Surprisal(),
+    "gradient": lambda seed: Gradient(),
     "rlt": lambda seed: Rlt(),
     "evs": lambda seed: Evs(),
     "dtd": lambda seed: Dtd(),

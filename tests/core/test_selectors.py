@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import oracles_selectors as oracle
@@ -9,7 +11,8 @@ import pytest
 
 from entropy_vision import Budget, EntropyTokenizer, Frames
 from entropy_vision.budget import exact
-from entropy_vision.selection import make_selector, rlt
+from entropy_vision.selection import make_selector, rlt, surprisal
+from entropy_vision.selection.gradient import gradient_energy
 from entropy_vision.selection.measures import FIRST_FRAME, patch_mean
 
 SIZES = [(1, 1), (3, 17), (21, 30), (32, 24)]
@@ -45,6 +48,21 @@ def test_a_patch_mean_counts_real_pixels_only(size: tuple[int, int], side: int) 
     coloured = patch_mean(np.dstack([plane, plane // 2, 255 - plane]), side)
     np.testing.assert_array_equal(coloured[..., 0], expected)
     np.testing.assert_allclose(coloured[..., 2], 255 - expected)
+
+
+@pytest.mark.parametrize("side", [1, 8])
+@pytest.mark.parametrize("size", SIZES)
+def test_gradient_is_the_mean_squared_slope(size: tuple[int, int], side: int) -> None:
+    np.testing.assert_allclose(gradient_energy(noise(*size), side), oracle.gradient(noise(*size), side))
+
+
+def test_gradient_ranks_edges_first_and_does_not_see_equal_luma() -> None:
+    pixels = np.full((1, 64, 64, 3), 100, np.uint8)
+    pixels[0, :, 20:] = 200
+    pixels[0, 40:52, 4:12] = (100, 111, 43)  # luma 100
+    score = make_selector("gradient").score(frames_of(pixels), 8)[0]
+    assert (score[:, 2] > 0).all()
+    assert score.sum() == score[:, 2].sum()
 
 
 UNITS = {"evs": [1.0] * 3, "dtd": [255.0] * 3, "rlt": [255 * 0.229, 255 * 0.224, 255 * 0.225]}
@@ -124,3 +142,34 @@ def test_evs_gives_the_tokens_to_the_frame_in_which_something_happens_and_dtd_do
     evs, dtd = (EntropyTokenizer(8, budget=Budget(tokens=32), selector=name)(frames).mask for name in ("evs", "dtd"))
     assert evs.sum(axis=(1, 2)).tolist() == [16, 1, 14, 1]
     assert dtd.sum(axis=(1, 2)).tolist() == [16, 6, 5, 5]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_surprisal_compares_patches_by_five_features(size: tuple[int, int]) -> None:
+    frame = noise(*size, 3)
+    np.testing.assert_allclose(surprisal.features(frame, 8), oracle.features(frame, 8), atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 512, 513, 800])
+def test_surprisal_is_the_self_information_under_a_kernel_density(count: int) -> None:
+    points = np.random.default_rng(2).normal(size=(count, 5)) * [1, 10, 100, 1e-3, 0]
+    points[count // 2 :] = np.round(points[count // 2 :], 1)
+    information = surprisal.self_information(points)
+    np.testing.assert_allclose(information, oracle.surprisal(points, 512), atol=2e-4)
+    assert (information >= 0).all() and information.max() <= math.log2(count + 1)
+
+
+def test_surprisal_is_over_the_patches_of_all_frames() -> None:
+    frames = frames_of(noise(3, 24, 24, 3))
+    points = np.concatenate([oracle.features(frame, 8).reshape(-1, 5) for frame in frames.pixels])
+    score = make_selector("surprisal").score(frames, 8)
+    np.testing.assert_allclose(score.ravel(), oracle.surprisal(points, 512), atol=2e-3)
+
+
+def test_surprisal_finds_a_flat_object_that_fills_its_patches_and_no_more_in_noise() -> None:
+    pixels = np.full((1, 96, 96, 3), 100, np.uint8)
+    pixels[0, :, :48] = noise(96, 48, 3)
+    pixels[0, 40:56, 64:80] = (100, 111, 43)  # the ground's luma
+    score = make_selector("surprisal").score(frames_of(pixels), 8)[0]
+    assert score[5:7, 8:10].min() > 3 * score[0, 11]
+    assert score[5:7, 8:10].min() > np.median(score[:, :6])
