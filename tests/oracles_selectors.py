@@ -87,3 +87,24 @@ def surprisal(points: np.ndarray, kernels: int) -> np.ndarray:
         near = [math.exp(-sum((z[i, k] - z[j, k]) ** 2 for k in range(size)) / (2 * h * h)) for j in mine]
         out[i] = -math.log2(sum(near) / len(near))
     return out
+
+
+def quadtree(plane: np.ndarray, side: int, thresholds: tuple[float, ...], offset: float) -> set[Cell]:
+    """The patches that a quadtree keeps: one for a cell below its threshold, else what its four quarters keep."""
+    patches = {cell: patch.ravel().tolist() for cell, patch in cut(plane, side).items()}
+    fine = {cell: entropy(values) for cell, values in patches.items()}
+
+    def kept(row: int, column: int, scale: int) -> set[Cell]:
+        size = 2**scale
+        inside = [p for p in patches if p[0] // size == row and p[1] // size == column]
+        if not inside:
+            return set()
+        together = entropy([value for p in inside for value in patches[p]])
+        if scale == 0 or together < thresholds[scale - 1] + offset:
+            return {max(inside, key=lambda p: fine[p])}
+        quarters = [(2 * row + y, 2 * column + x) for y in (0, 1) for x in (0, 1)]
+        return set().union(*(kept(*quarter, scale - 1) for quarter in quarters))
+
+    size = 2 ** len(thresholds)
+    roots = {(r // size, c // size) for r, c in patches}
+    return set().union(*(kept(*root, len(thresholds)) for root in roots))

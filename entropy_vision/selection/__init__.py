@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from entropy_vision.errors import UsageError
+from entropy_vision.selection.apt import Apt
 from entropy_vision.selection.base import Selector
 from entropy_vision.selection.dtd import Dtd
 from entropy_vision.selection.evs import Evs
@@ -28,6 +29,7 @@ _MAKERS: dict[str, Callable[[int], Selector]] = {
     "rlt": lambda seed: Rlt(),
     "evs": lambda seed: Evs(),
     "dtd": lambda seed: Dtd(),
+    "apt": lambda seed: Apt(),
 }
 
 __all__ = ["Selector", "make_selector", "selectors"]

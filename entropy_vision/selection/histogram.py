@@ -23,6 +23,31 @@ from entropy_vision.grid import grid_size
 _BINS = 256
 
 
+def histograms(plane: np.ndarray, patch_size: int) -> np.ndarray:
+    """How often each value occurs inside each patch; padding is not counted.
+
+    Args:
+        plane: uint8 [H, W].
+
+    Returns:
+        int64 [R, C, 256].
+    """
+    rows, columns = grid_size(plane.shape[0], plane.shape[1], patch_size)
+    row, column = (np.arange(side) // patch_size for side in plane.shape)
+    patch = row[:, None] * columns + column
+    counts = np.bincount((patch * _BINS + plane).ravel(), minlength=rows * columns * _BINS)
+    return counts.reshape(rows, columns, _BINS)
+
+
+def entropy(counts: np.ndarray) -> np.ndarray:
+    """Shannon entropy of histograms, bits a value: int [..., n] -> float64 [...]; 0 where nothing was counted."""
+    total = counts.sum(axis=-1)
+    table = np.arange(total.max() + 1, dtype=np.float64)  # c log2 c of every possible count
+    table[1:] *= np.log2(table[1:])
+    total = np.maximum(total, 1)
+    return np.maximum(np.log2(total) - table[counts].sum(axis=-1) / total, 0)
+
+
 def histogram_entropy(plane: np.ndarray, patch_size: int) -> np.ndarray:
     """Shannon entropy of the values inside each patch; padding is not counted.
 
@@ -32,16 +57,7 @@ def histogram_entropy(plane: np.ndarray, patch_size: int) -> np.ndarray:
     Returns:
         float32 [R, C], bits a pixel in [0, 8].
     """
-    rows, columns = grid_size(plane.shape[0], plane.shape[1], patch_size)
-    row, column = (np.arange(side) // patch_size for side in plane.shape)
-    patch = row[:, None] * columns + column
-    counts = np.bincount((patch * _BINS + plane).ravel(), minlength=rows * columns * _BINS)
-    table = np.arange(patch_size**2 + 1, dtype=np.float64)  # c log2 c of every possible count
-    table[1:] *= np.log2(table[1:])
-    counts = counts.reshape(-1, _BINS)
-    total = counts.sum(axis=1)
-    entropy = np.log2(total) - table[counts].sum(axis=1) / total
-    return np.maximum(entropy, 0).astype(np.float32).reshape(rows, columns)
+    return entropy(histograms(plane, patch_size)).astype(np.float32)
 
 
 class Histogram:

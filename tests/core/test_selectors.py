@@ -11,7 +11,7 @@ import pytest
 
 from entropy_vision import Budget, EntropyTokenizer, Frames
 from entropy_vision.budget import exact
-from entropy_vision.selection import make_selector, rlt, surprisal
+from entropy_vision.selection import apt, make_selector, rlt, surprisal
 from entropy_vision.selection.gradient import gradient_energy
 from entropy_vision.selection.measures import FIRST_FRAME, patch_mean
 
@@ -173,3 +173,47 @@ def test_surprisal_finds_a_flat_object_that_fills_its_patches_and_no_more_in_noi
     score = make_selector("surprisal").score(frames_of(pixels), 8)[0]
     assert score[5:7, 8:10].min() > 3 * score[0, 11]
     assert score[5:7, 8:10].min() > np.median(score[:, :6])
+
+
+def _busy(height: int, width: int) -> np.ndarray:
+    """Noise whose range grows from nothing to everything, so that entropies differ everywhere."""
+    ramp = np.linspace(0, 1, width) * np.linspace(0.5, 1, height)[:, None]
+    return (np.random.default_rng(4).random((height, width)) * 256 * ramp**2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 64), (72, 61), (40, 150)])
+@pytest.mark.parametrize("thresholds", [(6.0, 4.0), (5.5,), (4.0, 6.0)])
+def test_apt_scores_are_the_offsets_up_to_which_a_quadtree_keeps_a_patch(
+    size: tuple[int, int], thresholds: tuple[float, ...]
+) -> None:
+    plane = _busy(*size)
+    score = apt.quadtree(plane, 8, thresholds)
+    assert score.min() >= 0
+    for offset in np.linspace(-max(thresholds), 8, 23):
+        kept = {tuple(cell) for cell in np.argwhere(score >= offset + max(thresholds)).tolist()}
+        assert kept == oracle.quadtree(plane, 8, thresholds, offset)
+
+
+def test_apt_keeps_what_a_bisection_on_the_offset_keeps() -> None:
+    plane = _busy(96, 96)
+    frames = frames_of(np.repeat(plane[None, :, :, None], 3, axis=-1))
+    bits = EntropyTokenizer(8, selector="apt").score(frames)
+    for tokens in (20, 50, 100, 130):
+        low, high = -8.0, 8.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if len(oracle.quadtree(plane, 8, (6, 4), middle)) >= tokens else (low, middle)
+        found = oracle.quadtree(plane, 8, (6, 4), low)
+        mask = make_selector("apt").choose(bits, len(found))[0]
+        assert {tuple(cell) for cell in np.argwhere(mask).tolist()} == found
+
+
+def test_apt_keeps_all_of_a_busy_half_and_one_patch_a_cell_of_a_quiet_one() -> None:
+    pixels = np.full((1, 128, 128, 3), 60, np.uint8)
+    pixels[0, :, 64:] = noise(128, 64, 1)
+    pixels[0, 3, 3] = 255  # the one thing in the first cell
+    pixels[0, 20, 44] = 255
+    mask = EntropyTokenizer(8, budget=Budget(threshold=max(apt.THRESHOLDS)), selector="apt")(frames_of(pixels)).mask[0]
+    assert mask[:, 8:].all()
+    assert mask[:, :8].reshape(4, 4, 2, 4).sum(axis=(1, 3)).tolist() == [[1, 1]] * 4
+    assert mask[0, 0] and mask[2, 5]
