@@ -108,3 +108,28 @@ def quadtree(plane: np.ndarray, side: int, thresholds: tuple[float, ...], offset
     size = 2 ** len(thresholds)
     roots = {(r // size, c // size) for r, c in patches}
     return set().union(*(kept(*root, len(thresholds)) for root in roots))
+
+
+def prediction_error(frame: np.ndarray, side: int, tau: float) -> np.ndarray:
+    """max |x - pred| against what was kept of the neighbours; infinite for the first patch."""
+    patches = {cell: patch.astype(int) for cell, patch in cut(frame, side).items()}
+    shown: dict[Cell, np.ndarray] = {}
+    error: dict[Cell, float] = {}
+
+    def far(one: np.ndarray, two: np.ndarray) -> int:
+        tall, wide = min(len(one), len(two)), min(one.shape[1], two.shape[1])
+        return int(abs(one[:tall, :wide] - two[:tall, :wide]).max())
+
+    for r, c in sorted(patches):
+        x, left, up, corner = patches[r, c], shown.get((r, c - 1)), shown.get((r - 1, c)), shown.get((r - 1, c - 1))
+        if left is None and up is None:
+            error[r, c], shown[r, c] = math.inf, x
+            continue
+        if left is None or up is None or corner is None:
+            guess = up if left is None else left
+        else:
+            guess = up if far(corner, left) <= tau and not far(corner, up) <= tau else left
+        assert guess is not None
+        error[r, c] = far(x, guess)
+        shown[r, c] = guess[: len(x), : x.shape[1]] if error[r, c] <= tau else x
+    return on_grid(error)

@@ -12,6 +12,7 @@ from entropy_vision.selection.dtd import Dtd
 from entropy_vision.selection.evs import Evs
 from entropy_vision.selection.gradient import Gradient
 from entropy_vision.selection.histogram import Histogram
+from entropy_vision.selection.pixelprune import PixelPrune
 from entropy_vision.selection.random import Random
 from entropy_vision.selection.rate import Rate
 from entropy_vision.selection.rlt import Rlt
@@ -30,6 +31,7 @@ _MAKERS: dict[str, Callable[[int], Selector]] = {
     "evs": lambda seed: Evs(),
     "dtd": lambda seed: Dtd(),
     "apt": lambda seed: Apt(),
+    "pixelprune": lambda seed: PixelPrune(),
 }
 
 __all__ = ["Selector", "make_selector", "selectors"]

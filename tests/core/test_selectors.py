@@ -11,7 +11,7 @@ import pytest
 
 from entropy_vision import Budget, EntropyTokenizer, Frames
 from entropy_vision.budget import exact
-from entropy_vision.selection import apt, make_selector, rlt, surprisal
+from entropy_vision.selection import apt, make_selector, pixelprune, rlt, surprisal
 from entropy_vision.selection.gradient import gradient_energy
 from entropy_vision.selection.measures import FIRST_FRAME, patch_mean
 
@@ -217,3 +217,44 @@ def test_apt_keeps_all_of_a_busy_half_and_one_patch_a_cell_of_a_quiet_one() -> N
     assert mask[:, 8:].all()
     assert mask[:, :8].reshape(4, 4, 2, 4).sum(axis=(1, 3)).tolist() == [[1, 1]] * 4
     assert mask[0, 0] and mask[2, 5]
+
+
+def _screen(height: int, width: int) -> np.ndarray:
+    """Few colours in boxes, so that most patches are copies; some letters."""
+    frame = np.full((height, width, 3), 240, np.uint8)
+    rng = np.random.default_rng(6)
+    for _ in range(6):
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        frame[y : y + 19, x : x + 31] = rng.integers(0, 2, 3) * 7 + 200
+    return frame
+
+
+@pytest.mark.parametrize("size", [*SIZES, (60, 90)])
+@pytest.mark.parametrize("side", [1, 4, 8])
+def test_pixelprune_predicts_from_the_neighbours(size: tuple[int, int], side: int) -> None:
+    for frame in (_screen(*size), noise(*size, 3), noise(*size, 3, top=2)):
+        expected = oracle.prediction_error(frame, side, 0)
+        error = pixelprune.prediction_error(frame, side)
+        assert error[0, 0] == FIRST_FRAME
+        np.testing.assert_array_equal(error.ravel()[1:], expected.ravel()[1:])
+        np.testing.assert_array_equal(pixelprune.anchored_error(frame, side, 0), error)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (60, 90)])
+@pytest.mark.parametrize("tau", [1, 8])
+def test_pixelprune_above_zero_predicts_from_what_was_kept(size: tuple[int, int], tau: int) -> None:
+    ramp = np.repeat(np.linspace(0, 60, size[1]).astype(np.uint8)[None, :, None], size[0], axis=0).repeat(3, axis=2)
+    for frame in (_screen(*size), noise(*size, 3, top=12), ramp):
+        error = pixelprune.anchored_error(frame, 4, tau)
+        np.testing.assert_array_equal(error.ravel()[1:], oracle.prediction_error(frame, 4, tau).ravel()[1:])
+
+
+def test_pixelprune_drops_exact_copies_and_keeps_the_corners_of_boxes() -> None:
+    pixels = np.full((1, 64, 64, 3), 250, np.uint8)
+    pixels[0, 16:40, 24:48] = 30
+    kept = EntropyTokenizer(8, budget=Budget(threshold=1), selector="pixelprune")(frames_of(pixels))
+    # the box where it begins, and the ground to its right and below; each is continued from there
+    assert kept.positions.tolist() == [[0, 0, 0], [0, 2, 3], [0, 2, 6], [0, 5, 3]]
+    one = pixels.copy()
+    one[0, 60, 60, 1] -= 1  # one level in one pixel
+    assert EntropyTokenizer(8, budget=Budget(threshold=1), selector="pixelprune")(frames_of(one)).mask[0, 7, 7]
