@@ -133,3 +133,42 @@ def prediction_error(frame: np.ndarray, side: int, tau: float) -> np.ndarray:
         error[r, c] = far(x, guess)
         shown[r, c] = guess[: len(x), : x.shape[1]] if error[r, c] <= tau else x
     return on_grid(error)
+
+
+def search(before: np.ndarray, now: np.ndarray, start: np.ndarray, reach: int, side: int, price: float) -> np.ndarray:
+    """For each block the vector of the least mean absolute difference plus price a pixel: none, or near `start`."""
+    height, width = now.shape
+    out = np.zeros_like(start)
+    for row, column in np.ndindex(*start.shape[:2]):
+        steps = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
+        steps.sort(key=lambda step: abs(step[0]) + abs(step[1]))
+        candidates = [(0, 0), *((int(start[row, column, 0]) + y, int(start[row, column, 1]) + x) for y, x in steps)]
+        costs = []
+        for down, right in candidates:
+            apart = [
+                abs(int(now[y, x]) - int(before[min(max(y + down, 0), height - 1), min(max(x + right, 0), width - 1)]))
+                for y in range(row * side, (row + 1) * side)
+                for x in range(column * side, (column + 1) * side)
+            ]
+            costs.append(sum(apart) / len(apart) + price * (abs(down) + abs(right)))
+        out[row, column] = candidates[costs.index(min(costs))]
+    return out
+
+
+def onevision(before: np.ndarray, now: np.ndarray, vectors: np.ndarray, side: int, block: int) -> np.ndarray:
+    """(m / p95 + e / p95) / 2, each at most 1, for given block vectors."""
+    height, width = now.shape
+    middle = [float(np.median(vectors[..., axis])) for axis in (0, 1)]
+    own, residual = np.zeros((height, width)), np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            down, right = (int(one) for one in vectors[y // block, x // block])
+            own[y, x] = math.hypot(down - middle[0], right - middle[1])
+            there = before[min(max(y + down, 0), height - 1), min(max(x + right, 0), width - 1)]
+            residual[y, x] = abs(int(now[y, x]) - int(there))
+    total = np.zeros(())
+    for field in (own, residual):
+        part = on_grid({cell: float(patch.mean()) for cell, patch in cut(field, side).items()})
+        top = float(np.percentile(part, 95))
+        total = total + (np.minimum(part / top, 1) if top > 0 else 1.0 * (part > 0)) / 2
+    return total

@@ -12,6 +12,7 @@ from entropy_vision.selection.dtd import Dtd
 from entropy_vision.selection.evs import Evs
 from entropy_vision.selection.gradient import Gradient
 from entropy_vision.selection.histogram import Histogram
+from entropy_vision.selection.onevision import OneVision
 from entropy_vision.selection.pixelprune import PixelPrune
 from entropy_vision.selection.random import Random
 from entropy_vision.selection.rate import Rate
@@ -32,6 +33,7 @@ _MAKERS: dict[str, Callable[[int], Selector]] = {
     "dtd": lambda seed: Dtd(),
     "apt": lambda seed: Apt(),
     "pixelprune": lambda seed: PixelPrune(),
+    "onevision": lambda seed: OneVision(),
 }
 
 __all__ = ["Selector", "make_selector", "selectors"]

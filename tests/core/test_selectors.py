@@ -11,7 +11,7 @@ import pytest
 
 from entropy_vision import Budget, EntropyTokenizer, Frames
 from entropy_vision.budget import exact
-from entropy_vision.selection import apt, make_selector, pixelprune, rlt, surprisal
+from entropy_vision.selection import apt, block_motion, make_selector, onevision, pixelprune, rlt, surprisal
 from entropy_vision.selection.gradient import gradient_energy
 from entropy_vision.selection.measures import FIRST_FRAME, patch_mean
 
@@ -258,3 +258,70 @@ def test_pixelprune_drops_exact_copies_and_keeps_the_corners_of_boxes() -> None:
     one = pixels.copy()
     one[0, 60, 60, 1] -= 1  # one level in one pixel
     assert EntropyTokenizer(8, budget=Budget(threshold=1), selector="pixelprune")(frames_of(one)).mask[0, 7, 7]
+
+
+@pytest.mark.parametrize(("reach", "side"), [(1, 16), (4, 4)])
+def test_block_motion_takes_the_cheapest_vector(reach: int, side: int) -> None:
+    before, now = noise(4 * side, 4 * side, top=3), noise(4 * side, 4 * side, top=3, seed=2)  # where lengths decide
+    now[: 2 * side] = np.roll(before, (1, -1), axis=(0, 1))[: 2 * side]
+    before[side : 2 * side, :side], now[side : 2 * side, :side] = 90, 90  # everything is as good
+    stripes = np.arange(3 * side) % 2 * 100
+    before[2 * side :, side:], now[2 * side :, side:] = stripes, 100 - stripes  # left is as good as right
+    start = np.random.default_rng(5).integers(-2, 3, (4, 4, 2))
+    start[2:, 2:] = 0
+    found = block_motion.search(before, now, start, reach, side)
+    np.testing.assert_array_equal(found, oracle.search(before, now, start, reach, side, 0.03 * 16 / side))
+    assert found[1, 0].tolist() == [0, 0]
+    assert found[3, 2].tolist() == [0, -1]
+
+
+def test_block_motion_finds_a_pan_of_the_camera() -> None:
+    frames, _ = moving(pan=3)
+    before, now = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (frames.pixels[0], frames.pixels[1]))
+    vectors = block_motion.motion(before, now)
+    assert np.median(vectors, axis=(0, 1)).tolist() == [0, 3]
+    far = np.roll(noise(96, 96, seed=8), 17, axis=0), noise(96, 96, seed=8)
+    smooth = [cv2.GaussianBlur(plane, (0, 0), 3) for plane in far]
+    assert (block_motion.motion(*smooth)[1:-2, 1:-1] == [17, 0]).all(axis=-1).mean() > 0.8
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 35), (64, 48)])
+def test_onevision_adds_motion_of_its_own_and_residual(size: tuple[int, int]) -> None:
+    smooth = [cv2.GaussianBlur(noise(*size, 3, seed=seed), (0, 0), 2) for seed in (1, 2)]
+    pixels = np.stack([smooth[0], np.roll(smooth[0], 2, axis=1), smooth[1]])
+    score = make_selector("onevision").score(frames_of(pixels), 8)
+    planes = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels]
+    for t in (1, 2):
+        vectors = block_motion.motion(planes[t - 1], planes[t])
+        expected = oracle.onevision(planes[t - 1], planes[t], vectors, 8, 16)
+        np.testing.assert_allclose(score[t], expected, atol=1e-6)
+
+
+def test_onevision_scores_the_first_frame_by_what_dc_prediction_leaves() -> None:
+    plane = noise(40, 33)
+    motion, residual = onevision.motion_and_residual(None, plane, 8)
+    left = np.zeros(plane.shape)
+    for (r, c), block in oracle.cut(plane, 16).items():
+        left[r * 16 : r * 16 + 16, c * 16 : c * 16 + 16] = abs(block - block.mean())
+    expected = oracle.on_grid({cell: patch.mean() for cell, patch in oracle.cut(left, 8).items()})
+    assert (motion == 0).all()
+    np.testing.assert_allclose(residual, expected, rtol=1e-5)
+    frames = frames_of(np.repeat(plane[None, :, :, None], 3, axis=-1))
+    score = make_selector("onevision").score(frames, 8)[0]
+    np.testing.assert_allclose(score, np.minimum(expected / np.percentile(expected, 95), 1) / 2, rtol=1e-5)
+
+
+def test_onevision_finds_what_moves_under_a_pan_where_differences_do_not() -> None:
+    frames, there = moving(pan=3)
+    recall = {}
+    for name in ("onevision", "evs"):
+        best = exact(make_selector(name).score(frames, 8)[1:], int(2 * there[1:].sum()))
+        recall[name] = best[there[1:]].mean()
+    assert recall["onevision"] > 0.6 > 0.5 > recall["evs"]
+
+
+def test_a_percentile_of_nothing_leaves_only_what_is_something() -> None:
+    field = np.zeros((10, 10))
+    assert (onevision.by_percentile(field) == 0).all()
+    field[3, 4] = 0.01
+    assert onevision.by_percentile(field)[3, 4] == 1 and onevision.by_percentile(field).sum() == 1
