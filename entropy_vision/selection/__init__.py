@@ -19,6 +19,7 @@ from entropy_vision.selection.rate import Rate
 from entropy_vision.selection.rlt import Rlt
 from entropy_vision.selection.surprisal import Surprisal
 from entropy_vision.selection.uniform import Uniform
+from entropy_vision.selection.uniform_frames import UniformFrames
 
 # name -> maker from the seed; the default first
 _MAKERS: dict[str, Callable[[int], Selector]] = {
@@ -26,6 +27,7 @@ _MAKERS: dict[str, Callable[[int], Selector]] = {
     "histogram": lambda seed: Histogram(),
     "random": lambda seed: Random(seed),
     "uniform": lambda seed: Uniform(),
+    "uniform_frames": lambda seed: UniformFrames(),
     "surprisal": lambda seed: Surprisal(),
     "gradient": lambda seed: Gradient(),
     "rlt": lambda seed: Rlt(),

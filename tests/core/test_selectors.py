@@ -325,3 +325,33 @@ def test_a_percentile_of_nothing_leaves_only_what_is_something() -> None:
     assert (onevision.by_percentile(field) == 0).all()
     field[3, 4] = 0.01
     assert onevision.by_percentile(field)[3, 4] == 1 and onevision.by_percentile(field).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "shares"),
+    [
+        (3, [1, 0, 1, 0, 1]),
+        (5, [1, 1, 1, 1, 1]),
+        (12, [8, 1, 1, 1, 1]),
+        (13, [9, 1, 1, 1, 1]),  # one whole frame and the one patch of each other
+        (14, [10, 1, 1, 1, 1]),
+        (16, [12, 1, 1, 1, 1]),
+        (18, [12, 2, 1, 2, 1]),
+        (24, [12, 1, 1, 1, 9]),
+        (30, [12, 2, 2, 2, 12]),
+        (36, [12, 1, 12, 1, 10]),
+        (59, [12, 12, 11, 12, 12]),
+        (60, [12, 12, 12, 12, 12]),
+    ],
+)
+def test_uniform_frames_keeps_whole_frames_at_even_distances(count: int, shares: list[int]) -> None:
+    mask = make_selector("uniform_frames").choose(np.ones((5, 3, 4), np.float32), count)
+    assert mask.sum() == count
+    assert mask.sum(axis=(1, 2)).tolist() == shares
+
+
+def test_uniform_frames_spreads_what_is_not_a_whole_frame() -> None:
+    mask = make_selector("uniform_frames").choose(np.ones((2, 12, 12), np.float32), 144 + 36)
+    assert mask[0].all()
+    quarters = [mask[1, r : r + 6, c : c + 6].sum() for r in (0, 6) for c in (0, 6)]
+    assert max(quarters) - min(quarters) <= 2
