@@ -341,7 +341,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         axes[0].plot(keeps, flops, "k--", linewidth=1, label="FLOPs of the tower")
         axes[0].axhline(1.0, color="grey", linewidth=1, label=DENSE)
         axes[0].set(xlabel="keep", ylabel="dense / kept", title="seconds saved, selection included")
-        axes[0].legend(frameon=False)
+        axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # inside, so many lines leave no room
         if measured:
             axes[1].plot(_seconds(rows[0]), rows[0]["accuracy"], "k*", markersize=11, label=DENSE)
             axes[1].set(xlabel="seconds, selection included", ylabel="accuracy", title="accuracy against seconds")
@@ -351,11 +351,14 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 @contextmanager
 def _axes(path: Path, columns: int) -> Iterator[list[Axes]]:
     """Axes side by side; the picture is written when the block ends."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
+    figure = Figure(figsize=(5.5 * columns + 1.5, 4), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
+    for one in axes:
+        one.set_prop_cycle(color=colormaps["tab20"](range(20)))  # more colours than there are selectors
     yield list(axes)
     with atomic_file(path) as file:
         FigureCanvasAgg(figure).print_png(file)
