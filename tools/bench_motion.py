@@ -23,6 +23,7 @@ import json
 import sys
 import zlib
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -88,9 +89,8 @@ def world(rng: np.random.Generator, texture: str) -> np.ndarray:
     """float32 [W, W, 3]: 1/f ground, shapes with edges, an area of leaves."""
     noise, edges, leaf = TEXTURES[texture]
     side = 2 * REACH * FINE
-    light = noise * pink(rng, side, rng.uniform(0.9, 1.3))
-    tint = rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    picture = rng.uniform(100, 150) + rng.uniform(-15, 15, 3).astype(np.float32) + light[..., None] * tint
+    light = noise * pink(rng, side, rng.uniform(0.9, 1.3))[..., None] * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    picture = rng.uniform(100, 150) + rng.uniform(-15, 15, 3).astype(np.float32) + light
     picture += 0.4 * noise * pink(rng, side, 1.5)[..., None] * rng.uniform(-1, 1, 3).astype(np.float32)
     for _ in range(int(rng.integers(25, 45))):
         ink = np.zeros((side, side), np.uint8)
@@ -384,10 +384,9 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     rows = []
-    for condition in options.conditions:
-        for texture in TEXTURES:
-            rows.append(measure(condition, texture, options.split, options.seeds, options.selectors))
-            print(f"{condition}, {texture}: done", file=sys.stderr)
+    for condition, texture in product(options.conditions, TEXTURES):
+        rows.append(measure(condition, texture, options.split, options.seeds, options.selectors))
+        print(f"{condition}, {texture}: done", file=sys.stderr)
     totals = {name: summary(rows, name) for name in options.selectors}
     if options.json:
         print(json.dumps({"split": options.split, "rows": rows, "summary": totals}))
