@@ -57,11 +57,11 @@ class Thing:
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """Where the camera looks: shift [F, 2], scale [F] and turn [F] (world from view)."""
+    """Where the camera looks, world from view."""
 
-    shift: np.ndarray
-    scale: np.ndarray
-    turn: np.ndarray
+    shift: np.ndarray  # [F, 2]
+    scale: np.ndarray  # [F]
+    turn: np.ndarray  # [F]
 
     def linear(self, t: int) -> np.ndarray:
         """[2, 2] of frame t."""
@@ -90,7 +90,7 @@ def world(rng: np.random.Generator, texture: str) -> np.ndarray:
     noise, edges, leaf = TEXTURES[texture]
     side = 2 * REACH * FINE
     light = noise * pink(rng, side, rng.uniform(0.9, 1.3))[..., None] * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    picture = rng.uniform(100, 150) + rng.uniform(-15, 15, 3).astype(np.float32) + light
+    picture = light + rng.uniform(100, 150) + rng.uniform(-15, 15, 3).astype(np.float32)
     picture += 0.4 * noise * pink(rng, side, 1.5)[..., None] * rng.uniform(-1, 1, 3).astype(np.float32)
     for _ in range(int(rng.integers(25, 45))):
         ink = np.zeros((side, side), np.uint8)
@@ -277,8 +277,7 @@ def develop(rng: np.random.Generator, condition: str, full: np.ndarray, empty: n
     if condition == "flicker":
         gain, offset = 1 + rng.uniform(-0.03, 0.03), rng.uniform(-12, 12)
         full, empty = full * gain + offset, empty * gain + offset
-    sigma = {"noise": 6.0, "jpeg": 2.0}.get(condition, 1.0)
-    full = full + rng.normal(0, sigma, full.shape)
+    full = full + rng.normal(0, {"noise": 6.0, "jpeg": 2.0}.get(condition, 1.0), full.shape)
     image = np.clip(np.rint(full), 0, 255).astype(np.uint8)
     if condition == "jpeg":
         quality = [cv2.IMWRITE_JPEG_QUALITY, 50]
@@ -332,8 +331,8 @@ def measure(condition: str, texture: str, split: str, seeds: int, names: list[st
         key = [zlib.crc32(f"{split} {condition} {texture}".encode()), seed]
         frames, empty, truth = scene(key, condition, texture)
         total = truth.sum()
-        row["share"].append(float(truth[1:].mean()))
-        row["ceiling"].append(min(1.0, float((round(KEEP * truth.size) - 1) / total)))
+        row["share"].append(truth[1:].mean())
+        row["ceiling"].append(min(1.0, (round(KEEP * truth.size) - 1) / total))
         row["known"].append(known(frames, empty, truth))
         for name in names:
             kept = EntropyTokenizer(patch_size=PATCH, keep=KEEP, selector=name, seed=seed)(frames)

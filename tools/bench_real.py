@@ -15,8 +15,9 @@ largest of the whole file (`difference, file`) or an equal number in every frame
 by the truth itself (`ceiling`). None of these three spends anything on the first frame.
 
 Rebuilding: each place shows the patch last kept there; before the first one mid-grey (`grey`), or the first one
-(`first`, which a store can do and a stream cannot). PSNR in dB over all pixels of a file, at most 50, SSIM (Wang, Bovik, Sheikh,
-Simoncelli, IEEE TIP 13, 2004; luma, Gaussian window of 1.5 pixels) over every fourth frame; means over files.
+(`first`, which a store can do and a stream cannot). PSNR in dB over all pixels of a file, at most 50; SSIM (Wang,
+Bovik, Sheikh, Simoncelli, IEEE TIP 13, 2004; luma, Gaussian window of 1.5 pixels) over every fourth frame; means over
+files.
 
 The files are those of $ENTROPY_VISION_SHARED_DATA/videos (../shared/data beside the checkout where it is not set).
 """
