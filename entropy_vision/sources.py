@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from entropy_vision.frames import read_video
@@ -62,9 +62,27 @@ def world_source(
     return world
 
 
-def world_words() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """(every word of questions, rationales and answers; colours; shapes)."""
-    from entropy_vision.data.world import vocabulary
-    from entropy_vision.data.world.words import COLORS, SHAPES
+@dataclass(frozen=True)
+class Words:
+    """The World's language.
 
-    return tuple(vocabulary()), COLORS, SHAPES
+    Attributes:
+        all: every word of questions, rationales and answers.
+        colors, shapes: what things are called.
+        places: the cells of a square grid, row by row.
+        times: equal parts of a video.
+    """
+
+    all: tuple[str, ...]
+    colors: tuple[str, ...]
+    shapes: tuple[str, ...]
+    places: tuple[str, ...]
+    times: tuple[str, ...]
+
+
+def world_words() -> Words:
+    """The words that a policy of the World needs."""
+    from entropy_vision.data.world import vocabulary
+    from entropy_vision.data.world.words import COLORS, SHAPES, place_words, time_words
+
+    return Words(tuple(vocabulary()), COLORS, SHAPES, place_words(), time_words())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,12 @@ from entropy_vision.budget import Budget
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.question import SceneObject
+from entropy_vision.sources import Words
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .parallel import Team
 from .scenes import Ask, Scenes, Scored
 
-CELLS = 8
 # of a patch's area under an object's box: from here on the patch shows the object, up to there it does not;
 # in between (a corner of the box may hold no pixel of a circle) it is not asked
 _SHOWN, _UNSEEN = 0.4, 0.02
@@ -44,20 +45,19 @@ class Batch:
     keep: float
 
 
-def alignment_groups(colors: Sequence[str], shapes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def alignment_groups(words: Words) -> tuple[tuple[str, ...], ...]:
     """The words patches are aligned with, by group. "none" is the colour of a patch without an object."""
-    places = tuple(f"r{row}c{column}" for row in range(1, CELLS + 1) for column in range(1, CELLS + 1))
-    return (("none", *colors), tuple(shapes), places, tuple(f"t{i}" for i in range(1, CELLS + 1)))
+    return (("none", *words.colors), words.shapes, words.places, words.times)
 
 
 def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequence[Sequence[str]]) -> np.ndarray:
     """What each kept patch shows: int8 [K, 4] word indices by group, -1 for nothing to say.
 
     A patch belongs to the object that covers most of it, where that is at least two fifths of its area; patches that
-    an object only grazes have no label. The place is that of the object's centre on a grid of 8 x 8 cells: what a
-    rationale says of it.
+    an object only grazes have no label. The place is that of the object's centre: what a rationale says of it.
     """
     colors, shapes = list(groups[0]), list(groups[1])
+    cells, moments = math.isqrt(len(groups[2])), len(groups[3])
     frame_count, rows, columns = kept.grid
     frame, row, column = kept.positions.T
     labels = np.full((len(kept), 4), -1, np.int8)
@@ -71,11 +71,11 @@ def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequen
         most = np.maximum(most, share)
         labels[mine, 0] = colors.index(thing.color)
         labels[mine, 1] = shapes.index(thing.shape)
-        down, right = (((low + high) / 2 * CELLS).clip(0, CELLS - 1).astype(int) for low, high in ((y0, y1), (x0, x1)))
-        labels[mine, 2] = (down * CELLS + right)[mine]
+        down, right = (((low + high) / 2 * cells).clip(0, cells - 1).astype(int) for low, high in ((y0, y1), (x0, x1)))
+        labels[mine, 2] = (down * cells + right)[mine]
     labels[most <= _UNSEEN, 0] = 0
     if frame_count > 1:
-        labels[:, 3] = frame * CELLS // frame_count
+        labels[:, 3] = frame * moments // frame_count
     return labels
 
 

@@ -41,7 +41,7 @@ class PolicyRecipe:
     """Width of the language model."""
     layers: int = 2
     """Layers of the language model."""
-    heads: int = 4
+    heads: int = 8
     """Attention heads of the language model."""
     mlp_width: int = 192
     """Width inside the language model's MLPs."""
@@ -138,6 +138,8 @@ class SftRecipe:
 
     align_weight: float = 0.3
     """Weight of the alignment loss beside it."""
+    answer_weight: float = 1.0
+    """Weight of the tokens behind the rationale; those of the rationale weigh 1."""
     stop_accuracy: float = 0.0
     """Once greedy accuracy on the validation split reaches this, the run cools down and ends; 0 never."""
     min_steps: int = 0
@@ -145,6 +147,7 @@ class SftRecipe:
 
     def __post_init__(self) -> None:
         _check(self, 0, "align_weight", "min_steps")
+        _check(self, 0, "answer_weight", above=True)
         _check(self, 0, "stop_accuracy", high=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,50 +39,68 @@ def align_step(context: Context, batches: Sequence[Batch], step: int, update: Ca
     return {**dict(zip(sums, totals, strict=True)), "grad_norm": update()}
 
 
-def _next_token_loss(
-    context: Context, prefix: Prefix, pairs: list[tuple[list[int], list[int]]]
-) -> tuple[Tensor, float]:
-    """Next-token loss on the completions of (prompt, completion) token rows, each behind its prefix.
-
-    Returns:
-        (sum of negative log-probabilities in nats, how many of the tokens were the likeliest).
-    """
-    model = context.model
-    ids, live = pad_rows([prompt + gold for prompt, gold in pairs], token_id(context.tokenizer, PAD))
-    learned = live.clone()
-    for row, (prompt, _) in enumerate(pairs):
-        learned[row, : len(prompt)] = False
-    ids, live, wanted = ids.to(model.device), live.to(model.device), learned[:, 1:].to(model.device)
-    logits, _ = model.read(prefix, ids[:, :-1], live[:, :-1])
-    target = ids[:, 1:]
-    loss = F.cross_entropy(logits[wanted], target[wanted], reduction="sum")
-    return loss, float((logits.argmax(-1) == target)[wanted].sum())
-
-
 def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
-    """Next-token loss on the demonstrations, averaged over all completion tokens of the step."""
-    model, weight = context.model, context.recipe.sft.align_weight
-    rows = [
-        [(prompt_ids(context.tokenizer, a.question), completion_ids(context.tokenizer, a.gold)) for a in b.asks]
-        for b in batches
-    ]
-    (tokens,) = context.team.total(sum(len(gold) for batch in rows for _, gold in batch))
+    """Next-token loss on the demonstrations, the weighted mean over all completion tokens of the step.
+
+    Tokens behind the rationale weigh `sft.answer_weight`. They are few, and that a thing at r7c8 and then at r7c2 moved
+    is learned from them alone: with weight 1 a small policy reads pictures well long before it can tell what follows.
+    """
+    model, recipe = context.model, context.recipe.sft
+    rows = [_demonstrations(context, batch) for batch in batches]
+    (total,) = context.team.total(sum(float(d.weight.sum()) for d in rows))
     counts = _label_totals(context, batches)
     sums = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0}
-    for batch, pairs in zip(batches, rows, strict=True):
+    for batch, given in zip(batches, rows, strict=True):
         visual = model.embed_patches(batch.patches)
         pictures = model.read_patches(batch.patches, visual).rows(batch.owner.to(model.device))
-        said, right = _next_token_loss(context, pictures, pairs)
-        loss = said / tokens
+        said, right = _next_token_loss(context, pictures, given)
+        loss = said / total
         sums["loss"] += float(loss.detach())
-        sums["token_accuracy"] += right / tokens
-        if weight:
+        sums["token_accuracy"] += right / total
+        if recipe.align_weight:
             drawn, accuracy = alignment_loss(visual, batch.words, model.word_embeddings, context.groups, counts)
-            loss = loss + weight * drawn
+            loss = loss + recipe.align_weight * drawn
             sums["align_accuracy"] += accuracy
         loss.backward()
     totals = context.team.total(*sums.values())
     return {**dict(zip(sums, totals, strict=True)), "grad_norm": update()}
+
+
+def _next_token_loss(context: Context, prefix: Prefix, given: _Demonstrations) -> tuple[Tensor, float]:
+    """(weighted sum of negative log-probabilities in nats, weight of the tokens that were the likeliest)."""
+    model = context.model
+    ids, live, weight = (t.to(model.device) for t in (given.ids, given.live, given.weight[:, 1:]))
+    logits, _ = model.read(prefix, ids[:, :-1], live[:, :-1])
+    wanted, target = weight > 0, ids[:, 1:]
+    each = F.cross_entropy(logits[wanted], target[wanted], reduction="none")
+    return (each * weight[wanted]).sum(), float(((logits.argmax(-1) == target) * weight).sum())
+
+
+@dataclass(frozen=True)
+class _Demonstrations:
+    """Questions and right completions as rows: ids int64, live bool, weight float, each [Q, T]; weight 0 is not
+    learned."""
+
+    ids: Tensor
+    live: Tensor
+    weight: Tensor
+
+
+def _demonstrations(context: Context, batch: Batch) -> _Demonstrations:
+    """Those of a batch."""
+    words, answer_weight, rows = context.tokenizer, context.recipe.sft.answer_weight, []
+    behind = token_id(words, "</think>")
+    weights = []
+    for ask in batch.asks:
+        prompt, gold = prompt_ids(words, ask.question), completion_ids(words, ask.gold)
+        thought = gold.index(behind) + 1
+        rows.append(prompt + gold)
+        weights.append([0.0] * len(prompt) + [1.0] * thought + [answer_weight] * (len(gold) - thought))
+    ids, live = pad_rows(rows, token_id(words, PAD))
+    weight = torch.zeros(ids.shape)
+    for i, row in enumerate(weights):
+        weight[i, : len(row)] = torch.tensor(row)
+    return _Demonstrations(ids, live, weight)
 
 
 STEPS = {"align": align_step, "sft": sft_step, "grpo": grpo_step}

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import BinaryIO
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+from transformers import PreTrainedTokenizerFast, Qwen3Config
 
 from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
@@ -42,16 +42,20 @@ _SAME_REQUEST = 5.0  # seconds
 
 
 def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
-    """A fresh policy with a word-level tokenizer over the World's vocabulary."""
-    words, _, _ = world_words()
-    tokenizer = word_tokenizer(words)
-    text = Qwen2Config(
+    """A fresh policy with a word-level tokenizer over the World's vocabulary.
+
+    Its language model is Qwen3's, which is Qwen2's decoder with normalised queries and keys: attention can be sharp
+    before the weights have grown, and a small policy learns to look in half the steps (docs/notebook.md).
+    """
+    tokenizer = word_tokenizer(world_words().all)
+    text = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=recipe.width,
         intermediate_size=recipe.mlp_width,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.heads,
+        head_dim=recipe.width // recipe.heads,
         max_position_embeddings=512,
         initializer_range=0.05,
         tie_word_embeddings=True,
@@ -137,8 +141,7 @@ class Trainer:
             self.facts = checkpoint.load_state(left, self.optimizer)
             if self.step > recipe.steps:
                 raise UsageError(f"{self.run} is at step {self.step} already; steps = {recipe.steps} cannot be fewer")
-        _, colors, shapes = world_words()
-        self.words = alignment_groups(colors, shapes)
+        self.words = alignment_groups(world_words())
         self.selector = EntropyTokenizer(
             patch_size=self.model.encoder.patch_size, keep=recipe.eval.keep, selector=recipe.budget.selector
         )

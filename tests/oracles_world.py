@@ -74,17 +74,17 @@ def answer_from_rationale(item: Item) -> object:
     cells = [tuple(int(n) for n in re.search(r"r(\d)c(\d)", step).groups()) for step in steps]  # type: ignore[union-attr]
     if item.family == "quadrant":
         ((row, column),) = cells
-        return f"{'top' if row <= 4 else 'bottom'} {'left' if column <= 4 else 'right'}"
+        return f"{'top' if row <= 3 else 'bottom'} {'left' if column <= 3 else 'right'}"
     (row, column), (other_row, other_column) = cells
     if item.family == "relation":
         return _side(column - other_column, row - other_row, "above", "below")
-    down, right = (other_row - row + 4) % 8 - 4, (other_column - column + 4) % 8 - 4
+    down, right = (other_row - row + 3) % 6 - 3, (other_column - column + 3) % 6 - 3
     if item.family == "direction":
         (axis, start), (other_axis, end) = lines
         assert axis == other_axis and lines == [
             f"{axis}{cell['rc'.index(axis)]}" for cell in ((row, column), (other_row, other_column))
         ]
-        way = (int(end) - int(start) + 4) % 8 - 4
+        way = (int(end) - int(start) + 3) % 6 - 3
         told = ("left" if way < 0 else "right") if axis == "c" else ("up" if way < 0 else "down")
         assert told == _side(right, down, "up", "down")
         return told

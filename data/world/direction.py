@@ -23,7 +23,7 @@ def first_and_last(layout: Layout, k: int) -> str:
 def _way(layout: Layout, k: int) -> str:
     """The line in which sprite k starts and ends, of the axis along which it moves: "c4 c7".
 
-    Two of eight words tell a direction; from two of 64 places a small policy hardly ever learned it (a thing may leave
+    Two of six words tell a direction; from two of all places a small policy hardly ever learned it (a thing may leave
     at one edge and come back at the other, so it is no matter of larger or smaller).
     """
     vertical = layout.sprites[k].motion in ("up", "down")

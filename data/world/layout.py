@@ -20,8 +20,9 @@ Motion = Literal["left", "right", "up", "down", "still"]
 STEP: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 DIRECTIONS: tuple[Motion, ...] = ("left", "right", "up", "down")
 
-# A path stays under 3/8 of the frame: at most three cells of eight, so the shorter way round is the way taken.
-PATH_RANGE = (0.22, 0.36)
+# A path stays under 2/6 of the frame: at most two cells of six, so the shorter way round is the way taken; and over
+# 1/6, so that it always shows.
+PATH_RANGE = (0.2, 0.33)
 
 # How often the things of a video are placed anew before others are taken; four things fit in about one try of eight.
 _PLACINGS = 60

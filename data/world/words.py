@@ -6,7 +6,8 @@ import re
 
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white")
 SHAPES = ("circle", "square", "triangle", "cross", "diamond")
-CELLS = 8  # rationales speak of an 8 x 8 grid of the frame and of eighths of the video
+CELLS = 6  # rationales speak of a 6 x 6 grid of the frame ...
+MOMENTS = 8  # ... and of eighths of the video
 
 _TOKEN = re.compile(r"[a-z0-9]+|[A-D]|[^\sa-z0-9]")
 
@@ -17,7 +18,7 @@ def tokens(text: str) -> list[str]:
 
 
 def cell_word(x: float, y: float) -> str:
-    """The cell of a point given as fractions of width and height, modulo 1: "r1c1" is the top left of 8 x 8.
+    """The cell of a point given as fractions of width and height, modulo 1: "r1c1" is the top left of 6 x 6.
 
     One word a place: what names a place should be one look, not two that must find the same thing again.
     """
@@ -25,25 +26,25 @@ def cell_word(x: float, y: float) -> str:
 
 
 def line_word(axis: str, at: float) -> str:
-    """The row ("r") or column ("c") of eighths in which a fraction of height or width lies, modulo 1: "r1" .. "c8"."""
+    """The row ("r") or column ("c") of the grid in which a fraction of height or width lies, modulo 1: "r1" .. "c6"."""
     return f"{axis}{int(at % 1.0 * CELLS) + 1}"
 
 
 def time_word(frame: int, frame_count: int) -> str:
     """The eighth of the video in which a frame lies: "t1" .. "t8"."""
-    return f"t{frame * CELLS // frame_count + 1}"
+    return f"t{frame * MOMENTS // frame_count + 1}"
 
 
 def place_words() -> tuple[str, ...]:
-    """r1c1..r8c8, row by row."""
+    """r1c1..r6c6, row by row."""
     return tuple(f"r{row + 1}c{column + 1}" for row in range(CELLS) for column in range(CELLS))
 
 
 def line_words() -> tuple[str, ...]:
-    """r1..r8 and c1..c8."""
+    """r1..r6 and c1..c6."""
     return tuple(f"{axis}{i + 1}" for axis in "rc" for i in range(CELLS))
 
 
 def time_words() -> tuple[str, ...]:
     """t1..t8."""
-    return tuple(f"t{i + 1}" for i in range(CELLS))
+    return tuple(f"t{i + 1}" for i in range(MOMENTS))

@@ -36,7 +36,7 @@ def test_prompt_is_lower_case_words_and_marks() -> None:
 
 
 def test_every_demonstration_of_the_world_is_in_the_vocabulary_and_verifies() -> None:
-    tokenizer = word_tokenizer(world_words()[0])
+    tokenizer = word_tokenizer(world_words().all)
     unknown = token_id(tokenizer, "<unk>")
     for medium in ("image", "video"):
         source = world_source(medium, split="train", difficulty=1.0, seed=1, size=64, frame_count=8)

@@ -9,10 +9,14 @@ from entropy_vision import EntropyTokenizer, Frames
 from entropy_vision.question import SceneObject
 from entropy_vision.rl.batch import Batch, Dealer, alignment_groups, label_patches
 from entropy_vision.rl.scenes import Scenes
-from entropy_vision.sources import world_source, world_words
+from entropy_vision.sources import Words, world_source, world_words
 from entropy_vision.text import answer_text
 
-GROUPS = alignment_groups(("red", "blue"), ("circle", "square"))
+PLACES = tuple(f"r{row}c{column}" for row in range(1, 9) for column in range(1, 9))
+TIMES = tuple(f"t{i}" for i in range(1, 9))
+GROUPS = alignment_groups(
+    Words(all=(), colors=("red", "blue"), shapes=("circle", "square"), places=PLACES, times=TIMES)
+)
 
 
 def _everything(frames: Frames) -> object:
@@ -45,7 +49,6 @@ def test_labels_ask_nothing_of_a_patch_that_an_object_only_grazes() -> None:
 
 
 def _dealer(seed: int = 0) -> Dealer:
-    _, colors, shapes = world_words()
     image = world_source("image", split="train", difficulty=0.5, seed=0, size=96)
     video = world_source("video", split="train", difficulty=0.5, seed=0, size=64, frame_count=8)
     chooser = EntropyTokenizer(patch_size=8, keep=0.25)
@@ -56,7 +59,7 @@ def _dealer(seed: int = 0) -> Dealer:
         weights=(1, 1, 1),
         pool=50,
         seed=seed,
-        groups=alignment_groups(colors, shapes),
+        groups=alignment_groups(world_words()),
     )
 
 

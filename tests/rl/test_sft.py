@@ -1,0 +1,61 @@
+"""The warm-up's loss against its definition, one token at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from entropy_vision.rl.recipe import DataRecipe, EvalRecipe, PolicyRecipe, SftRecipe, TrainRecipe
+from entropy_vision.rl.stages import sft_step
+from entropy_vision.rl.trainer import Trainer
+from entropy_vision.text import completion_ids, prompt_ids
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    recipe = TrainRecipe(
+        stage="sft",
+        out=str(tmp_path_factory.mktemp("run")),
+        policy=PolicyRecipe(width=32, layers=1, heads=2),
+        data=DataRecipe(image_scenes=2, video_scenes=1, frame_count=4, pool=5, workers=0),
+        eval=EvalRecipe(scenes=2),
+    )
+    return Trainer(recipe)
+
+
+@pytest.mark.parametrize("answer_weight", [1.0, 4.0])
+def test_sft_loss_is_the_weighted_mean_over_completion_tokens(trainer: Trainer, answer_weight: float) -> None:
+    sft = SftRecipe(answer_weight=answer_weight, align_weight=0.0)
+    context = replace(trainer.context, recipe=replace(trainer.recipe, sft=sft))
+    model, words = context.model, context.tokenizer
+    batches = next(trainer._deal(0))
+    metrics = sft_step(context, batches, 0, lambda: 0.0)
+
+    above = below = 0.0
+    with torch.no_grad():
+        for batch in batches:
+            pictures = model.read_patches(batch.patches)
+            for owner, ask in zip(batch.owner.tolist(), batch.asks, strict=True):
+                said = prompt_ids(words, ask.question)
+                weight = 1.0
+                for token in completion_ids(words, ask.gold):
+                    ids = torch.tensor([said])
+                    logits, _ = model.read(pictures.rows(torch.tensor([owner])), ids, torch.ones_like(ids).bool())
+                    above -= weight * float(torch.log_softmax(logits[0, -1], -1)[token])
+                    below += weight
+                    said.append(token)
+                    if words.convert_ids_to_tokens(token) == "</think>":
+                        weight = answer_weight
+    assert metrics["loss"] == pytest.approx(above / below, rel=1e-5)
+
+
+def test_gradients_of_the_warm_up_reach_tower_projector_and_language_model(trainer: Trainer, tmp_path: Path) -> None:
+    trainer.model.zero_grad()
+    sft_step(trainer.context, next(trainer._deal(0)), 0, lambda: 0.0)
+    touched = {
+        name.split(".")[0] for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.any()
+    }
+    assert touched == {"encoder", "projector", "language"}
