@@ -323,7 +323,8 @@ def _command(options: BenchOptions) -> str:
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]
     words += ["--selectors", *options.selectors] if options.selectors else []
-    return shlex.join([*words, "--frames", str(options.frames), "--repeats", str(options.repeats)])
+    words += ["--frames", str(options.frames), "--repeats", str(options.repeats), "--seed", str(options.seed)]
+    return shlex.join(words)
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:

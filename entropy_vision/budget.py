@@ -62,14 +62,14 @@ class Budget:
         return None
 
     def count(self, bits: np.ndarray) -> int:
-        """K for the scores float [F, R, C]."""
+        """K for the scores float [F, R, C]; a threshold is no count, `at_least` chooses by it."""
         known = self.size(bits.size)
         if known is not None:
             return known
-        if self.bits is not None:
-            falling = np.sort(bits.ravel().astype(np.float64))[::-1]
-            return max(1, int(np.searchsorted(np.cumsum(falling), self.bits, side="right")))
-        return max(1, int((bits >= self.threshold).sum()))
+        if self.bits is None:
+            raise UsageError("Budget(threshold=) has no count before the choice")
+        falling = np.sort(bits.ravel().astype(np.float64))[::-1]
+        return max(1, int(np.searchsorted(np.cumsum(falling), self.bits, side="right")))
 
 
 def exact(bits: np.ndarray, count: int, first: np.ndarray | None = None) -> np.ndarray:
