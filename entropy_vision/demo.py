@@ -252,6 +252,7 @@ def _result(
         "accuracy_kept": measured.cell("rate", KEEP)["accuracy"],
         "accuracy_random": measured.cell("random", KEEP)["accuracy"],
         "accuracy_blind": measured.cell(BLIND, 0.0)["accuracy"],
+        "accuracy_constant": sum(measured.majority.values()) / len(measured.majority),
         "accuracy": as_json(measured, KEEPS, SELECTORS)
         | {
             "against_random": _paired(measured, ("rate", KEEP), ("random", KEEP)),
