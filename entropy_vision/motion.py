@@ -1,8 +1,9 @@
-"""Global motion between two frames: one affine map for the camera, or none.
+"""Motions shared by large parts of two frames: the camera's, and in parallax those of nearer and farther layers.
 
-Corners of the later frame (Shi and Tomasi 1994) are tracked into the earlier one (pyramidal Lucas-Kanade, Bouguet 2000)
-at reduced size; RANSAC (Fischler and Bolles 1981) finds the similarity that most of them share, least squares turns it
-into an affine map where enough agree. OpenCV's RANSAC starts from a fixed state, so the same frames give the same map.
+Corners of the later frame (Shi and Tomasi 1994) are tracked into the earlier one (pyramidal Lucas-Kanade, Bouguet
+2000); RANSAC (Fischler and Bolles 1981) finds the similarity that most of them share, least squares turns it into an
+affine map where enough agree; then the same again among the corners that disagreed. OpenCV's RANSAC starts from a fixed
+state, so the same frames give the same maps.
 """
 
 from __future__ import annotations
@@ -10,67 +11,93 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-_LONG_SIDE = 160  # pixels at which corners are tracked
-_CORNERS = 80
+_LONG_SIDE = 256  # pixels at which corners are tracked
+_CORNERS = 200
 _ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # in noise, tracking would never settle
+_MOST = 5  # motions that are looked for
 _MIN_INLIERS = 8
+_SHARE = 0.03  # of the corners must share a motion
 _AFFINE_INLIERS = 24  # below that six free numbers follow the noise
-_SPREAD = 0.2  # the inliers' hull must cover this share of the frame: a camera moves all of it, an object a part
+_REACH = 0.5  # of the frame's longer side: a layer is that wide or that high, an object is smaller
 
 
-def global_motion(before: np.ndarray, now: np.ndarray) -> np.ndarray | None:
-    """Where the pixels of `now` were in `before`.
+def shared_motions(before: np.ndarray, now: np.ndarray) -> list[np.ndarray]:
+    """Where the pixels of `now` were in `before`, by the motions that many corners share.
 
     Args:
         before, now: uint8 [H, W], luma.
 
     Returns:
-        float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y); None where no motion is shared by most corners
-        (no texture, a cut, nothing but objects that go their own ways).
+        Up to five float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y), those with more corners first; none where
+        nothing is shared (no texture, a cut, nothing but objects that go their own ways).
     """
     height, width = now.shape
     scale = min(1.0, _LONG_SIDE / max(height, width))
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         before, now = (cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in (before, now))
+    tracks = _tracks(before, now)
+    found: list[np.ndarray] = []
+    if tracks is None:
+        return found
+    points, targets = tracks
+    least = max(_MIN_INLIERS, _SHARE * len(points))
+    for _ in range(_MOST):
+        if len(points) < _MIN_INLIERS:
+            break
+        motion, agree = cv2.estimateAffinePartial2D(
+            points, targets, method=cv2.RANSAC, ransacReprojThreshold=0.6, maxIters=200, confidence=0.99
+        )
+        inliers = agree.ravel() == 1
+        if motion is None or inliers.sum() < least:
+            break
+        if np.ptp(points[inliers], axis=0).max() > _REACH * max(now.shape):
+            if inliers.sum() >= _AFFINE_INLIERS:
+                ones = np.ones((int(inliers.sum()), 1))
+                here = np.hstack([points[inliers], ones])
+                motion = np.linalg.lstsq(here, targets[inliers].astype(np.float64), rcond=None)[0].T
+            found.append(_at_full_size(motion, now.shape, (height, width)))
+        points, targets = points[~inliers], targets[~inliers]
+    return found
+
+
+def _tracks(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Corners of `now`, float32 [N, 2], and where they were before; None where there are too few."""
     if min(now.shape) < 16:
         return None
-    gap = max(3, max(now.shape) // 24)
-    corners = cv2.goodFeaturesToTrack(now, _CORNERS, 0.01, gap)
+    gap = max(3, max(now.shape) // 36)
+    corners = cv2.goodFeaturesToTrack(now, _CORNERS, 0.005, gap)
     if corners is None or len(corners) < _MIN_INLIERS:
         return None
     moved, found, _ = cv2.calcOpticalFlowPyrLK(
         now, before, corners, np.empty_like(corners), winSize=(13, 13), maxLevel=2, criteria=_ENOUGH
     )
     good = found.ravel() == 1
-    points, targets = corners.reshape(-1, 2)[good], moved.reshape(-1, 2)[good]
-    if len(points) < _MIN_INLIERS:
-        return None
-    similarity, agree = cv2.estimateAffinePartial2D(
-        points, targets, method=cv2.RANSAC, ransacReprojThreshold=0.6, maxIters=100, confidence=0.99
-    )
-    if similarity is None:
-        return None
-    inliers = agree.ravel() == 1
-    points, targets = points[inliers], targets[inliers]
-    if len(points) < max(_MIN_INLIERS, 0.4 * len(inliers)):
-        return None
-    if cv2.contourArea(cv2.convexHull(points)) < _SPREAD * now.size:
-        return None
-    if len(points) >= _AFFINE_INLIERS:
-        ones = np.ones((len(points), 1))
-        similarity = np.linalg.lstsq(np.hstack([points, ones]), targets.astype(np.float64), rcond=None)[0].T
-    return _at_full_size(similarity, now.shape, (height, width))
+    return corners.reshape(-1, 2)[good], moved.reshape(-1, 2)[good]
 
 
 def _at_full_size(small: np.ndarray, small_size: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     """The same map for pixel centres of the full-size frame."""
     sy, sx = small_size[0] / size[0], small_size[1] / size[1]
-    down = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
-    return (np.linalg.inv(down) @ np.vstack([small, [0, 0, 1]]) @ down)[:2]
+    return on_grid(small, 1 / sx, 1 / sy)
 
 
-def warp(planes: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """`before` seen from where `now` is: uint8 [H, W, 3], cubic; what was outside repeats the border."""
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+def on_grid(motion: np.ndarray, across: float, down: float) -> np.ndarray:
+    """A motion of cells as one of pixels, where a cell is `across` by `down` pixels."""
+    grid = np.array([[1 / across, 0, (1 / across - 1) / 2], [0, 1 / down, (1 / down - 1) / 2], [0, 0, 1]])
+    return (np.linalg.inv(grid) @ np.vstack([motion, [0, 0, 1]]) @ grid)[:2]
+
+
+def warp(planes: np.ndarray, motion: np.ndarray, how: int = cv2.INTER_CUBIC) -> np.ndarray:
+    """`planes` [H, W(, 3)], seen before, from where the camera is now; what was outside repeats the border."""
+    flags = how | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(planes, motion, planes.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def seen_before(motion: np.ndarray, height: int, width: int, side: int) -> np.ndarray:
+    """bool [R', C']: the blocks of `side` pixels that lay inside the earlier frame as a whole."""
+    y, x = np.mgrid[0 : height + 1 : side, 0 : width + 1 : side].astype(np.float64) - 0.5
+    at_x = motion[0, 0] * x + motion[0, 1] * y + motion[0, 2]
+    at_y = motion[1, 0] * x + motion[1, 1] * y + motion[1, 2]
+    inside = (at_x >= -0.75) & (at_x <= width - 0.25) & (at_y >= -0.75) & (at_y <= height - 0.25)
+    return inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]

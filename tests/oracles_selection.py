@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
@@ -96,7 +97,7 @@ class Frame:
         return out
 
 
-def intra_bits(rgb: np.ndarray, side: int) -> np.ndarray:
+def context_bits(rgb: np.ndarray, side: int) -> np.ndarray:
     """Bits a pixel of every block of one frame against its surroundings (at most 14 blocks a side)."""
     frame = Frame(rgb, side)
     colour, floor = [], []
@@ -137,23 +138,113 @@ def intra_bits(rgb: np.ndarray, side: int) -> np.ndarray:
     return out
 
 
-def inter_bits(now: np.ndarray, before: np.ndarray, side: int) -> np.ndarray:
-    """Bits a pixel of every block of `now` against `before`, in place."""
-    frame, past = Frame(now, side), Frame(before, side)
-    total = np.zeros((frame.rows, frame.columns))
+def rarity(frame: np.ndarray, side: int) -> np.ndarray:
+    """Self-information of every patch among those of its picture (YCrCb): 6 features, Gaussian kernels."""
+    rows, columns = frame.shape[0] // side, frame.shape[1] // side
+    points = []
+    for r in range(rows):
+        for c in range(columns):
+            patch = frame[r * side : (r + 1) * side, c * side : (c + 1) * side].astype(np.float64)
+            luma = patch[..., 0]
+            slope = ((luma[1:] - luma[:-1]) ** 2).sum() + ((luma[:, 1:] - luma[:, :-1]) ** 2).sum()
+            levels = (luma // 16).astype(int).ravel().tolist()
+            widest = (patch.max(axis=(0, 1)) - patch.min(axis=(0, 1))).max()
+            points.append([*patch.mean(axis=(0, 1)), math.log1p(slope / side**2), entropy(levels), widest])
+    values = np.array(points)
+    values = values[:, values.std(axis=0) > 1e-4]
+    values = (values - values.mean(axis=0)) / values.std(axis=0) if values.size else values
+    step = math.ceil(len(points) / 128)
+    centres = values[::step]
+    width = 1.3 * len(centres) ** (-1 / 10)
+    bits = []
+    for i, point in enumerate(values):
+        density = sum(math.exp(-((point - centre) ** 2).sum() / (2 * width**2)) for centre in centres)
+        own = 0 if i % step == 0 else 1
+        bits.append(max(0.0, -math.log2((density + own) / (len(centres) + own))))
+    return np.array(bits).reshape(rows, columns)
+
+
+def picture_bits(rgb: np.ndarray, side: int, patch: int) -> np.ndarray:
+    """Bits a pixel of every patch of a picture that nothing was seen before."""
+    blocks, per = np.minimum(context_bits(rgb, side), 4), patch // side
+    rare = rarity(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb), patch)
+    total = np.zeros_like(rare)
+    for r, c in np.ndindex(rare.shape):
+        total[r, c] = rare[r, c] + blocks[r * per : (r + 1) * per, c * per : (c + 1) * per].mean()
+    usual = float(np.median(total)) + 2
+    return 0.75 * (np.log2(1 + 2 ** (total - usual)) - math.log2(1 + 2**-usual))
+
+
+def residual(now: np.ndarray, past: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Residual energy [3, R, C] of YCrCb planes after the median change [3] is taken off, and that change."""
+    rows, columns = now.shape[0] // side, now.shape[1] // side
+    energy, light = np.zeros((3, rows, columns)), np.zeros(3)
+    for k in range(3):
+        apart = now[..., k].astype(np.float64) - past[..., k]
+        blocks = apart.reshape(rows, side, columns, side)
+        light[k] = min(max(_ranked(blocks.mean(axis=(1, 3)).ravel().tolist(), 0.5), -24), 24)
+        energy[k] = ((blocks - light[k]) ** 2).mean(axis=(1, 3))
+    return energy, light
+
+
+def error_floor(frame: Frame, energy: np.ndarray) -> np.ndarray:
+    """What of a residual energy is noise, registration or not worth a bit, [3, R, C]."""
+    out = np.zeros_like(energy)
     padded = np.pad(frame.planes, ((1, 1), (1, 1), (0, 0)), mode="reflect")
     dy, dx = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2, (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
     for k in range(3):
-        residual = frame.planes - past.planes
-        means = frame.field(residual, k, "mean").ravel().tolist()
-        residual = residual - min(max(_ranked(means, 0.5), -24), 24)
-        energy = frame.field(residual**2, k, "mean")
         slope = frame.field(dy**2 + dx**2, k, "mean")
         variance = frame.field(frame.planes, k, "var")
-        noise = min(_ranked(energy.ravel().tolist(), 0.25), 2 * _ranked(variance.ravel().tolist(), 0.25))
+        noise = min(_ranked(energy[k].ravel().tolist(), 0.25), 2 * _ranked(variance.ravel().tolist(), 0.25))
         middle = _ranked(slope.ravel().tolist(), 0.5)
-        excess = [max(energy[p] - noise, 0) / (slope[p] + 1) if slope[p] >= middle else math.inf for p in frame.cells()]
-        shift = min(_ranked(excess, 0.25), 0.05)
-        for p in frame.cells():
-            total[p] += rate(energy[p] / (noise + shift * slope[p] + 9))
-    return total
+        excess = [
+            max(energy[k][p] - noise, 0) / (slope[p] + 1) if slope[p] >= middle else math.inf for p in frame.cells()
+        ]
+        out[k] = noise + min(_ranked(excess, 0.25), 0.05) * slope + 9
+    return out
+
+
+def _rates(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    return np.array([sum(rate(e / f) for e, f in zip(*pair, strict=True)) for pair in zip(
+        energy.reshape(3, -1).T, floor.reshape(3, -1).T, strict=True)]).reshape(energy.shape[1:])  # fmt: skip
+
+
+def _half_around(field: np.ndarray) -> np.ndarray:
+    """Half a block's own value, half the mean of the 3 x 3 around it, the border mirrored."""
+    padded = np.pad(field, 1, mode="reflect")
+    return np.array([
+        [field[r, c] / 2 + padded[r : r + 3, c : c + 3].mean() / 2 for c in range(field.shape[1])]
+        for r in range(field.shape[0])
+    ])  # fmt: skip
+
+
+def still_camera_bits(pictures: list[np.ndarray], side: int) -> list[np.ndarray]:
+    """Bits a pixel of every block after the first frame; no camera moves, nothing is cut, the light does not sink."""
+    frames = [Frame(picture, side) for picture in pictures]
+    ground, found = frames[0].planes.copy(), []
+    cells = frames[0].cells()
+    waited = dict.fromkeys(cells, 0)
+    anchor = {p: [frames[0].block(ground, p, k).mean() for k in range(3)] for p in cells}
+    for before, frame in itertools.pairwise(frames):
+        energy, _ = residual(frame.planes, before.planes, side)
+        recent = _rates(energy, error_floor(frame, energy))
+        energy, light = residual(frame.planes, ground, side)
+        floor = error_floor(frame, energy)
+        known = _rates(energy, floor)
+        near, far = _half_around(recent), _half_around(known)
+        bits = np.where(far < near, far, near + 0.3 * (far - near))
+        for p in cells:
+            level = [frame.block(frame.planes, p, k).mean() - light[k] for k in range(3)]
+            drift = [level[k] - anchor[p][k] for k in range(3)]
+            late = max(map(abs, drift)) > 6 and known[p] < 1
+            if late:
+                bits[p] = max(bits[p], sum(rate(drift[k] ** 2 / floor[k][p]) for k in range(3)))
+            waited[p] = waited[p] + (recent[p] < 1) if known[p] > 1 else max(waited[p] - 1, 0)
+            share = 1.0 if late or waited[p] >= 6 else 0.0 if known[p] > 1 else 0.3
+            if share == 1:
+                waited[p], anchor[p] = 0, level
+            for k in range(3):
+                here = frame.block(ground, p, k)
+                here += share * (frame.block(frame.planes, p, k) - light[k] - here)
+        found.append(bits)
+    return found

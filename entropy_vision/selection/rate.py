@@ -1,10 +1,13 @@
 """rate: the bits a patch costs to describe, given what has been shown before (see `entropy_vision.rate`).
 
-A tenth of the budget goes to evenly spread patches, whatever they score: where clever pruners lose to random, this is
-what they lack. Where fewer patches than the budget say anything at all, the rest of it is spread evenly too.
+A part of the budget goes to places that would never be shown, in the first frame, whatever they score: where clever
+pruners lose to random, this is what they lack, and who rebuilds the video from what was kept has something to start
+from. Where fewer patches than the budget say anything at all, the rest of it is spread evenly too.
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 
@@ -12,31 +15,50 @@ from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
 from entropy_vision.rate import patch_bits
 
-_COVERAGE = 0.1  # of the budget
+_COVERAGE, _COVERAGE_STILL = 0.12, 0.03  # of the budget of a video, of a picture
 _NOTHING = 1.0  # a patch of less than one bit says nothing
 _ROUNDS = 4  # of spreading more patches where some fell on patches already in
 
 
 class Rate:
-    """Bits against the image's own context and the frame before."""
+    """Bits against what was seen before, or against the picture itself where nothing was."""
 
     name = "rate"
-    version = 1
+    version = 2
 
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""
         return patch_bits(frames.pixels, patch_size)
 
     def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the coverage floor, then the most bits."""
-        frames, rows, columns = bits.shape
+        """bool [F, R, C]: the most bits, and a floor of coverage."""
+        frames = len(bits)
         if count == bits.size:
             return np.ones(bits.shape, bool)
-        spare = int(_COVERAGE * count)
+        spare = int((_COVERAGE if frames > 1 else _COVERAGE_STILL) * count)
         worth = bits >= _NOTHING
         if worth.sum() + spare <= count:
             return exact(bits, count, _filled(worth, count))
-        return exact(bits, count, spread((frames, rows, columns), spare))
+        return exact(bits, count, _never_shown(exact(bits, count - spare), spare))
+
+
+def _never_shown(mask: np.ndarray, most: int) -> np.ndarray:
+    """`mask` and, in the first frame, up to `most` of the places where it has no patch, evenly spread."""
+    _, rows, columns = mask.shape
+    out, shown = mask.copy(), mask.any(axis=0).ravel()
+    order = _scattered(rows, columns)
+    out[0].reshape(-1)[order[~shown[order]][:most]] = True
+    return out
+
+
+@functools.cache
+def _scattered(rows: int, columns: int) -> np.ndarray:
+    """All places, int [R * C], in an order whose every beginning is spread evenly (Roberts' R2 sequence, 2018)."""
+    n = np.arange(1, 16 * rows * columns + 1)
+    row = (n * 0.7548776662466927 % 1 * rows).astype(int)
+    column = (n * 0.5698402909980532 % 1 * columns).astype(int)
+    place, first = np.unique(row * columns + column, return_index=True)
+    return np.concatenate([place[np.argsort(first)], np.setdiff1d(np.arange(rows * columns), place)])
 
 
 def _filled(mask: np.ndarray, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Global motion: recovered where there is one, refused where there is none."""
+"""Shared motions: recovered where there are some, none where there are none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from entropy_vision.motion import global_motion, warp
+from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
 
 
 def texture(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def seen(canvas: np.ndarray, view: np.ndarray, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("side", [64, 96, 224, 400])
 @pytest.mark.parametrize("case", ["pan", "zoom", "turn", "all"])
-def test_global_motion_is_recovered_to_a_third_of_a_pixel(side: int, case: str) -> None:
+def test_a_cameras_motion_is_recovered_to_a_third_of_a_pixel(side: int, case: str) -> None:
     rng = np.random.default_rng(side)
     shift = rng.uniform(-5, 5, 2) if case in ("pan", "all") else np.zeros(2)
     scale = 1.02 if case in ("zoom", "all") else 1.0
@@ -34,26 +34,25 @@ def test_global_motion_is_recovered_to_a_third_of_a_pixel(side: int, case: str) 
     canvas = texture(rng, side + 2 * margin)
     before = seen(canvas, np.array([[1, 0, margin], [0, 1, margin]], float), side)
     now = seen(canvas, truth + np.array([[0, 0, margin], [0, 0, margin]]), side)
-    found = global_motion(before, now)
-    assert found is not None
+    found = shared_motions(before, now)[0]
     corners = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]]).T
     assert abs((found - truth) @ corners).max() < 0.34
 
 
-def test_there_is_no_global_motion_without_texture_or_between_strangers() -> None:
+def test_no_motion_is_shared_without_texture_or_between_strangers() -> None:
     flat = np.full((96, 96), 80, np.uint8)
-    assert global_motion(flat, flat) is None
+    assert not shared_motions(flat, flat)
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (2, 96, 96), dtype=np.uint8)
-    assert global_motion(noise[0], noise[1]) is None
-    assert global_motion(flat[:9, :9], flat[:9, :9]) is None
+    assert not shared_motions(noise[0], noise[1])
+    assert not shared_motions(flat[:9, :9], flat[:9, :9])
 
 
 def test_one_textured_object_on_a_plain_ground_is_no_camera() -> None:
     thing = seen(texture(np.random.default_rng(1), 40), np.eye(2, 3), 30)
     before, now = np.full((2, 128, 128), 90, np.uint8)
     before[40:70, 40:70], now[40:70, 44:74] = thing, thing
-    assert global_motion(before, now) is None
+    assert not shared_motions(before, now)
 
 
 def test_warp_shows_the_earlier_frame_where_the_later_one_is() -> None:
@@ -61,3 +60,31 @@ def test_warp_shows_the_earlier_frame_where_the_later_one_is() -> None:
     warped = warp(planes, np.array([[1, 0, 3], [0, 1, -2]], float))
     np.testing.assert_array_equal(warped[2:, :-3], planes[:-2, 3:])
     np.testing.assert_array_equal(warped[2:, -1], planes[:-2, -1])  # outside: the border again
+
+
+def test_two_layers_have_two_motions() -> None:
+    rng = np.random.default_rng(3)
+    back, front = texture(rng, 160), texture(rng, 160)
+    before, now = (
+        seen(back, np.array([[1, 0, 10], [0, 1, 10]], float), 128),
+        seen(back, np.array([[1, 0, 12], [0, 1, 10]], float), 128),
+    )
+    before[:, 40:80], now[:, 40:80] = front[:128, 50:90].round(), front[:128, 56:96].round()
+    shifts = sorted(round(float(motion[0, 2])) for motion in shared_motions(before, now)[:2])
+    assert shifts == [2, 6]
+
+
+def test_seen_before_are_the_blocks_that_were_in_view() -> None:
+    moved = np.array([[1, 0, 5], [0, 1, 0]], float)
+    expected = np.ones((4, 6), bool)
+    expected[:, 5] = False
+    np.testing.assert_array_equal(seen_before(moved, 32, 48, 8), expected)
+    assert seen_before(np.eye(2, 3), 32, 48, 8).all()
+
+
+def test_on_grid_is_the_same_motion_in_larger_cells() -> None:
+    moved = np.array([[1.1, 0.02, 4], [-0.02, 1.1, -8]])
+    coarse = on_grid(moved, 1 / 8, 1 / 8)
+    centre = np.array([3.0, 2.0, 1])
+    at = moved @ np.array([8 * 3 + 3.5, 8 * 2 + 3.5, 1])
+    np.testing.assert_allclose(coarse @ centre, (at - 3.5) / 8)

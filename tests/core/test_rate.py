@@ -7,7 +7,8 @@ import numpy as np
 import oracles_selection as oracle
 import pytest
 
-from entropy_vision.rate import camera_moved, gaussian_rate, patch_bits
+from entropy_vision.intra import gaussian_rate
+from entropy_vision.rate import patch_bits
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int, strength: float) -> np.ndarray:
@@ -52,31 +53,39 @@ def test_bits_of_an_image_equal_the_slow_form(seed: int) -> None:
     rng = np.random.default_rng(seed)
     picture = with_square(textured(seed, 56), 16, 24, tuple(rng.integers(0, 256, 3)))
     pixels = to_pixels(picture)
-    np.testing.assert_allclose(patch_bits(pixels[None], 8)[0], 64 * oracle.intra_bits(pixels, 8), rtol=2e-2, atol=0.2)
+    for patch in (8, 16):
+        bits = patch_bits(pixels[None, :48, :48], patch)[0]
+        expected = patch * patch * oracle.picture_bits(pixels[:48, :48], 8, patch)
+        np.testing.assert_allclose(bits, expected, rtol=2e-2, atol=0.5)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_bits_of_a_still_camera_equal_the_lesser_of_the_slow_forms(seed: int) -> None:
+def test_bits_of_a_still_camera_equal_the_slow_form(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ground, color = textured(seed, 56), tuple(rng.integers(0, 256, 3))
-    frames = [to_pixels(with_square(ground, 8 + 3 * t, 24, color) + rng.normal(0, 2, ground.shape)) for t in (0, 1)]
-    bits = patch_bits(np.stack(frames), 8)[1]
-    expected = np.minimum(oracle.intra_bits(frames[1], 8), oracle.inter_bits(frames[1], frames[0], 8))
-    np.testing.assert_allclose(bits, 64 * expected, rtol=2e-2, atol=0.2)
+    frames = []
+    for t in range(12):  # an object that moves, then stands until it is the ground; a corner that grows lighter
+        picture = with_square(ground + rng.normal(0, 1, ground.shape), 8 + 3 * min(t, 3), 24, color)
+        picture[40:, 40:] += 1.5 * t
+        frames.append(to_pixels(picture))
+    bits = patch_bits(np.stack(frames), 8)
+    for t, expected in enumerate(oracle.still_camera_bits(frames, 8), start=1):
+        np.testing.assert_allclose(bits[t], 64 * expected, rtol=2e-2, atol=0.5)
 
 
 def test_a_patch_has_the_bits_of_its_blocks_and_padding_has_none() -> None:
-    pixels = to_pixels(textured(0, 96))[None]
-    small = patch_bits(pixels, 8)[0]
+    ground = textured(0, 96)
+    pixels = np.stack([to_pixels(ground), to_pixels(with_square(ground, 30, 40, (200, 60, 40)))])
+    small = patch_bits(pixels, 8)[1]
     np.testing.assert_allclose(
-        patch_bits(pixels, 16)[0], small.reshape(6, 2, 6, 2).sum(axis=(1, 3)), rtol=1e-4, atol=1e-2
+        patch_bits(pixels, 16)[1], small.reshape(6, 2, 6, 2).sum(axis=(1, 3)), rtol=1e-4, atol=1e-2
     )
     cut = pixels[:, :90, :89]
     repeated = np.pad(cut, ((0, 0), (0, 6), (0, 7), (0, 0)), mode="edge")
     real = np.full((12, 12), 64)
     real[:, 11], real[11] = 8 * 1, 2 * 8
     real[11, 11] = 2 * 1
-    np.testing.assert_allclose(patch_bits(cut, 8)[0], patch_bits(repeated, 8)[0] * real / 64, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(patch_bits(cut, 8), patch_bits(repeated, 8) * real / 64, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("side", [8, 14, 16, 32])
@@ -125,7 +134,7 @@ def test_letters_of_the_colour_of_a_bar_stand_out_below_it() -> None:
     cv2.putText(ink, "TEXT", (24, 62), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255, 1)
     bits = patch_bits(to_pixels(np.where(ink[..., None] > 127, 240, picture))[None], 8)[0]
     written = cv2.resize(ink.astype(np.float32), (12, 12), interpolation=cv2.INTER_AREA) > 30
-    assert bits[written].min() > 2 * bits[4].max()
+    assert bits[written].min() > 1.5 * bits[4].max()
     assert bits[written].min() > 20
 
 
@@ -146,12 +155,13 @@ def test_a_static_video_pays_once() -> None:
     assert bits[1:, 4:6, 6:8].max() < 0.05 * bits[0, 4:6, 6:8].min()
 
 
-def test_what_appears_pays_when_it_appears() -> None:
+def test_what_appears_pays_when_it_appears_then_less_then_nothing() -> None:
     ground = textured(5)
-    pixels = np.stack([to_pixels(ground if t < 2 else with_square(ground, 32, 48, (200, 60, 40))) for t in range(4)])
+    pixels = np.stack([to_pixels(ground if t < 2 else with_square(ground, 32, 48, (200, 60, 40))) for t in range(12)])
     bits = patch_bits(pixels, 8)
     assert (ranks(bits[2], block_of(4, 6)) == 0).all()
-    assert bits[3].max() < 0.05 * bits[2, 4:6, 6:8].min()
+    assert bits[3].max() < 0.4 * bits[2, 4:6, 6:8].min()
+    assert bits[10:].max() < 0.05 * bits[2, 4:6, 6:8].min()
 
 
 @pytest.mark.parametrize("ground", ["flat", "textured"])
@@ -192,8 +202,8 @@ def test_a_moving_camera_pays_for_what_moves_by_itself() -> None:
     bits = patch_bits(np.stack(pixels), 8)
     for t in range(1, 4):
         here = np.zeros((16, 16), bool)
-        here[6:8, 5 + t] = True  # its front; where it was before as well, the same colour is nothing new
-        assert (ranks(bits[t], here) <= 3).all()
+        here[6:8, 4 + t : 6 + t] = True  # the whole of it, for memory knows the ground below
+        assert (ranks(bits[t], here) <= 4).all()
         assert np.median(bits[t][~here]) < 0.1 * bits[t][here].mean()
 
 
@@ -206,14 +216,3 @@ def test_a_moving_camera_does_not_pay_again_for_what_stands() -> None:
     bits = patch_bits(pixels, 8)
     inside = np.s_[1:-1, 1:-1]  # the border shows new ground
     assert bits[2][inside].max() < 0.15 * bits[0].max()
-
-
-def test_camera_needs_a_third_of_the_blocks_to_gain() -> None:
-    still = np.full((3, 6, 6), 400.0, np.float32)
-    moved = still.copy()
-    moved[:, :1] = 20
-    assert not camera_moved(still, moved)
-    moved[:, :3] = 20
-    assert camera_moved(still, moved)
-    moved[:, 3:] = 2000  # and not as many to lose
-    assert not camera_moved(still, moved)
