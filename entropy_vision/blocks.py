@@ -105,6 +105,42 @@ def _into_blocks(columns: np.ndarray, row: int, side: int, scale: float, out: np
     columns[:] = 0
 
 
+def quantile(blocks: np.ndarray, share: float) -> np.ndarray:
+    """The value of that rank in each channel: float32 [3, R', C'] -> [3, 1, 1]."""
+    flat = np.ascontiguousarray(blocks, np.float32).reshape(len(blocks), -1)
+    return _ranked(flat, int(share * (flat.shape[1] - 1)))[:, None, None]
+
+
+@numba.njit(cache=True)
+def _ranked(rows: np.ndarray, rank: int) -> np.ndarray:
+    """The value of a rank in each row, by selection (Hoare 1961) with the median of three as pivot."""
+    out = np.empty(len(rows), rows.dtype)
+    for k in range(len(rows)):
+        values = rows[k].copy()
+        low, high = 0, len(values) - 1
+        while low < high:
+            first, middle, last = values[low], values[(low + high) // 2], values[high]
+            pivot = max(min(first, middle), min(max(first, middle), last))
+            i, j = low, high
+            while i <= j:
+                while values[i] < pivot:
+                    i += 1
+                while values[j] > pivot:
+                    j -= 1
+                if i <= j:
+                    values[i], values[j] = values[j], values[i]
+                    i += 1
+                    j -= 1
+            if rank <= j:
+                high = j
+            elif rank >= i:
+                low = i
+            else:
+                break
+        out[k] = values[rank]
+    return out
+
+
 @numba.njit(cache=True)
 def blend(memory: np.ndarray, now: np.ndarray, light: np.ndarray, share: np.ndarray, side: int) -> None:
     """memory += share * (now - light - memory), in place.
@@ -115,13 +151,15 @@ def blend(memory: np.ndarray, now: np.ndarray, light: np.ndarray, share: np.ndar
         light: float32 [3], taken off `now`.
         share: float32 [R', C'] in [0, 1], for each block.
     """
-    for row in range(share.shape[0]):
-        for block in range(share.shape[1]):
-            part = share[row, block]
-            if part == 0:
-                continue
-            for y in range(row * side, (row + 1) * side):
-                for x in range(block * side, (block + 1) * side):
-                    for channel in range(3):
-                        apart = np.float32(now[y, x, channel]) - light[channel] - memory[y, x, channel]
-                        memory[y, x, channel] += part * apart
+    height, width, _ = now.shape
+    held, here = memory.reshape(height, width * 3), now.reshape(height, width * 3)
+    parts, off = np.empty(width * 3, np.float32), np.empty(width * 3, np.float32)
+    for i in range(width * 3):
+        off[i] = light[i % 3]
+    for y in range(height):
+        if y % side == 0:
+            for i in range(width * 3):
+                parts[i] = share[y // side, i // (3 * side)]
+        into, given = held[y], here[y]
+        for i in range(width * 3):
+            into[i] += parts[i] * (np.float32(given[i]) - off[i] - into[i])

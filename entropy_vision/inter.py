@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from entropy_vision.blocks import Blocks, blend, compare, measure
+from entropy_vision.blocks import Blocks, blend, compare, measure, quantile
 from entropy_vision.grid import block_side
-from entropy_vision.intra import D0, context_bits, gaussian_rate, picture_bits, quantile
+from entropy_vision.intra import D0, context_bits, gaussian_rate, picture_bits
 from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
 
 _FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure
@@ -64,14 +64,15 @@ def apparent_shift(blocks: Blocks, energy: np.ndarray) -> float:
 
     A shift by d leaves about d^2 / 2 times the gradient energy; noise leaves the same in steep blocks and in flat ones.
     """
-    slope, left = blocks.slope[0].ravel(), energy[0].ravel()
-    quarter = len(slope) // 4
-    if quarter < 2:
-        return 0.0
-    order = np.argsort(slope, kind="stable")
-    flat, steep = order[:quarter], order[-quarter:]
-    steeper = np.median(slope[steep]) - np.median(slope[flat])
-    return float((np.median(left[steep]) - np.median(left[flat])) / (steeper + 1))
+    slope, left = blocks.slope[0], energy[0]
+    flat, steep = slope <= _one(slope, 0.25), slope >= _one(slope, 0.75)
+    steeper = _one(slope[steep], 0.5) - _one(slope[flat], 0.5)
+    return (_one(left[steep], 0.5) - _one(left[flat], 0.5)) / (steeper + 1)
+
+
+def _one(values: np.ndarray, share: float) -> float:
+    """The value of that rank."""
+    return float(quantile(values.reshape(1, 1, -1), share)[0, 0, 0])
 
 
 def gain(known: np.ndarray, moved: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from entropy_vision.blocks import Blocks
+from entropy_vision.blocks import Blocks, quantile
 from entropy_vision.surprise import self_information
 
 D0 = 9.0  # grey levels squared: an error of 3 of 255 is not worth a bit
@@ -37,13 +37,6 @@ def _odds(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
     """What `gaussian_rate` takes the logarithm of: the least of several is found before it."""
     ratio = energy / floor
     return (1 + ratio * ratio).prod(axis=0)
-
-
-def quantile(blocks: np.ndarray, share: float) -> np.ndarray:
-    """The value of that rank in each channel: [3, R', C'] -> [3, 1, 1]."""
-    flat = blocks.reshape(len(blocks), -1)
-    rank = int(share * (flat.shape[-1] - 1))
-    return np.partition(flat, rank, axis=-1)[..., rank, None, None]
 
 
 def prevailing(blocks: np.ndarray) -> np.ndarray:
