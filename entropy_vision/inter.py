@@ -20,7 +20,7 @@ import numpy as np
 
 from entropy_vision.blocks import Blocks, blend, compare, measure, quantile
 from entropy_vision.grid import block_side
-from entropy_vision.intra import D0, context_bits, gaussian_rate, picture_bits
+from entropy_vision.intra import D0, gaussian_rate, picture_bits
 from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
 
 _FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure
@@ -73,6 +73,11 @@ def apparent_shift(blocks: Blocks, energy: np.ndarray) -> float:
 def _one(values: np.ndarray, share: float) -> float:
     """The value of that rank."""
     return float(quantile(values.reshape(1, 1, -1), share)[0, 0, 0])
+
+
+def arriving(blocks: Blocks) -> np.ndarray:
+    """Bits a pixel of blocks that come into view: what they hold beyond twice what most blocks hold, [R', C']."""
+    return gaussian_rate(blocks.variance, 2 * quantile(blocks.variance, 0.6) + D0)
 
 
 def gain(known: np.ndarray, moved: np.ndarray) -> float:
@@ -162,7 +167,7 @@ class Memory:
             explained = gaussian_rate(layer, floor)
             rate, recent = np.minimum(rate, explained), np.minimum(recent, explained)
         if past.motion is not None:
-            rate = np.where(seen, rate, np.minimum(rate, context_bits(blocks)))
+            rate = np.where(seen, rate, np.minimum(rate, arriving(blocks)))
         level = blocks.mean - light[:, None, None]
         drift = self._drift(level, past.motion is not None)
         late = (np.abs(drift) > _DRIFT).any(axis=0) & (known < _NEWS)

@@ -15,6 +15,7 @@ from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
 from entropy_vision.rate import patch_bits
 
+_ALL = 0.25  # of the budget of a video may go to showing every place once; where that is too little:
 _COVERAGE, _COVERAGE_STILL = 0.12, 0.03  # of the budget of a video, of a picture
 _NOTHING = 1.0  # a patch of less than one bit says nothing
 _ROUNDS = 4  # of spreading more patches where some fell on patches already in
@@ -35,10 +36,14 @@ class Rate:
         frames = len(bits)
         if count == bits.size:
             return np.ones(bits.shape, bool)
-        spare = int((_COVERAGE if frames > 1 else _COVERAGE_STILL) * count)
+        places = bits[0].size
+        if frames > 1 and places <= _ALL * count:
+            spare = places
+        else:
+            spare = int((_COVERAGE if frames > 1 else _COVERAGE_STILL) * count)
         worth = bits >= _NOTHING
         if worth.sum() + spare <= count:
-            return exact(bits, count, _filled(worth, count))
+            return exact(bits, count, _filled(_never_shown(worth, count - int(worth.sum())), count))
         return exact(bits, count, _never_shown(exact(bits, count - spare), spare))
 
 

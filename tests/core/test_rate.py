@@ -216,3 +216,70 @@ def test_a_moving_camera_does_not_pay_again_for_what_stands() -> None:
     bits = patch_bits(pixels, 8)
     inside = np.s_[1:-1, 1:-1]  # the border shows new ground
     assert bits[2][inside].max() < 0.15 * bits[0].max()
+
+
+def test_an_object_on_texture_pays_although_its_surroundings_would_explain_it() -> None:
+    # an object of the ground's own kind: as texture nothing unusual, and yet it moves
+    rng = np.random.default_rng(12)
+    ground, thing = 110 + smooth_noise(rng, 128, 128, 3, 40), 110 + smooth_noise(rng, 32, 32, 3, 40)
+    pixels = []
+    for t in range(3):
+        picture = ground.copy()
+        picture[48:80, 24 + 8 * t : 56 + 8 * t] = thing
+        pixels.append(to_pixels(picture))
+    bits = patch_bits(np.stack(pixels), 8)
+    for t in (1, 2):
+        here = np.zeros((16, 16), bool)
+        here[6:10, 3 + t : 7 + t] = True
+        assert bits[t][here].min() > 10 * np.median(bits[t][~here])
+
+
+def test_the_ground_behind_an_object_is_known_once_it_was_seen() -> None:
+    ground, thing = textured(13), (200, 60, 40)
+    places = [None, 16, 32, 48, 64]
+    pixels = [to_pixels(ground if x is None else with_square(ground, 32, x, thing)) for x in places]
+    bits = patch_bits(np.stack(pixels), 8)
+    assert bits[3, 4:6, 4].max() < 0.1 * bits[3, 4:6, 6].min()  # where it was, and where it is
+
+
+def test_slow_change_adds_up_until_it_counts() -> None:
+    ground = textured(14)
+    soft = np.zeros((96, 96, 1), np.float32)
+    soft[32:64, 32:64] = 1
+    bits = patch_bits(np.stack([to_pixels(ground + t * soft) for t in range(24)]), 8)
+    inside = bits[:, 5:7, 5:7].reshape(24, -1)
+    assert inside[1:6].max() < 10
+    gaps = np.diff(np.flatnonzero(inside.max(axis=1) > 40))
+    assert len(gaps) >= 2 and gaps.max() <= 9
+
+
+def test_light_that_sinks_is_news_in_the_end_and_flicker_never() -> None:
+    ground = textured(15)
+    sinking = patch_bits(np.stack([to_pixels(ground - 1.5 * t) for t in range(24)]), 8)
+    assert (np.median(sinking[1:], axis=(1, 2)) > 40).any()
+    rng = np.random.default_rng(0)
+    flicker = patch_bits(np.stack([to_pixels(ground + rng.uniform(-12, 12)) for _ in range(24)]), 8)
+    assert (np.median(flicker[1:], axis=(1, 2)) < 20).all()
+
+
+def test_nearer_things_that_pass_with_the_camera_are_a_layer_and_no_news() -> None:
+    rng = np.random.default_rng(16)
+    back, front = 110 + smooth_noise(rng, 128, 200, 6, 35), 110 + smooth_noise(rng, 128, 200, 6, 35)
+    pixels = []
+    for t in range(4):
+        picture = back[:, 20 + 2 * t : 148 + 2 * t].copy()
+        picture[:, 48:88] = front[:, 40 + 5 * t : 80 + 5 * t]
+        pixels.append(to_pixels(picture))
+    bits = patch_bits(np.stack(pixels), 8)
+    assert np.median(bits[3][:, 7:10]) < 16
+
+
+def test_small_text_in_noise_stands_out_on_its_quiet_plate() -> None:
+    rng = np.random.default_rng(17)
+    picture = 120 + rng.normal(0, 35, (128, 128, 3))
+    picture[40:64, 24:88] = 120 + rng.normal(0, 2, (24, 64, 3))
+    ink = np.zeros((128, 128), np.uint8)
+    cv2.putText(ink, "PLATE", (28, 57), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 255, 1)
+    bits = patch_bits(to_pixels(picture + 30 * (ink[..., None] / 255))[None], 8)[0]
+    written = cv2.resize(ink.astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA) > 40
+    assert (ranks(bits, written) <= 32).all()

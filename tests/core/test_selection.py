@@ -145,3 +145,18 @@ def test_every_selector_is_the_same_in_every_process() -> None:
     first = run()
     assert len(first.strip()) == 64
     assert run() == first
+
+
+def test_rate_shows_every_place_once_where_a_quarter_of_the_budget_is_enough() -> None:
+    bits = np.zeros((60, 4, 4), np.float32)
+    bits[:, 0, 0] = 50  # always news
+    bits[1:, 0, 1] = 40
+    mask = make_selector("rate").choose(bits, 96)
+    assert mask.sum() == 96
+    assert mask.any(axis=0).all()
+    assert mask[0].sum() >= 14  # from the start, so that there is a picture to hold
+    bits += 10  # now everything says something, and more of it than may be kept
+    mask = make_selector("rate").choose(bits, 96)
+    assert mask.sum() == 96
+    assert mask.any(axis=0).all()
+    assert mask[:, 0, 0].mean() > 0.9
