@@ -60,34 +60,55 @@ def _density_bits(points: np.ndarray, step: int, kernels: int, out: np.ndarray) 
 
 @numba.njit(cache=True)
 def _describe(frame: np.ndarray, size: int, out: np.ndarray) -> None:
-    rows, columns = frame.shape[0] // size, frame.shape[1] // size
-    levels = np.zeros(16, np.int32)
-    for row in range(rows):
+    """The features of every patch; columns are accumulated over whole rows first, patches are put together last."""
+    height, width, _ = frame.shape
+    flat, wide, columns = frame.reshape(height, width * 3), width * 3, width // size
+    total, slope, low, high = np.zeros((4, wide), np.int32)
+    levels = np.zeros((columns, 16), np.int32)
+    for y in range(height):
+        here, last = flat[y], y % size == size - 1
+        if y % size == 0:
+            total[:], slope[:], low[:], high[:], levels[:] = 0, 0, 255, 0, 0
+        below = here if last else flat[y + 1]
+        for i in range(wide):
+            value, down = np.int32(here[i]), np.int32(below[i]) - np.int32(here[i])
+            total[i] += value
+            low[i], high[i] = min(low[i], value), max(high[i], value)
+            slope[i] += down * down
         for column in range(columns):
-            levels[:] = 0
-            total, low, high = np.zeros(3, np.int32), np.full(3, 255, np.int32), np.zeros(3, np.int32)
-            slope = np.int32(0)
-            for y in range(row * size, (row + 1) * size):
-                for x in range(column * size, (column + 1) * size):
-                    for channel in range(3):
-                        value = np.int32(frame[y, x, channel])
-                        total[channel] += value
-                        low[channel] = min(low[channel], value)
-                        high[channel] = max(high[channel], value)
-                    luma = np.int32(frame[y, x, 0])
-                    levels[luma >> 4] += 1
-                    if x + 1 < (column + 1) * size:
-                        along = np.int32(frame[y, x + 1, 0]) - luma
-                        slope += along * along
-                    if y + 1 < (row + 1) * size:
-                        down = np.int32(frame[y + 1, x, 0]) - luma
-                        slope += down * down
-            point, area = out[row * columns + column], size * size
-            entropy, widest = 0.0, 0
-            for count in levels:
-                if count > 0:
-                    entropy -= count / area * np.log2(count / area)
-            for channel in range(3):
-                point[channel] = total[channel] / area
-                widest = max(widest, high[channel] - low[channel])
-            point[3], point[4], point[5] = np.log1p(slope / area), entropy, widest
+            for x in range(column * size, (column + 1) * size):
+                levels[column, here[3 * x] >> 4] += 1
+            for x in range(column * size, (column + 1) * size - 1):
+                along = np.int32(here[3 * x + 3]) - np.int32(here[3 * x])
+                slope[3 * x] += along * along
+        if last:
+            for column in range(columns):
+                point = out[(y // size) * columns + column]
+                _put_together(total, slope, low, high, levels[column], 3 * size * column, size, point)
+
+
+@numba.njit(cache=True)
+def _put_together(
+    total: np.ndarray,
+    slope: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    levels: np.ndarray,
+    start: int,
+    size: int,
+    point: np.ndarray,
+) -> None:
+    area, entropy, steepness, widest = size * size, 0.0, 0, 0
+    for count in levels:
+        if count > 0:
+            entropy -= count / area * np.log2(count / area)
+    for channel in range(3):
+        mean, least, most = 0, 255, 0
+        for i in range(start + channel, start + 3 * size, 3):
+            mean += total[i]
+            least, most = min(least, low[i]), max(most, high[i])
+            if channel == 0:
+                steepness += slope[i]
+        point[channel] = mean / area
+        widest = max(widest, most - least)
+    point[3], point[4], point[5] = np.log1p(steepness / area), entropy, widest

@@ -218,22 +218,6 @@ def test_a_moving_camera_does_not_pay_again_for_what_stands() -> None:
     assert bits[2][inside].max() < 0.15 * bits[0].max()
 
 
-def test_an_object_on_texture_pays_although_its_surroundings_would_explain_it() -> None:
-    # an object of the ground's own kind: as texture nothing unusual, and yet it moves
-    rng = np.random.default_rng(12)
-    ground, thing = 110 + smooth_noise(rng, 128, 128, 3, 40), 110 + smooth_noise(rng, 32, 32, 3, 40)
-    pixels = []
-    for t in range(3):
-        picture = ground.copy()
-        picture[48:80, 24 + 8 * t : 56 + 8 * t] = thing
-        pixels.append(to_pixels(picture))
-    bits = patch_bits(np.stack(pixels), 8)
-    for t in (1, 2):
-        here = np.zeros((16, 16), bool)
-        here[6:10, 3 + t : 7 + t] = True
-        assert bits[t][here].min() > 10 * np.median(bits[t][~here])
-
-
 def test_the_ground_behind_an_object_is_known_once_it_was_seen() -> None:
     ground, thing = textured(13), (200, 60, 40)
     places = [None, 16, 32, 48, 64]
