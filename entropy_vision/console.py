@@ -37,6 +37,7 @@ class _Lines:
 
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
+        self.said = ""
         self.next_line = time.monotonic() + 10.0
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -48,7 +49,10 @@ class _Lines:
 
     def write(self) -> None:
         of = f"/{self.total}" if self.total is not None else ""
-        say(f"{self.label} {self.done}{of} {self.note}".rstrip())
+        line = f"{self.label} {self.done}{of} {self.note}".rstrip()
+        if line != self.said:  # the last line of all may have been due anyway
+            say(line)
+        self.said = line
 
 
 class _Bar:
@@ -102,6 +106,9 @@ def stdout_kept_clean() -> Iterator[None]:
         os.close(saved)
 
 
+_SCREEN = 60  # rows
+
+
 def plain(value: object) -> Any:
     """A result as JSON's own types: paths become text, numpy numbers plain ones, NaN and infinities null.
 
@@ -129,17 +136,22 @@ def as_json(result: Mapping[str, object]) -> str:
 
 
 def as_table(result: Mapping[str, object]) -> str:
-    """A result for people: one line a value, a small table where it holds rows."""
+    """A result for people: small tables of the rows it holds, then one line a value, so that these stand last.
+
+    More rows than a screen holds are counted and left to `--json`.
+    """
     lines, tables = [], []
     flat = plain(result)
     width = max((len(key) for key in flat), default=0)
     for key, value in flat.items():
         rows = _rows(value)
-        if rows:
+        if len(rows) > _SCREEN:
+            lines.append(f"{key:<{width}}  {len(rows)} rows: --json prints them")
+        elif rows:
             tables.append(f"{key}\n{_table(rows)}")
         else:
             lines.append(f"{key:<{width}}  {_cell(value)}")
-    return "\n\n".join(["\n".join(lines)] * bool(lines) + tables)
+    return "\n\n".join(tables + ["\n".join(lines)] * bool(lines))
 
 
 def _rows(value: object, path: tuple[str, ...] = ()) -> list[dict[str, object]]:

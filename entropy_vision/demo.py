@@ -98,8 +98,8 @@ def run_demo(options: DemoOptions, plan: Plan = FULL) -> dict[str, Any]:
     costs = _costs(model, tokenizer, scenes)
     result = _result(options, plan, runs, measured, learned, costs)
     stories, result["skipped"] = demo_report.tell_stories(model, tokenizer, scenes, options.videos)
-    result["report"] = str(out / "report.html")
     result["seconds"] = round(time.perf_counter() - began, 1)
+    result["report"] = str(out / "report.html")
     page = demo_report.compose(options, result, measured, learned, costs, stories)
     write_report(page, out / "report.html")
     return result

@@ -207,8 +207,6 @@ def test_rows_and_nested_mappings_become_tables() -> None:
         "tasks": {"count": {"1.0": {"accuracy": 0.5, "n": 20}, "0.25": {"accuracy": 0.25, "n": 20}}},
     }
     assert as_table(result).splitlines() == [
-        "seconds  1.235",
-        "",
         "rows",
         "  selector  tokens",
         "  rate       1,234",
@@ -218,7 +216,18 @@ def test_rows_and_nested_mappings_become_tables() -> None:
         "               accuracy   n",
         "  count  1.0        0.5  20",
         "  count  0.25      0.25  20",
+        "",
+        "seconds  1.235",
     ]
+
+
+def test_more_rows_than_a_screen_holds_are_counted() -> None:
+    rows = [{"n": i} for i in range(61)]
+    assert as_table({"rows": rows, "report": "x.html"}).splitlines() == [
+        "rows    61 rows: --json prints them",
+        "report  x.html",
+    ]
+    assert len(as_table({"rows": rows[:60]}).splitlines()) == 62
 
 
 def test_a_long_cell_is_wrapped() -> None:
