@@ -15,7 +15,7 @@ from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
 from entropy_vision.rate import patch_bits
 
-_ALL = 0.25  # of the budget of a video may go to showing every place once; where that is too little:
+_ALL = 0.35  # of the budget of a video may go to showing every place once; where that is too little:
 _COVERAGE, _COVERAGE_STILL = 0.12, 0.03  # of the budget of a video, of a picture
 _NOTHING = 1.0  # a patch of less than one bit says nothing
 _ROUNDS = 4  # of spreading more patches where some fell on patches already in

@@ -147,7 +147,7 @@ def test_every_selector_is_the_same_in_every_process() -> None:
     assert run() == first
 
 
-def test_rate_shows_every_place_once_where_a_quarter_of_the_budget_is_enough() -> None:
+def test_rate_shows_every_place_once_where_a_third_of_the_budget_is_enough() -> None:
     bits = np.zeros((60, 4, 4), np.float32)
     bits[:, 0, 0] = 50  # always news
     bits[1:, 0, 1] = 40
