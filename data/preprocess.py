@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_vision.atomic import atomic_write, sweep
-from entropy_vision.console import Progress, progress
+from entropy_vision.console import Progress, progress, say
 from entropy_vision.errors import InputError, InputReason, Terminated, TooManyBad, UsageError
 from entropy_vision.options import PreprocessOptions, VerifyOptions
 from entropy_vision.probe import check_path
@@ -291,11 +291,12 @@ def allowed_failures(max_bad: float, inputs: int) -> int:
 
 
 def _judge(result: dict[str, Any], max_bad: float, out: Path) -> None:
+    if not result["failed"]:
+        return
     allowed = allowed_failures(max_bad, result["inputs"])
+    why = ", ".join(f"{number} {reason}" for reason, number in result["reasons"].items())
+    counted = f"{result['failed']} of {result['inputs']} inputs failed ({why})"
+    names = f"{out / 'errors.jsonl'} names each"
     if result["failed"] > allowed:
-        why = ", ".join(f"{number} {reason}" for reason, number in result["reasons"].items())
-        message = (
-            f"{result['failed']} of {result['inputs']} inputs failed ({why}), --max-bad {max_bad:g} allows {allowed}: "
-            f"{out / 'errors.jsonl'} names each"
-        )
-        raise TooManyBad(message, result)
+        raise TooManyBad(f"{counted}, --max-bad {max_bad:g} allows {allowed}: {names}", result)
+    say(f"{counted}: {names}")

@@ -169,7 +169,7 @@ def _footing(to_x: _Scale, values: Sequence[float], width: int, height: int) -> 
     parts, taken = [], -math.inf
     for value, text in zip(values, tick_texts(values), strict=True):
         x = to_x(value)
-        if x - taken >= 38:  # labels must not touch
+        if x - taken >= 44:  # labels must not touch
             parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{text}</text>')
             taken = x
     return parts
@@ -184,7 +184,8 @@ def _level(level: Level, to_y: _Scale, width: int, index: int, percent: bool) ->
             f'y="{top:.1f}" height="{max(bottom - top, 0):.1f}"/>'
         )
     value = f"{100 * level.y:.0f} %" if percent else number(level.y)
-    anchor, x = ("end", width - _RIGHT - 4) if index % 2 == 0 else ("start", _LEFT + 4)
+    # in the middle, where points are fewest: they stand at both ends of an axis
+    anchor, x = ("middle", (_LEFT + width - _RIGHT) / 2) if index % 2 == 0 else ("start", _LEFT + 4)
     return (
         f'{band}<line class="level" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text class="name" x="{x}" y="{y - 5:.1f}" text-anchor="{anchor}">{html.escape(level.name)} {value}</text>'

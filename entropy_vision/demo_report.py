@@ -58,6 +58,7 @@ def tell_stories(
                 question=ask.question,
                 answer=answer_text(ask.answer),
                 completion=graded.completions[0],
+                right=bool(graded.accuracy[0, 0]),
             )
         )
     found, skipped = _own_files(videos) if videos else ([], [])

@@ -55,7 +55,8 @@ class ShowOptions:
     keep: float = 0.25
     """Fraction of patches to keep, in (0, 1]."""
     selector: tuple[str, ...] = ("rate",)
-    """One selector, or two to see them side by side."""
+    """One selector, or two to see them side by side: rate, histogram, random, uniform, uniform_frames, surprisal,
+    gradient, rlt, evs, dtd, apt, pixelprune or onevision."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     size: int = 224
@@ -83,7 +84,7 @@ class PreprocessOptions:
     keep: float = 0.25
     """Fraction of patches to keep, in (0, 1]."""
     selector: str = "rate"
-    """Name of the selector."""
+    """Name of the selector; `show --help` lists them."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     size: int = 224

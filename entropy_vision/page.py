@@ -88,7 +88,8 @@ def _stories(report: Report) -> str:
     share = STORY_BYTES // len(report.stories)
     note = (
         "The score of a patch is the number of bits it takes to describe it, given what was already shown. "
-        "Bright costs many bits; dark can be predicted from what was kept before."
+        "Bright costs many bits; dark can be predicted from what was seen before. A small part of the budget "
+        "goes to evenly spread places that would never be shown."
     )
     return _section("What is kept, and why", note, "".join(story_section(story, share) for story in report.stories))
 
@@ -104,15 +105,19 @@ def _accuracy(rows: Sequence[AccuracyRow], note: str) -> str:
 
 def _accuracy_chart(rows: Sequence[AccuracyRow], over: Literal["tokens", "seconds"]) -> str:
     across = {"blind", "dense"}
+
+    def across_of(row: AccuracyRow) -> float:
+        return row.tokens if over == "tokens" else 1000 * row.seconds
+
     names = list(dict.fromkeys(row.selector for row in rows if row.selector not in across))
     lines = [
         Line(
             name=name,
             style=style,
             marks=[
-                Mark(x=getattr(row, over), y=row.accuracy or 0.0, low=row.low, high=row.high, words=_words(row))
-                for row in sorted(rows, key=lambda row: getattr(row, over))
-                if row.selector == name and getattr(row, over) > 0
+                Mark(x=across_of(row), y=row.accuracy or 0.0, low=row.low, high=row.high, words=_words(row))
+                for row in sorted(rows, key=across_of)
+                if row.selector == name and across_of(row) > 0
             ],
         )
         for style, name in enumerate(names)
@@ -131,7 +136,7 @@ def _accuracy_chart(rows: Sequence[AccuracyRow], over: Literal["tokens", "second
     asked = f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
     chart = line_chart(
         lines,
-        x_label="visual tokens a question" if over == "tokens" else "seconds a question, selection included",
+        x_label="visual tokens a question" if over == "tokens" else "milliseconds a question, selection included",
         y_label=f"accuracy, 95 % interval, {asked}",
         levels=levels,
         log_x=True,

@@ -27,6 +27,7 @@ class Story:
         beside: other selections of the same frames, shown next to it.
         note: a sentence below the title.
         question, answer, completion: what was asked, the truth, what the policy said ("" where there is none).
+        right: whether the completion was verified as right; None where it was not verified.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Story:
     question: str = ""
     answer: str = ""
     completion: str = ""
+    right: bool | None = None
 
     def __post_init__(self) -> None:
         for kept in (self.kept, *self.beside):

@@ -168,6 +168,9 @@ def _player(story: Story, numbers: list[int], first: int) -> str:
 def _asked(story: Story) -> str:
     pairs = (("question", story.question), ("truth", story.answer), ("the policy", story.completion))
     rows = "".join(f"<dt>{name}</dt><dd>{_text(text)}</dd>" for name, text in pairs if text)
+    if story.right is not None:
+        word = "right" if story.right else "wrong"
+        rows += f'<dt>verified</dt><dd class="{word}">{word}</dd>'
     return f'<dl class="asked">{rows}</dl>' if rows else ""
 
 

@@ -206,7 +206,8 @@ def _with_pyav(
         raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
     if damage and not salvage:
-        detail = f"damaged: {damage}; {tally.frames} of {probe.expected} frames decode (--salvage takes those)"
+        whole = f"{tally.frames} of {probe.expected} frames decode"
+        detail = f"damaged: {damage}; {whole} (preprocess --salvage takes those, and read_video(..., salvage=True))"
         raise InputError(path, InputReason.DAMAGED, detail)
     info = DecodeInfo(
         decoder="pyav",

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the README's commands name."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "videos").mkdir()
-    write(folder / "video.mp4", drifting(4, 96, 128))
+    write(folder / "video.mp4", drifting(4, 96, 128), fps=2)
     write(folder / "videos" / "first.mp4", drifting(4, 64, 64))
     write(folder / "videos" / "second.mkv", drifting(4, 64, 96, seed=1))
     (folder / "entropy_vision").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entropy_vision import cli, options
+from entropy_vision import cli, options, selectors
 from entropy_vision.console import as_json, as_table, plain
 from entropy_vision.errors import UsageError
 
@@ -233,6 +234,13 @@ def test_more_rows_than_a_screen_holds_are_counted() -> None:
 def test_a_long_cell_is_wrapped() -> None:
     lines = as_table({"rows": [{"name": "a", "detail": "word " * 40, "n": 1}]}).splitlines()
     assert max(map(len, lines)) < 90 and "".join(lines).count("word") == 40
+
+
+def test_help_lists_every_selector(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse("show", ["--help"])
+    told = capsys.readouterr().out
+    assert all(re.search(rf"\b{name}\b", told) for name in selectors())
 
 
 def test_options_are_checked_when_made_in_python_too() -> None:

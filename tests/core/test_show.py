@@ -86,7 +86,7 @@ def test_a_file_that_is_no_video_is_told_in_one_line(
     path = broken(tmp_path, kind)
     assert cli.main(["show", str(path), "--out", str(tmp_path / "out"), "--json"]) == 2
     out, err = capfd.readouterr()
-    assert out == "" and err.count("\n") == 1
+    assert err.count("\n") == 1 and list(json.loads(out)) == ["error"]
     assert err.startswith(f"entropy-vision show: {path}: ")
     assert not (tmp_path / "out").exists()
 
