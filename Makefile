@@ -41,4 +41,5 @@ $(STAMP): pyproject.toml
 		$(BIN)/python -m pip uninstall --quiet -y opencv-python; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless; \
 		$(BIN)/python -c 'import cv2'; }
+	@$(BIN)/python -c 'import entropy_vision as ev, numpy as np; ev.EntropyTokenizer()(ev.Frames(pixels=np.zeros((3, 64, 64, 3), np.uint8), pts_seconds=np.arange(3.0)))'  # compile once
 	@touch $(STAMP)

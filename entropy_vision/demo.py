@@ -45,7 +45,7 @@ class Plan:
         changes: key.path=value changes to every stage's recipe.
     """
 
-    questions: int = 200
+    questions: int = 150
     samples: int = 4
     shard_videos: int = 24
     costed: int = 8
