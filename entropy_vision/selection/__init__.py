@@ -55,5 +55,5 @@ def make_selector(name: str, seed: int = 0) -> Selector:
     if name not in _MAKERS:
         near = difflib.get_close_matches(str(name), _MAKERS, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"no selector {name!r}: {hint}There are {', '.join(_MAKERS)}")
+        raise UsageError(f"no selector {name!r}: {hint}there are {', '.join(_MAKERS)}")
     return _MAKERS[name](seed)
