@@ -334,3 +334,9 @@ def test_public_names_of_rl_are_those_it_lists() -> None:
     assert all(getattr(rl, name) is not None for name in rl.__all__)
     with pytest.raises(AttributeError, match="no attribute 'grpo_advantage'"):
         _ = rl.grpo_advantage
+
+
+@pytest.mark.parametrize("kind", ["set", "ordering"])
+def test_a_list_of_nested_objects_is_no_crash(kind: str) -> None:
+    answer = Answer("set", {"a"}) if kind == "set" else Answer("ordering", ["a", "b"])
+    assert verify(_wrapped("[" + '{"":' * 1000), answer).score == 0
