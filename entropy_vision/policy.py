@@ -264,10 +264,10 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             inputs_embeds=embeds,
             attention_mask=sees[:, None],
             position_ids=positions,
-            past_key_values=DynamicCache(prefix.layers if prefix.live.shape[1] else None),
+            cache=DynamicCache(prefix.layers if prefix.live.shape[1] else None),
             use_cache=True,
         )
-        return output.last_hidden_state, tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
+        return output.last_hidden_state, tuple((layer.keys, layer.values) for layer in output.cache.layers)
 
     # ---- transformers' conventions -----------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         visual_embeds: Tensor | None = None,
         patches: PackedPatches | None = None,
         labels: Tensor | None = None,
@@ -313,18 +313,18 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             self._check_placeholders(holes, visual_embeds, patches)
             embeds = embeds.masked_scatter(holes[:, :, None], visual_embeds.to(embeds.dtype))
         if position_ids is None:
-            if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            if cache is not None and cache.get_seq_length() > 0:
                 raise UsageError("EntropyVLM.forward behind a cache needs position_ids; generate() gives them")
             position_ids = self._positions(input_ids, attention_mask)
         if attention_mask is None:
             # without a mask transformers would read restarting positions as packed sequences
-            past = past_key_values.get_seq_length() if past_key_values is not None else 0
+            past = cache.get_seq_length() if cache is not None else 0
             attention_mask = input_ids.new_ones(len(input_ids), past + input_ids.shape[1])
         output = self.language.base_model(
             inputs_embeds=embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -332,7 +332,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=output.cache)
 
     def _check_placeholders(self, holes: Tensor, visual: Tensor, patches: PackedPatches | None) -> None:
         wanted = holes.sum(1).tolist()
@@ -346,19 +346,19 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: Tensor | None = None,
         visual_embeds: Tensor | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = cache.get_seq_length() if cache is not None else 0
         positions = self._positions(input_ids, attention_mask)
         return {
             "input_ids": input_ids[:, past:],
             "attention_mask": attention_mask,
             "position_ids": positions[:, past:],
-            "past_key_values": past_key_values,
+            "cache": cache,
             "visual_embeds": visual_embeds.flatten(0, 1) if visual_embeds is not None and past == 0 else None,
             "use_cache": kwargs.get("use_cache", True),
             "logits_to_keep": 1,
