@@ -88,18 +88,28 @@ def exact(bits: np.ndarray, count: int, first: np.ndarray | None = None) -> np.n
     """
     if not 1 <= count <= bits.size:
         raise UsageError(f"cannot keep {count} of {bits.size} patches")
-    frames = bits.shape[0]
-    rank = np.zeros(bits.shape, np.int8)  # lower is taken earlier
-    rank[...] = 2
-    if first is not None:
-        rank[first] = 1
+    frames, flat = bits.shape[0], bits.ravel()
+    mask = np.zeros(bits.size, bool)
     if count >= frames:
         best = bits.reshape(frames, -1).argmax(axis=1)  # argmax gives the first of equals
-        rank.reshape(frames, -1)[np.arange(frames), best] = 0
-    order = np.lexsort((-bits.ravel(), rank.ravel()))  # lexsort is stable: ties stay in grid order
-    mask = np.zeros(bits.size, bool)
-    mask[order[:count]] = True
+        mask[np.arange(frames) * (bits.size // frames) + best] = True
+    if first is not None:
+        _take(mask, flat, np.flatnonzero(first.ravel() & ~mask), count)
+    _take(mask, flat, np.flatnonzero(~mask), count)
     return mask.reshape(bits.shape)
+
+
+def _take(mask: np.ndarray, bits: np.ndarray, among: np.ndarray, count: int) -> None:
+    """Set the most valuable of `among` (rising places) until `count` are set, of equals the first."""
+    left = count - int(mask.sum())
+    if left >= len(among):
+        mask[among] = True
+    elif left > 0:
+        values = bits[among]
+        least = np.partition(values, len(values) - left)[len(values) - left]
+        above = values > least
+        mask[among[above]] = True
+        mask[among[values == least][: left - int(above.sum())]] = True
 
 
 def at_least(bits: np.ndarray, threshold: float) -> np.ndarray:

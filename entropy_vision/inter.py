@@ -5,10 +5,10 @@ moves slowly has not changed and the ground behind it has. Against a memory of w
 there and the ground behind it is what it always was. So with r_1 the rate against the frame before, r_m against memory
 
     r = r_m                       where r_m < r_1   (seen again: not news)
-    r = r_1 + 0.3 (r_m - r_1)     elsewhere         (still there: news, a little less each time than a change)
+    r = r_1 + 0.4 (r_m - r_1)     elsewhere         (still there: news, a little less each time than a change)
 
-Memory takes in what has stood still for six frames, and at once what has slowly come six grey levels off what it was
-when it last was news: drift adds up until it counts. D = noise + registration error x gradient energy + 9.
+Memory takes in what has stood still for some frames, and at once what has slowly come six grey levels off what it was
+when it last was news: drift adds up until it counts. D = noise + registration error x gradient energy + 2.5.
 """
 
 from __future__ import annotations
@@ -16,33 +16,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numba
 import numpy as np
 
-from entropy_vision.blocks import Blocks, blend, compare, measure, quantile
-from entropy_vision.grid import block_side
-from entropy_vision.intra import D0, gaussian_rate, picture_bits
-from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
+from entropy_vision.blocks import Blocks, blend, compare, every, measure, quantile, ranked
+from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions, warp
+from entropy_vision.planes import BLOCK, Planes
 
+_D0 = 2.5  # grey levels squared, of halved pixels
 _FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure
 _STEADY = 6  # frames in which the common change must have one sign, or it is flicker
 _DUSK = 12.0  # grey levels of steady common change that are news
-_REGISTRATION = 0.05  # pixels squared: an error of more than 0.2 pixels is motion, not registration
-_MOVES = 0.03  # pixels squared of apparent shift from which on a camera motion is looked for
-_CAMERA = 0.2  # of all blocks must be predicted twice as well along a motion for it to be the camera's
+_REGISTRATION = 0.03  # samples squared: a larger error is motion, not registration
+_MOVES = 0.006  # samples squared of apparent shift from which on a camera motion is looked for
+_CAMERA = 0.15  # of all blocks must be predicted twice as well along a motion for it to be the camera's
 _LAYER = 0.06  # the same, of a further layer
-_STAYS = 0.3  # what a thing that is not new but not the ground either pays of what it would as a new one
+_STAYS = 0.4  # what a thing that is not new but not the ground either pays of what it would as a new one
 _NEWS = 1.0  # bits a pixel above which a block is not what was known
-_PATIENCE = 6  # frames after which what stands still becomes the ground
+_PATIENCE, _PATIENCE_MOVING = 8, 6  # frames after which what stands still becomes the ground
 _MIX = 0.3  # share of a frame in the memory of a ground that stands
 _DRIFT = 6.0  # grey levels
+_LITTLE = 0.5  # grey levels squared that are nothing when gains are compared
 _POOL = 0.5  # weight of the 3 x 3 blocks around beside a block's own rate
 
 
-def residual(now: np.ndarray, predicted: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+def residual(now: Planes, predicted: Planes) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared error [3, R', C'] after the frame's median change [3] is taken off, and that change."""
-    mean, square = compare(now, predicted, side)
+    mean, square = compare(now, predicted)
     light = np.clip(quantile(mean, 0.5), -_FLICKER, _FLICKER)
-    return np.maximum(square + light * (light - 2 * mean), 0), light[:, 0, 0]
+    _take_off(square, mean, light)
+    return square, light
+
+
+@numba.njit(cache=True)
+def _take_off(square: np.ndarray, mean: np.ndarray, light: np.ndarray) -> None:
+    for k in range(3):
+        one, twice, known = square[k].ravel(), 2 * mean[k].ravel(), light[k]
+        for i in range(len(one)):
+            one[i] = max(one[i] + known * (known - twice[i]), np.float32(0))
 
 
 def error_floor(blocks: Blocks, energy: np.ndarray) -> np.ndarray:
@@ -52,37 +63,65 @@ def error_floor(blocks: Blocks, energy: np.ndarray) -> np.ndarray:
     already hold by themselves (twice, for two noisy frames are subtracted): after a cut all residuals are large, and
     that is no noise. The registration error is the typical residual per gradient energy over the steeper half.
     """
-    noise = np.minimum(quantile(energy, 0.25), 2 * quantile(blocks.variance, 0.25))
-    steep = blocks.slope >= quantile(blocks.slope, 0.5)
-    excess = np.where(steep, np.maximum(energy - noise, 0) / (blocks.slope + 1), np.inf)
-    shift = quantile(excess, 0.25)  # the rest is infinite: a quarter of all is the median of the steeper half
-    return noise + np.minimum(shift, _REGISTRATION) * blocks.slope + D0
+    floor: np.ndarray = _error_floor(blocks.variance, blocks.slope, energy, every(*energy.shape[1:]))
+    return floor
+
+
+@numba.njit(cache=True)
+def _error_floor(variance: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> np.ndarray:
+    floor = np.empty_like(energy)
+    for k in range(3):
+        errors, slopes = energy[k].ravel()[::step], slope[k].ravel()[::step]
+        noise = min(ranked(errors, 0.25), 2 * ranked(variance[k].ravel()[::step], 0.25))
+        steep = slopes >= ranked(slopes, 0.5)
+        excess = np.maximum(errors[steep] - noise, np.float32(0)) / (slopes[steep] + np.float32(1))
+        shift = min(ranked(excess, 0.5), np.float32(_REGISTRATION))
+        floor[k] = slope[k] * shift + np.float32(noise + _D0)
+    return floor
+
+
+@numba.njit(cache=True)
+def news_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """Bits a pixel [R', C'] of residual energies [3, R', C'] above their floor; see `intra.gaussian_rate`."""
+    _, rows, columns = energy.shape
+    out = np.empty((rows, columns), np.float32)
+    for y in range(rows):
+        for x in range(columns):
+            odds = np.float32(1)
+            for k in range(3):
+                ratio = energy[k, y, x] / floor[k, y, x]
+                odds *= np.float32(1) + ratio * ratio
+            out[y, x] = np.float32(0.25) * np.log2(odds)
+    return out
 
 
 def apparent_shift(blocks: Blocks, energy: np.ndarray) -> float:
-    """Pixels squared by which the picture seems to have moved: how luma's residual grows with the gradient energy.
+    """Samples squared by which the picture seems to have moved: how luma's residual grows with the gradient energy.
 
     A shift by d leaves about d^2 / 2 times the gradient energy; noise leaves the same in steep blocks and in flat ones.
     """
-    slope, left = blocks.slope[0], energy[0]
-    flat, steep = slope <= _one(slope, 0.25), slope >= _one(slope, 0.75)
-    steeper = _one(slope[steep], 0.5) - _one(slope[flat], 0.5)
-    return (_one(left[steep], 0.5) - _one(left[flat], 0.5)) / (steeper + 1)
+    shift: float = _apparent_shift(blocks.slope[0], energy[0], every(*energy.shape[1:]))
+    return shift
 
 
-def _one(values: np.ndarray, share: float) -> float:
-    """The value of that rank."""
-    return float(quantile(values.reshape(1, 1, -1), share)[0, 0, 0])
+@numba.njit(cache=True)
+def _apparent_shift(slope: np.ndarray, energy: np.ndarray, step: int) -> float:
+    slopes, left = slope.ravel()[::step], energy.ravel()[::step]
+    flat, steep = slopes <= ranked(slopes, 0.25), slopes >= ranked(slopes, 0.75)
+    steeper = ranked(slopes[steep], 0.5) - ranked(slopes[flat], 0.5)
+    return float((ranked(left[steep], 0.5) - ranked(left[flat], 0.5)) / (steeper + 1))
 
 
 def arriving(blocks: Blocks) -> np.ndarray:
     """Bits a pixel of blocks that come into view: what they hold beyond twice what most blocks hold, [R', C']."""
-    return gaussian_rate(blocks.variance, 2 * quantile(blocks.variance, 0.6) + D0)
+    usual = 2 * quantile(blocks.variance, 0.6) + np.float32(_D0)
+    rate: np.ndarray = news_rate(blocks.variance, np.broadcast_to(usual[:, None, None], blocks.variance.shape).copy())
+    return rate
 
 
 def gain(known: np.ndarray, moved: np.ndarray) -> float:
     """Share of the blocks that a motion predicts at least twice as well; residual energies [3, R', C']."""
-    return float((moved.sum(axis=0) + 2 < (known.sum(axis=0) + 2) / 2).mean())
+    return float((moved.sum(axis=0) + _LITTLE < (known.sum(axis=0) + _LITTLE) / 2).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,141 +135,231 @@ class Past:
     """
 
     energy: np.ndarray
-    motion: np.ndarray | None
+    motion: Motion | None
     layers: list[np.ndarray]
 
 
-def look_back(now: np.ndarray, before: np.ndarray, blocks: Blocks, side: int) -> Past:
+def look_back(now: Planes, before: Planes, blocks: Blocks) -> Past:
     """Predict a frame by the one before, in place and along the motions that are shared by much of it."""
-    still, _ = residual(now, before, side)
+    still, _ = residual(now, before)
     if apparent_shift(blocks, still) < _MOVES:
         return Past(still, None, [])
-    lumas = (np.ascontiguousarray(planes[..., 0]) for planes in (before, now))
-    found = [(motion, warp(before, motion)) for motion in shared_motions(*lumas)]
-    energies = [residual(now, seen, side)[0] for _, seen in found]
+    found = [(motion, warp(before, motion)) for motion in shared_motions(before.luma, now.luma)]
+    energies = [residual(now, seen)[0] for _, seen in found]
     if not energies:
         return Past(still, None, [])
-    first = int(np.argmin([np.median(energy.sum(axis=0)) for energy in energies]))
+    middles = [np.median(energy.sum(axis=0)) for energy in energies] if len(energies) > 1 else [0.0]
+    first = int(np.argmin(middles))
     best = energies[first]
     if gain(still, best) < _CAMERA:
         return Past(still, None, [])
-    layers, views = [], [found[first][1]]
+    layers, views = [], [found[first]]
     for place, energy in enumerate(energies):
         if place != first and gain(best, energy) >= _LAYER:
             layers.append(energy)
-            views.append(found[place][1])
+            views.append(found[place])
             best = np.where(energy.sum(axis=0) < best.sum(axis=0), energy, best)
     if layers:
-        layers.append(residual(now, _nearest(now, views), side)[0])
+        layers.append(residual(now, _nearest(now, views))[0])
     return Past(energies[first], found[first][0], layers)
 
 
-def _nearest(now: np.ndarray, views: list[np.ndarray]) -> np.ndarray:
-    """Of several predictions the one that fits the 3 x 3 pixels around each best: blocks hold borders of layers."""
+def _nearest(now: Planes, views: list[tuple[Motion, Planes]]) -> Planes:
+    """Of several predictions the one that fits the 3 x 3 samples around each best: blocks hold borders of layers.
+
+    Where a nearer layer has gone, nobody can know what lies behind: there the frame predicts itself. Such a place was,
+    in the frame before, under a sample that now belongs to another layer than its own.
+    """
     errors = []
-    for view in views:
-        apart = cv2.absdiff(now, view).astype(np.float32)
-        errors.append(cv2.blur((apart * apart).sum(axis=2), (3, 3)))
-    choice = np.argmin(errors, axis=0)[None, ..., None]
-    return np.ascontiguousarray(np.take_along_axis(np.stack(views), choice, axis=0)[0])
+    for _, view in views:
+        apart = cv2.absdiff(now.luma, view.luma).astype(np.float32)
+        errors.append(cv2.blur(apart * apart, (3, 3)))
+    owner = cv2.medianBlur(np.argmin(errors, axis=0).astype(np.uint8), 5)
+    bare = np.zeros(owner.shape, bool)
+    for mine, (motion, _) in enumerate(views):
+        for other, (theirs, _) in enumerate(views):
+            if other != mine:
+                # where the sample that lay at the same place in the frame before is now
+                over = cv2.warpAffine(
+                    (owner == other).astype(np.uint8), _after(motion, theirs), owner.shape[1::-1],
+                    flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+                )  # fmt: skip
+                bare |= (owner == mine) & (over == 1)
+    choice = np.where(bare, len(views), np.argmin(errors, axis=0))
+    lumas, chromas = [view.luma for _, view in views], [view.chroma for _, view in views]
+    luma = np.choose(choice, [*lumas, now.luma])
+    chroma = np.choose(choice[::2, ::2, None], [*chromas, now.chroma])
+    return Planes(luma, np.ascontiguousarray(chroma))
+
+
+def _after(motion: Motion, theirs: Motion) -> Motion:
+    """theirs^-1 after motion."""
+    whole = [np.vstack([m, [0, 0, 1]]) for m in (theirs, motion)]
+    return (np.linalg.inv(whole[0]) @ whole[1])[:2]
 
 
 class Memory:
-    """What stood still so far, and the rate of a frame against it and the frame before.
+    """What stood still so far, and the rate of a frame against it and the frame before. `news` takes them in order."""
 
-    `news` takes the frames in order; uint8 [H, W, 3], YCrCb, sides multiples of the patch size.
-    """
+    def __init__(self) -> None:
+        self.before: Planes | None = None
 
-    def __init__(self, patch_size: int) -> None:
-        self.patch_size, self.side = patch_size, block_side(patch_size)
-        self.before: np.ndarray | None = None
-
-    def news(self, now: np.ndarray) -> np.ndarray:
-        """Bits a pixel of each block of the next frame: float32 [R', C']."""
-        blocks = measure(now, self.side)
+    def news(self, now: Planes) -> np.ndarray | None:
+        """Bits a pixel of each block of the next frame, float32 [R', C']; None where the past says nothing of it."""
+        blocks = measure(now)
         if self.before is None:
-            return self._anew(now, blocks)
-        past = look_back(now, self.before, blocks, self.side)
-        own = 2 * blocks.variance.sum(axis=0) + 2 * D0
-        if (
-            past.energy.sum(axis=0) > own
-        ).mean() > 0.5:  # the past says less than a block's own mean would, noise counted twice: a cut
-            return self._anew(now, blocks)
-        seen = self._follow(past.motion, now.shape)
+            self._anew(now, blocks)
+            return None
+        past = look_back(now, self.before, blocks)
+        if _is_cut(past.energy, blocks.variance):
+            self._anew(now, blocks)
+            return None
+        seen = self._follow(past.motion, now.luma.shape)
         floor = error_floor(blocks, past.energy)
-        recent = gaussian_rate(past.energy, floor)
-        energy, light = residual(now, self.ground, self.side)
+        recent = news_rate(past.energy, floor)
+        energy, light = residual(now, self.ground)
         usual = error_floor(blocks, energy)
-        known = gaussian_rate(energy, usual)
-        rate = _together(recent * seen, known * seen)  # what comes into view says nothing of what lies beside it
+        known = news_rate(energy, usual)
+        rate = _together(recent, known, seen)
         for layer in past.layers:
-            explained = gaussian_rate(layer, floor)
+            explained = news_rate(layer, floor)
             rate, recent = np.minimum(rate, explained), np.minimum(recent, explained)
+        level = blocks.mean - light[:, None, None]
         if past.motion is not None:
             rate = np.where(seen, rate, np.minimum(rate, arriving(blocks)))
-        level = blocks.mean - light[:, None, None]
-        drift = self._drift(level, past.motion is not None)
-        late = (np.abs(drift) > _DRIFT).any(axis=0) & (known < _NEWS)
-        rate = np.where(late, np.maximum(rate, gaussian_rate(drift * drift, usual)), rate)
-        dusk = self._dusk(light)[:, None, None]
-        rate = np.maximum(rate, gaussian_rate(dusk * dusk, usual))
-        self._learn(now, level, light, known > _NEWS, recent < _NEWS, late | ~seen)
+            self.anchor = level  # no drift is told while a camera moves
+        patience = _PATIENCE if past.motion is None else _PATIENCE_MOVING
+        share = _settle(
+            rate, recent, known, seen, usual, level, self._dusk(light), patience, self.waited, self.anchor
+        )  # fmt: skip
+        blend(self.ground, now, light, share)
+        self.before = now
         return rate
 
-    def _anew(self, now: np.ndarray, blocks: Blocks) -> np.ndarray:
+    def _anew(self, now: Planes, blocks: Blocks) -> None:
         self.before, self.ground = now, now.astype(np.float32)
-        self.waited = np.zeros(blocks.mean.shape[1:], np.float32)
+        self.waited: np.ndarray = np.zeros(blocks.mean.shape[1:], np.float32)
         self.anchor = blocks.mean
-        self.lights, self.shown = [np.zeros(3, np.float32)], np.zeros(3, np.float32)
-        return picture_bits(now, blocks, self.patch_size)
+        self.lights: list[np.ndarray] = [np.zeros(3, np.float32)]
+        self.shown: np.ndarray = np.zeros(3, np.float32)
 
-    def _follow(self, motion: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    def _follow(self, motion: Motion | None, shape: tuple[int, ...]) -> np.ndarray:
         """Move what is remembered with the camera; bool [R', C'], which blocks were in view before."""
         if motion is None:
             return np.ones(self.waited.shape, bool)
         self.ground = warp(self.ground, motion)
-        coarse = on_grid(motion, 1 / self.side, 1 / self.side)
-        self.waited = warp(self.waited, coarse, cv2.INTER_NEAREST)
-        return seen_before(motion, shape[0], shape[1], self.side)
-
-    def _drift(self, level: np.ndarray, moving: bool) -> np.ndarray:
-        """How far block means have come from what they were when they last were news; nothing while a camera moves."""
-        if moving:
-            self.anchor = level
-        return level - self.anchor
+        coarse = on_grid(motion, 1 / BLOCK, 1 / BLOCK)
+        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        self.waited = cv2.warpAffine(
+            self.waited, coarse, self.waited.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )  # fmt: skip
+        return seen_before(motion, shape[0], shape[1], BLOCK)
 
     def _dusk(self, light: np.ndarray) -> np.ndarray:
         """The common change [3] where it has kept one sign for some frames and grown large, else nothing."""
         self.lights = [*self.lights[1 - _STEADY :], light]
+        if len(self.lights) < _STEADY or np.abs(light - self.shown).max() < _DUSK:
+            return np.zeros(3, np.float32)
         steps = np.stack(self.lights) - self.shown
         least = np.where((steps > 0).all(axis=0), steps.min(axis=0), 0) + np.where(
             (steps < 0).all(axis=0), steps.max(axis=0), 0
         )
-        if len(steps) < _STEADY or np.abs(least).max() < _DUSK:
+        if np.abs(least).max() < _DUSK:
             return np.zeros(3, np.float32)
         self.shown = self.shown + least
-        return least
-
-    def _learn(
-        self,
-        now: np.ndarray,
-        level: np.ndarray,
-        light: np.ndarray,
-        strange: np.ndarray,
-        still: np.ndarray,
-        due: np.ndarray,
-    ) -> None:
-        """Take a frame in: the ground a little, what has waited long enough or is due as it is."""
-        waited = np.where(strange, self.waited + still, np.maximum(self.waited - 1, 0))
-        take = due | (waited >= _PATIENCE)
-        share = np.where(take, 1, np.where(strange, 0, _MIX)).astype(np.float32)
-        blend(self.ground, now, light, share, self.side)
-        self.waited = np.where(take, 0, waited).astype(np.float32)
-        self.anchor = np.where(take, level, self.anchor)
-        self.before = now
+        return least.astype(np.float32)
 
 
-def _together(recent: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The rate given both references; see the formula above."""
-    recent, known = (rate + _POOL * (cv2.blur(rate, (3, 3)) - rate) for rate in (recent, known))
-    return np.where(known < recent, known, recent + _STAYS * (known - recent))
+@numba.njit(cache=True)
+def _is_cut(energy: np.ndarray, variance: np.ndarray) -> bool:
+    """Whether the past says less of most blocks than their own means would, noise counted twice."""
+    _, rows, columns = energy.shape
+    worse = 0
+    for y in range(rows):
+        for x in range(columns):
+            left, own = np.float32(0), np.float32(2 * _D0)
+            for k in range(3):
+                left += energy[k, y, x]
+                own += 2 * variance[k, y, x]
+            if left > own:
+                worse += 1
+    return worse > rows * columns / 2
+
+
+@numba.njit(cache=True)
+def _together(recent: np.ndarray, known: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The rate given both references, each pooled with the blocks around; see the formula above.
+
+    What comes into view says nothing of what lies beside it.
+    """
+    rows, columns = recent.shape
+    out = np.empty((rows, columns), np.float32)
+    pool = np.float32(_POOL / 9)
+    for y in range(rows):
+        for x in range(columns):
+            one, two = np.float32(0), np.float32(0)
+            for dy in range(-1, 2):
+                v = abs(y + dy)
+                v = max(2 * (rows - 1) - v, 0) if v >= rows else v  # edges mirrored
+                for dx in range(-1, 2):
+                    u = abs(x + dx)
+                    u = max(2 * (columns - 1) - u, 0) if u >= columns else u
+                    if seen[v, u]:
+                        one += recent[v, u]
+                        two += known[v, u]
+            own = np.float32(1 - _POOL) if seen[y, x] else np.float32(0)
+            one = own * recent[y, x] + pool * one
+            two = own * known[y, x] + pool * two
+            out[y, x] = two if two < one else one + np.float32(_STAYS) * (two - one)
+    return out
+
+
+@numba.njit(cache=True)
+def _settle(
+    rate: np.ndarray,
+    recent: np.ndarray,
+    known: np.ndarray,
+    seen: np.ndarray,
+    usual: np.ndarray,
+    level: np.ndarray,
+    dusk: np.ndarray,
+    patience: int,
+    waited: np.ndarray,
+    anchor: np.ndarray,
+) -> np.ndarray:
+    """Drift and dusk into `rate`, and how much of the frame memory takes in, [R', C']; `waited` and `anchor` follow.
+
+    The ground is taken in a little, what has waited long enough or is due as it is.
+    """
+    share = np.empty(rate.shape, np.float32)
+    sinks = dusk[0] != 0 or dusk[1] != 0 or dusk[2] != 0
+    for y in range(rate.shape[0]):
+        for x in range(rate.shape[1]):
+            strange = known[y, x] > _NEWS
+            late = False
+            odds, dark = np.float32(1), np.float32(1)
+            for k in range(3):
+                off = level[k, y, x] - anchor[k, y, x]
+                late |= abs(off) > _DRIFT
+                ratio = off * off / usual[k, y, x]
+                odds *= 1 + ratio * ratio
+                if sinks:
+                    ratio = dusk[k] * dusk[k] / usual[k, y, x]
+                    dark *= 1 + ratio * ratio
+            late = late and not strange
+            if late:
+                rate[y, x] = max(rate[y, x], np.float32(0.25) * np.log2(odds))
+            if sinks:
+                rate[y, x] = max(rate[y, x], np.float32(0.25) * np.log2(dark))
+            if strange:
+                waited[y, x] += recent[y, x] < _NEWS
+            else:
+                waited[y, x] = max(waited[y, x] - 1, 0)
+            if late or not seen[y, x] or waited[y, x] >= patience:
+                share[y, x] = 1
+                waited[y, x] = 0
+                for k in range(3):
+                    anchor[k, y, x] = level[k, y, x]
+            else:
+                share[y, x] = 0 if strange else _MIX
+    return share

@@ -11,7 +11,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from entropy_vision.blocks import Blocks, quantile
+from entropy_vision.blocks import Blocks, measure_picture, quantile
+from entropy_vision.grid import block_side
 from entropy_vision.surprise import self_information
 
 D0 = 9.0  # grey levels squared: an error of 3 of 255 is not worth a bit
@@ -59,7 +60,7 @@ def context_bits(blocks: Blocks) -> np.ndarray:
     height, width = blocks.mean.shape[1:]
     colour = prevailing(blocks.mean)
     energy = blocks.energy(colour)
-    floor = _TEXTURE * np.maximum(prevailing(energy), quantile(energy, 0.5)) + D0
+    floor = _TEXTURE * np.maximum(prevailing(energy), quantile(energy, 0.5)[:, None, None]) + D0
     down, along = max(1, round(height / 4)), max(1, round(width / 4))
     margin = ((0, 0), (down, down), (along, along))
     wide_colour, wide_floor = np.pad(colour, margin, mode="edge"), np.pad(floor, margin, mode="edge")
@@ -97,20 +98,21 @@ def mixed_energy(blocks: Blocks, one: np.ndarray, two: np.ndarray) -> np.ndarray
     return np.maximum(np.maximum(variance - expected, expected / 2 - variance), 0) + off * off
 
 
-def picture_bits(frame: np.ndarray, blocks: Blocks, patch_size: int) -> np.ndarray:
-    """Bits a pixel of each block of a picture that nothing was seen before: float32 [R', C'].
+def picture_bits(picture: np.ndarray, patch_size: int) -> np.ndarray:
+    """Bits a pixel of each patch of a picture that nothing was seen before: float32 [R, C].
 
     The sum of what its surroundings and what the picture's other patches say of a patch, and what of it is more than
     usual there: 3/4 log2(1 + 2^(e - median e - 2)), less the value of this at e = 0.
 
     Args:
-        frame: uint8 [H, W, 3], YCrCb, sides multiples of `patch_size`.
+        picture: uint8 [R P, C P, 3], RGB.
     """
-    rare = self_information(frame, patch_size)
-    rows, columns = rare.shape
-    per = blocks.mean.shape[1] // rows
-    context = np.minimum(context_bits(blocks), _MOST).reshape(rows, per, columns, per).mean(axis=(1, 3))
-    surprise = context + rare
+    frame = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb)
+    side = block_side(patch_size)
+    per = patch_size // side
+    context = np.minimum(context_bits(measure_picture(frame, side)), _MOST)
+    rows, columns = context.shape[0] // per, context.shape[1] // per
+    surprise = context.reshape(rows, per, columns, per).mean(axis=(1, 3)) + self_information(frame, patch_size)
     usual = np.median(surprise) + _KNEE
     bits = _WORTH * (np.logaddexp2(0, surprise - usual) - np.logaddexp2(0, -usual))
-    return np.repeat(np.repeat(bits.astype(np.float32), per, axis=0), per, axis=1)
+    return bits.astype(np.float32)

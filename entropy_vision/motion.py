@@ -8,12 +8,20 @@ state, so the same frames give the same maps.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import cv2
 import numpy as np
 
+from entropy_vision.planes import Planes
+
+Motion: TypeAlias = np.ndarray
+"""float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y)."""
+
 _LONG_SIDE = 256  # pixels at which corners are tracked
 _CORNERS = 200
-_ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # in noise, tracking would never settle
+_ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 8, 0.03)  # in noise, tracking would never settle
+_AGREE = 0.3  # samples
 _MOST = 5  # motions that are looked for
 _MIN_INLIERS = 8
 _SHARE = 0.03  # of the corners must share a motion
@@ -46,19 +54,25 @@ def shared_motions(before: np.ndarray, now: np.ndarray) -> list[np.ndarray]:
         if len(points) < _MIN_INLIERS:
             break
         motion, agree = cv2.estimateAffinePartial2D(
-            points, targets, method=cv2.RANSAC, ransacReprojThreshold=0.6, maxIters=200, confidence=0.99
+            points, targets, method=cv2.RANSAC, ransacReprojThreshold=_AGREE, maxIters=200, confidence=0.99
         )
         inliers = agree.ravel() == 1
         if motion is None or inliers.sum() < least:
             break
         if np.ptp(points[inliers], axis=0).max() > _REACH * max(now.shape):
             if inliers.sum() >= _AFFINE_INLIERS:
-                ones = np.ones((int(inliers.sum()), 1))
-                here = np.hstack([points[inliers], ones])
-                motion = np.linalg.lstsq(here, targets[inliers].astype(np.float64), rcond=None)[0].T
+                motion = _least_squares(points[inliers].astype(np.float64), targets[inliers].astype(np.float64))
             found.append(_at_full_size(motion, now.shape, (height, width)))
         points, targets = points[~inliers], targets[~inliers]
     return found
+
+
+def _least_squares(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The affine map [2, 3] that takes `points` nearest to `targets`, both [N, 2]; around their means, for accuracy."""
+    middle, aim = points.mean(axis=0), targets.mean(axis=0)
+    here, there = points - middle, targets - aim
+    linear = np.linalg.solve(here.T @ here, here.T @ there).T
+    return np.hstack([linear, (aim - linear @ middle)[:, None]])
 
 
 def _tracks(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -70,7 +84,7 @@ def _tracks(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if corners is None or len(corners) < _MIN_INLIERS:
         return None
     moved, found, _ = cv2.calcOpticalFlowPyrLK(
-        now, before, corners, np.empty_like(corners), winSize=(13, 13), maxLevel=2, criteria=_ENOUGH
+        now, before, corners, np.empty_like(corners), winSize=(9, 9), maxLevel=2, criteria=_ENOUGH
     )
     good = found.ravel() == 1
     return corners.reshape(-1, 2)[good], moved.reshape(-1, 2)[good]
@@ -84,20 +98,29 @@ def _at_full_size(small: np.ndarray, small_size: tuple[int, ...], size: tuple[in
 
 def on_grid(motion: np.ndarray, across: float, down: float) -> np.ndarray:
     """A motion of cells as one of pixels, where a cell is `across` by `down` pixels."""
-    grid = np.array([[1 / across, 0, (1 / across - 1) / 2], [0, 1 / down, (1 / down - 1) / 2], [0, 0, 1]])
-    return (np.linalg.inv(grid) @ np.vstack([motion, [0, 0, 1]]) @ grid)[:2]
+    scale = np.array([across, down])
+    off = (1 / scale - 1) / 2  # cell c is pixel c / scale + off at its centre
+    linear = motion[:, :2] * (scale[:, None] / scale)
+    moved = scale * (motion[:, :2] @ off + motion[:, 2] - off)
+    return np.hstack([linear, moved[:, None]])
 
 
-def warp(planes: np.ndarray, motion: np.ndarray, how: int = cv2.INTER_CUBIC) -> np.ndarray:
-    """`planes` [H, W(, 3)], seen before, from where the camera is now; what was outside repeats the border."""
-    flags = how | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(planes, motion, planes.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+def warp(planes: Planes, motion: Motion) -> Planes:
+    """Planes seen before, from where the camera is now; what was outside repeats the border."""
+    flags, border = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+    luma, chroma = planes.luma, planes.chroma
+    half = on_grid(motion, 0.5, 0.5)
+    return Planes(
+        cv2.warpAffine(luma, motion, luma.shape[1::-1], flags=flags, borderMode=border),
+        cv2.warpAffine(chroma, half, chroma.shape[1::-1], flags=flags, borderMode=border),
+    )
 
 
 def seen_before(motion: np.ndarray, height: int, width: int, side: int) -> np.ndarray:
     """bool [R', C']: the blocks of `side` pixels that lay inside the earlier frame as a whole."""
-    y, x = np.mgrid[0 : height + 1 : side, 0 : width + 1 : side].astype(np.float64) - 0.5
-    at_x = motion[0, 0] * x + motion[0, 1] * y + motion[0, 2]
-    at_y = motion[1, 0] * x + motion[1, 1] * y + motion[1, 2]
+    y = np.arange(0, height + 1, side)[:, None] - 0.5
+    x = np.arange(0, width + 1, side) - 0.5
+    at_x = motion[0, 0] * x + (motion[0, 1] * y + motion[0, 2])
+    at_y = motion[1, 0] * x + (motion[1, 1] * y + motion[1, 2])
     inside = (at_x >= -0.75) & (at_x <= width - 0.25) & (at_y >= -0.75) & (at_y <= height - 0.25)
     return inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]

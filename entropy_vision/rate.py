@@ -19,11 +19,12 @@ Colour counts like luma: an object of the ground's own luma is as visible in Cb 
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-from entropy_vision.grid import block_side, pad, real_pixels
+from entropy_vision.grid import pad, real_pixels
 from entropy_vision.inter import Memory
+from entropy_vision.intra import picture_bits
+from entropy_vision.planes import planes_of
 
 
 def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
@@ -35,14 +36,15 @@ def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
     Returns:
         float32 [F, R, C], >= 0. Padding has no bits.
     """
-    side, per = block_side(patch_size), patch_size // block_side(patch_size)
     padded = pad(pixels, patch_size)
-    count, height, width, _ = padded.shape
-    rows, columns = height // side, width // side
-    memory, rates = Memory(patch_size), np.empty((count, rows, columns), np.float32)
-    for t, frame in enumerate(padded):
-        rates[t] = memory.news(cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb))
-    weight = np.zeros((rows, columns), np.float32)
-    real = real_pixels(pixels.shape[1], pixels.shape[2], side)
-    weight[: real.shape[0], : real.shape[1]] = real
-    return (rates * weight).reshape(count, rows // per, per, columns // per, per).sum(axis=(2, 4))
+    memory, bits = Memory(), []
+    for frame in padded:
+        news = memory.news(planes_of(frame, patch_size)) if len(padded) > 1 else None
+        if news is None:
+            bits.append(picture_bits(frame, patch_size) * patch_size**2)
+        else:
+            rows, columns = news.shape[0] // 2, news.shape[1] // 2
+            blocks = news.reshape(rows, 2, columns, 2)
+            bits.append(blocks.sum(axis=(1, 3)) * (patch_size**2 / 4))
+    real = real_pixels(pixels.shape[1], pixels.shape[2], patch_size) / np.float32(patch_size**2)
+    return np.stack(bits) * real

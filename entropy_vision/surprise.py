@@ -20,6 +20,7 @@ import numpy as np
 _KERNELS = 128
 _WIDER = 1.3
 _FEATURES = 6
+_POWER = 256  # of the kernel, see `_density_bits`
 
 
 def self_information(frame: np.ndarray, patch_size: int) -> np.ndarray:
@@ -37,25 +38,32 @@ def rarity(points: np.ndarray) -> np.ndarray:
     step = -(-len(points) // _KERNELS)
     kernels = -(-len(points) // step)
     width = _WIDER * kernels ** (-1 / (points.shape[1] + 4))
-    shrunk = ((points - points.mean(axis=0)) / (scale * width * np.sqrt(2))).astype(np.float32)
+    shrunk = ((points - points.mean(axis=0)) / (scale * width * np.sqrt(2 * _POWER))).astype(np.float32)
     bits = np.empty(len(points), np.float32)
-    _density_bits(shrunk, step, kernels, bits)
+    _density_bits(shrunk, np.ascontiguousarray(shrunk[::step].T), step, bits)
     return bits
 
 
-@numba.njit(cache=True)
-def _density_bits(points: np.ndarray, step: int, kernels: int, out: np.ndarray) -> None:
+@numba.njit(cache=True, fastmath=True)
+def _density_bits(points: np.ndarray, centres: np.ndarray, step: int, out: np.ndarray) -> None:
+    """`centres` is [d, kernels], so that all of them are met at once; (1 - x / 256)^256 stands for exp(-x)."""
+    kernels = centres.shape[1]
+    left = np.empty(kernels, np.float32)
     for i in range(len(points)):
-        own = 0 if i % step == 0 else 1
-        density = np.float32(own)
-        for j in range(0, len(points), step):
-            distance = np.float32(0)
-            for k in range(points.shape[1]):
-                apart = points[i, k] - points[j, k]
-                distance += apart * apart
-            if distance < 20:  # beyond it exp is below 2e-9
-                density += np.exp(-distance)
-        out[i] = max(-np.log2(density / np.float32(kernels + own)), np.float32(0))
+        left[:] = 1
+        for k in range(len(centres)):
+            at = points[i, k]
+            for j in range(kernels):
+                apart = at - centres[k, j]
+                left[j] -= apart * apart
+        own = np.float32(0 if i % step == 0 else 1)
+        density = own
+        for j in range(kernels):
+            near = max(left[j], np.float32(0))
+            for _ in range(8):
+                near *= near
+            density += near
+        out[i] = max(-np.log2(density / (np.float32(kernels) + own)), np.float32(0))
 
 
 @numba.njit(cache=True)

@@ -96,7 +96,7 @@ class EntropyTokenizer:
         if budget.threshold is not None:
             mask = at_least(bits, budget.threshold)
         else:
-            mask = self.selector.choose(bits, budget.count(bits))
+            mask = self.selector.choose(bits, budget.count(bits), frames, self.patch_size)
         positions = np.argwhere(mask).astype(np.int32)
         return PatchSet(
             pixels=gather(frames.pixels, positions, self.patch_size),

@@ -35,6 +35,12 @@ def numbered(count: int, side: int = 64) -> np.ndarray:
     return np.broadcast_to(levels[:, None, None, None], (count, side, side, 3)).copy()
 
 
+def blank(grid: tuple[int, ...], patch_size: int = 8) -> Frames:
+    """Grey frames of that grid (F, R, C), where a selector chooses by its scores alone."""
+    count, rows, columns = grid
+    return as_frames(np.full((count, rows * patch_size, columns * patch_size, 3), 90, np.uint8))
+
+
 def as_frames(pixels: np.ndarray, fps: float = 8.0) -> Frames:
     """Frames at a constant rate, the first at 0 s."""
     return Frames(pixels=pixels, pts_seconds=np.arange(len(pixels)) / fps)

@@ -175,32 +175,72 @@ def picture_bits(rgb: np.ndarray, side: int, patch: int) -> np.ndarray:
     return 0.75 * (np.log2(1 + 2 ** (total - usual)) - math.log2(1 + 2**-usual))
 
 
-def residual(now: np.ndarray, past: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Residual energy [3, R, C] of YCrCb planes after the median change [3] is taken off, and that change."""
-    rows, columns = now.shape[0] // side, now.shape[1] // side
-    energy, light = np.zeros((3, rows, columns)), np.zeros(3)
+def _halved(plane: np.ndarray) -> np.ndarray:
+    """Every second pixel of a plane seen through the kernel (1 4 6 4 1) / 16 both ways, the border mirrored."""
+    kernel = [1, 4, 6, 4, 1]
+    padded = np.pad(plane.astype(int), 2, mode="reflect")
+    out = np.zeros((plane.shape[0] // 2, plane.shape[1] // 2), np.uint8)
+    for y, x in np.ndindex(out.shape):
+        total = sum(
+            kernel[i] * kernel[j] * padded[2 * y + i, 2 * x + j] for i in range(5) for j in range(5)
+        )  # fmt: skip
+        out[y, x] = (total + 128) // 256
+    return out
+
+
+def _means(plane: np.ndarray) -> np.ndarray:
+    """Rounded means of 2 x 2 pixels."""
+    blocks = plane.astype(int).reshape(plane.shape[0] // 2, 2, plane.shape[1] // 2, 2)
+    return ((blocks.sum(axis=(1, 3)) + 2) // 4).astype(np.uint8)
+
+
+class Sampled:
+    """A frame as later frames are judged: of a patch of 8 or 16 pixels 8 x 8 luma, 4 x 4 Cr and Cb, 2 x 2 blocks."""
+
+    def __init__(self, rgb: np.ndarray, patch: int) -> None:
+        luma, colour = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), [rgb[..., k] for k in range(3)]
+        if patch == 16:
+            luma, colour = _halved(luma), [_means(plane) for plane in colour]
+        chroma = cv2.cvtColor(np.dstack([_halved(plane) for plane in colour]), cv2.COLOR_RGB2YCrCb)
+        self.planes = [plane.astype(np.float64) for plane in (luma, chroma[..., 1], chroma[..., 2])]
+
+    def blocks(self, k: int) -> np.ndarray:
+        return in_blocks(self.planes[k], k)
+
+    def slope(self, k: int) -> np.ndarray:
+        """Mean squared gradient of each block, in samples of luma."""
+        padded = np.pad(self.planes[k], 1, mode="reflect")
+        dy, dx = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2, (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
+        return in_blocks(dy**2 + dx**2, k).mean(axis=(1, 3)) * (0.25 if k else 1)
+
+
+def in_blocks(plane: np.ndarray, k: int) -> np.ndarray:
+    """[R', side, C', side]: 4 x 4 samples of luma (k = 0), 2 x 2 of a colour."""
+    side = 2 if k else 4
+    return plane.reshape(plane.shape[0] // side, side, plane.shape[1] // side, side)
+
+
+def residual(now: list[np.ndarray], past: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Residual energy [3, R', C'] after the median change [3] is taken off, and that change."""
+    energies, light = [], np.zeros(3)
     for k in range(3):
-        apart = now[..., k].astype(np.float64) - past[..., k]
-        blocks = apart.reshape(rows, side, columns, side)
+        blocks = in_blocks(now[k] - past[k], k)
         light[k] = min(max(_ranked(blocks.mean(axis=(1, 3)).ravel().tolist(), 0.5), -24), 24)
-        energy[k] = ((blocks - light[k]) ** 2).mean(axis=(1, 3))
-    return energy, light
+        energies.append(((blocks - light[k]) ** 2).mean(axis=(1, 3)))
+    return np.array(energies), light
 
 
-def error_floor(frame: Frame, energy: np.ndarray) -> np.ndarray:
-    """What of a residual energy is noise, registration or not worth a bit, [3, R, C]."""
+def error_floor(frame: Sampled, energy: np.ndarray) -> np.ndarray:
+    """What of a residual energy is noise, registration or not worth a bit, [3, R', C']."""
     out = np.zeros_like(energy)
-    padded = np.pad(frame.planes, ((1, 1), (1, 1), (0, 0)), mode="reflect")
-    dy, dx = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2, (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
     for k in range(3):
-        slope = frame.field(dy**2 + dx**2, k, "mean")
-        variance = frame.field(frame.planes, k, "var")
+        slope, variance = frame.slope(k), frame.blocks(k).var(axis=(1, 3))
         noise = min(_ranked(energy[k].ravel().tolist(), 0.25), 2 * _ranked(variance.ravel().tolist(), 0.25))
         middle = _ranked(slope.ravel().tolist(), 0.5)
         excess = [
-            max(energy[k][p] - noise, 0) / (slope[p] + 1) if slope[p] >= middle else math.inf for p in frame.cells()
+            max(e - noise, 0) / (s + 1) for e, s in zip(energy[k].ravel(), slope.ravel(), strict=True) if s >= middle
         ]
-        out[k] = noise + min(_ranked(excess, 0.25), 0.05) * slope + 9
+        out[k] = noise + min(_ranked(excess, 0.5), 0.03) * slope + 2.5
     return out
 
 
@@ -218,33 +258,73 @@ def _half_around(field: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
 
 
-def still_camera_bits(pictures: list[np.ndarray], side: int) -> list[np.ndarray]:
-    """Bits a pixel of every block after the first frame; no camera moves, nothing is cut, the light does not sink."""
-    frames = [Frame(picture, side) for picture in pictures]
-    ground, found = frames[0].planes.copy(), []
-    cells = frames[0].cells()
+def still_camera_bits(pictures: list[np.ndarray], patch: int) -> list[np.ndarray]:
+    """Bits of every patch after the first frame; no camera moves, nothing is cut, the light does not sink."""
+    frames = [Sampled(picture, patch) for picture in pictures]
+    ground, found = [plane.copy() for plane in frames[0].planes], []
+    cells = list(np.ndindex(frames[0].slope(0).shape))
     waited = dict.fromkeys(cells, 0)
-    anchor = {p: [frames[0].block(ground, p, k).mean() for k in range(3)] for p in cells}
+    anchor = np.array([frames[0].blocks(k).mean(axis=(1, 3)) for k in range(3)])
     for before, frame in itertools.pairwise(frames):
-        energy, _ = residual(frame.planes, before.planes, side)
+        energy, _ = residual(frame.planes, before.planes)
         recent = _rates(energy, error_floor(frame, energy))
-        energy, light = residual(frame.planes, ground, side)
+        energy, light = residual(frame.planes, ground)
         floor = error_floor(frame, energy)
         known = _rates(energy, floor)
         near, far = _half_around(recent), _half_around(known)
-        bits = np.where(far < near, far, near + 0.3 * (far - near))
-        for p in cells:
-            level = [frame.block(frame.planes, p, k).mean() - light[k] for k in range(3)]
-            drift = [level[k] - anchor[p][k] for k in range(3)]
-            late = max(map(abs, drift)) > 6 and known[p] < 1
+        bits = np.where(far < near, far, near + 0.4 * (far - near))
+        level = np.array([frame.blocks(k).mean(axis=(1, 3)) - light[k] for k in range(3)])
+        for r, c in cells:
+            p = r, c
+            drift = level[:, r, c] - anchor[:, r, c]
+            late = np.abs(drift).max() > 6 and known[p] <= 1
             if late:
                 bits[p] = max(bits[p], sum(rate(drift[k] ** 2 / floor[k][p]) for k in range(3)))
             waited[p] = waited[p] + (recent[p] < 1) if known[p] > 1 else max(waited[p] - 1, 0)
-            share = 1.0 if late or waited[p] >= 6 else 0.0 if known[p] > 1 else 0.3
+            share = 1.0 if late or waited[p] >= 8 else 0.0 if known[p] > 1 else 0.3
             if share == 1:
-                waited[p], anchor[p] = 0, level
+                waited[p], anchor[:, r, c] = 0, level[:, r, c]
             for k in range(3):
-                here = frame.block(ground, p, k)
-                here += share * (frame.block(frame.planes, p, k) - light[k] - here)
-        found.append(bits)
+                here = in_blocks(ground[k], k)[r, :, c]
+                here += share * (frame.blocks(k)[r, :, c] - light[k] - here)
+        rows, columns = bits.shape[0] // 2, bits.shape[1] // 2
+        found.append(bits.reshape(rows, 2, columns, 2).mean(axis=(1, 3)) * patch * patch)
     return found
+
+
+def look(rgb: np.ndarray, patch: int) -> dict[tuple[int, int], list[int]]:
+    """Each patch of a frame coarsely: 4 x 4 of luma, 2 x 2 of Cr, 2 x 2 of Cb (patches of 8 or 16 pixels)."""
+    planes = [rgb[..., k] for k in range(3)]
+    for _ in range(patch.bit_length() - 3):
+        planes = [_means(plane) for plane in planes]
+    picture = cv2.cvtColor(np.dstack(planes), cv2.COLOR_RGB2YCrCb)
+    found = {}
+    for r, c in np.ndindex(picture.shape[0] // 4, picture.shape[1] // 4):
+        cell = picture[4 * r : 4 * r + 4, 4 * c : 4 * c + 4]
+        found[r, c] = [*cell[..., 0].ravel().tolist(), *_means(cell[..., 1]).ravel(), *_means(cell[..., 2]).ravel()]
+    return found
+
+
+def lost_bits(one: list[int], other: list[int]) -> float:
+    """Bits by which two looks differ."""
+    apart = [(int(a) - int(b)) ** 2 for a, b in zip(one, other, strict=True)]
+    ratios = [sum(apart[low:high]) / (high - low) / 9 for low, high in ((0, 16), (16, 20), (20, 24))]
+    return 0.0 if sum(ratios) < 0.33 else 64 * math.log2(math.prod(1 + x * x for x in ratios))
+
+
+def walk(bits: np.ndarray, looks: list[dict[tuple[int, int], list[int]]], least: float, whole: bool) -> np.ndarray:
+    """Keep what is worth `least`, one frame after the other; no light changes. bool [F, R, C]."""
+    mask, last = np.zeros(bits.shape, bool), {}
+    for t, seen in enumerate(looks):
+        change = {p: lost_bits(seen[p], looks[t - 1][p]) if t else 0.0 for p in seen}
+        calm = sum(math.exp(-c / 60) for c in change.values()) / len(change)
+        still = min(max((calm - 0.7) / 0.2, 0), 1)
+        for p, values in seen.items():
+            worth = float(bits[t][p])
+            if p in last:
+                lost = lost_bits(values, last[p])
+                worth += 60 * (1 - math.exp(-lost / 400)) + 0.6 * still * lost * math.exp(-change[p] / 60)
+            if worth >= least or (whole and t == 0):
+                mask[t][p] = True
+                last[p] = values
+    return mask

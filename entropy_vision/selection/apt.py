@@ -23,8 +23,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.histogram import entropy, histograms
 
 THRESHOLDS = (6.0, 4.0)  # bits, of 2 x 2 and of 4 x 4 patches
@@ -65,7 +65,7 @@ def _best(values: np.ndarray, side: int) -> np.ndarray:
     return best.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(values.shape)
 
 
-class Apt:
+class Apt(Selector):
     """Quadtree by the entropy of the grey histogram."""
 
     name = "apt"
@@ -75,7 +75,3 @@ class Apt:
         """float32 [F, R, C], bits in [0, 22]: 6 + the offset at which the patch leaves, 14 + H where it never does."""
         planes = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.pixels)
         return np.stack([quadtree(plane, patch_size) for plane in planes])
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: what the lowest offset for that count keeps."""
-        return exact(bits, count)

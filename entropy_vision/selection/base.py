@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
 
 import numpy as np
 
+from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
 
 
-@runtime_checkable
-class Selector(Protocol):
+class Selector(ABC):
     """Scores patches and chooses among them. Deterministic, without state, cheap to make.
 
     Scoring and choosing are apart so that one scoring serves many budgets, and so that a selector whose choice depends
@@ -24,10 +24,13 @@ class Selector(Protocol):
     name: str
     version: int
 
+    @abstractmethod
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], finite, >= 0; more means more worth keeping."""
-        ...
 
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C] with exactly `count` True and, where count >= F, at least one in every frame."""
-        ...
+    def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
+        """bool [F, R, C] with exactly `count` True and, where count >= F, at least one in every frame.
+
+        The largest scores, unless a selector has another way. `bits` are what `score` gave for `frames`.
+        """
+        return exact(bits, count)

@@ -18,10 +18,11 @@ import numpy as np
 
 from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.measures import frame_difference
 
 
-class Dtd:
+class Dtd(Selector):
     """Mean absolute difference to the frame before, frame by frame."""
 
     name = "dtd"
@@ -31,7 +32,7 @@ class Dtd:
         """float32 [F, R, C], share of the grey scale in [0, 1]; 256 in the first frame."""
         return frame_difference(frames.pixels, patch_size, unit=255)
 
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+    def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: the first frame, then equally many of each later frame, its largest changes."""
         falling = np.argsort(-bits.reshape(len(bits), -1), axis=1, kind="stable")
         rank = np.argsort(falling, axis=1, kind="stable")

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.measures import frame_difference
 
 
-class Evs:
+class Evs(Selector):
     """Mean absolute difference to the frame before, over the whole video."""
 
     name = "evs"
@@ -30,7 +30,3 @@ class Evs:
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], grey levels in [0, 255]; 256 in the first frame."""
         return frame_difference(frames.pixels, patch_size)
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the first frame, then the largest changes of the video."""
-        return exact(bits, count)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.measures import patch_mean
 
 
@@ -31,7 +31,7 @@ def gradient_energy(plane: np.ndarray, patch_size: int) -> np.ndarray:
     return patch_mean(dx * dx + dy * dy, patch_size) / 4  # Sobel takes differences over two pixels
 
 
-class Gradient:
+class Gradient(Selector):
     """Mean squared gradient of luma."""
 
     name = "gradient"
@@ -41,7 +41,3 @@ class Gradient:
         """float32 [F, R, C], (grey levels a pixel) squared."""
         planes = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.pixels)
         return np.stack([gradient_energy(plane, patch_size) for plane in planes]).astype(np.float32)
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the steepest patches."""
-        return exact(bits, count)

@@ -16,9 +16,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
 from entropy_vision.grid import grid_size
+from entropy_vision.selection.base import Selector
 
 _BINS = 256
 
@@ -60,7 +60,7 @@ def histogram_entropy(plane: np.ndarray, patch_size: int) -> np.ndarray:
     return entropy(histograms(plane, patch_size)).astype(np.float32)
 
 
-class Histogram:
+class Histogram(Selector):
     """Entropy of the grey histogram, or of the frame difference's."""
 
     name = "histogram"
@@ -71,7 +71,3 @@ class Histogram:
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.pixels]
         planes = [grey[0], *(cv2.absdiff(now, before) for before, now in pairwise(grey))]
         return np.stack([histogram_entropy(plane, patch_size) for plane in planes])
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the highest entropies."""
-        return exact(bits, count)

@@ -20,9 +20,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
 from entropy_vision.grid import grid_size
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.block_motion import BLOCK, compensate, motion
 from entropy_vision.selection.measures import patch_mean
 
@@ -55,7 +55,7 @@ def by_percentile(field: np.ndarray) -> np.ndarray:
     return np.minimum(field / top, 1) if top > 0 else (field > 0).astype(np.float64)
 
 
-class OneVision:
+class OneVision(Selector):
     """Motion against the median and motion-compensated residual, each by its percentile in the frame."""
 
     name = "onevision"
@@ -67,7 +67,3 @@ class OneVision:
         pairs = zip([None, *planes], planes, strict=False)
         scored = (motion_and_residual(before, now, patch_size) for before, now in pairs)
         return np.stack([(by_percentile(m) + by_percentile(e)) / 2 for m, e in scored]).astype(np.float32)
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the highest of the whole video."""
-        return exact(bits, count)

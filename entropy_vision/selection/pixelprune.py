@@ -22,9 +22,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
 from entropy_vision.grid import grid_size, pad, patchify
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.measures import FIRST_FRAME
 
 
@@ -85,7 +85,7 @@ def _distance(one: np.ndarray, two: np.ndarray, real: np.ndarray) -> np.ndarray:
     return (np.abs(one - two) * real).max(axis=-1)
 
 
-class PixelPrune:
+class PixelPrune(Selector):
     """Largest error of a prediction from the patches to the left, above and between."""
 
     name = "pixelprune"
@@ -94,7 +94,3 @@ class PixelPrune:
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], grey levels in 0..255; 256 in the first patch of every frame."""
         return np.stack([prediction_error(frame, patch_size) for frame in frames.pixels])
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the patches that are worst predicted."""
-        return exact(bits, count)

@@ -12,14 +12,14 @@ import zlib
 
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
 from entropy_vision.grid import grid_size
+from entropy_vision.selection.base import Selector
 
 _EVERY = 4  # pixels in each direction: enough to tell inputs apart
 
 
-class Random:
+class Random(Selector):
     """Patches by lot."""
 
     name = "random"
@@ -34,7 +34,3 @@ class Random:
         seen = frames.pixels[:, ::_EVERY, ::_EVERY].tobytes()
         key = (self.seed % 2**64) << 64 | zlib.crc32(seen)
         return np.random.Generator(np.random.Philox(key=key)).random(grid, dtype=np.float32)
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the highest lots."""
-        return exact(bits, count)

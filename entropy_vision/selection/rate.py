@@ -14,37 +14,39 @@ import numpy as np
 from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
 from entropy_vision.rate import patch_bits
+from entropy_vision.selection.base import Selector
+from entropy_vision.shown import closed_loop, looks_of
 
-_ALL = 0.35  # of the budget of a video may go to showing every place once; where that is too little:
+_ALL = 0.35  # of the budget of a video may go to its whole first frame; where that is too little:
 _COVERAGE, _COVERAGE_STILL = 0.12, 0.03  # of the budget of a video, of a picture
 _NOTHING = 1.0  # a patch of less than one bit says nothing
 _ROUNDS = 4  # of spreading more patches where some fell on patches already in
 
 
-class Rate:
+class Rate(Selector):
     """Bits against what was seen before, or against the picture itself where nothing was."""
 
     name = "rate"
-    version = 2
+    version = 3
 
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""
         return patch_bits(frames.pixels, patch_size)
 
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the most bits, and a floor of coverage."""
-        frames = len(bits)
+    def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
+        """bool [F, R, C]: the most bits, given what the choice has shown before, and a floor of coverage."""
         if count == bits.size:
             return np.ones(bits.shape, bool)
-        places = bits[0].size
-        if frames > 1 and places <= _ALL * count:
-            spare = places
+        whole = frames.count > 1 and bits[0].size <= _ALL * count
+        spare = 0 if whole else int((_COVERAGE if frames.count > 1 else _COVERAGE_STILL) * count)
+        if frames.count > 1:
+            looks = looks_of(frames.pixels, patch_size)
+            mask, worth = closed_loop(bits, looks, count - spare, whole, _NOTHING)
         else:
-            spare = int((_COVERAGE if frames > 1 else _COVERAGE_STILL) * count)
-        worth = bits >= _NOTHING
-        if worth.sum() + spare <= count:
-            return exact(bits, count, _filled(_never_shown(worth, count - int(worth.sum())), count))
-        return exact(bits, count, _never_shown(exact(bits, count - spare), spare))
+            worth, mask = bits, exact(bits, max(1, count - spare)) & (bits >= _NOTHING)
+        if worth[~mask].max() < _NOTHING:  # what else there is says nothing
+            return exact(worth, count, _filled(_never_shown(mask, count - int(mask.sum())), count))
+        return exact(worth, count, _never_shown(mask, spare))
 
 
 def _never_shown(mask: np.ndarray, most: int) -> np.ndarray:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.measures import frame_difference
 
 TAU = 0.1  # standard deviations: the published threshold
@@ -54,7 +54,7 @@ def run_lengths(mask: np.ndarray) -> np.ndarray:
     return out
 
 
-class Rlt:
+class Rlt(Selector):
     """Difference to the frame before, in standard deviations."""
 
     name = "rlt"
@@ -63,7 +63,3 @@ class Rlt:
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], standard deviations in [0, 4.43]; 256 in the first frame."""
         return tubelet_difference(frames.pixels, patch_size)
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the first frame, then the largest differences."""
-        return exact(bits, count)

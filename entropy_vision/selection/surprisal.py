@@ -19,8 +19,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from entropy_vision.budget import exact
 from entropy_vision.frames import Frames
+from entropy_vision.selection.base import Selector
 from entropy_vision.selection.gradient import gradient_energy
 from entropy_vision.selection.histogram import histogram_entropy
 from entropy_vision.selection.measures import patch_mean
@@ -64,7 +64,7 @@ def self_information(points: np.ndarray) -> np.ndarray:
     return -np.log2(np.minimum((density + own) / (len(centres) + own), 1)).astype(np.float32)
 
 
-class Surprisal:
+class Surprisal(Selector):
     """Self-information of a patch under the distribution of all patches."""
 
     name = "surprisal"
@@ -74,7 +74,3 @@ class Surprisal:
         """float32 [F, R, C], bits in [0, 9.01]."""
         described = np.stack([features(frame, patch_size) for frame in frames.pixels])
         return self_information(described.reshape(-1, described.shape[-1])).reshape(described.shape[:-1])
-
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
-        """bool [F, R, C]: the rarest patches."""
-        return exact(bits, count)

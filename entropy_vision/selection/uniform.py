@@ -12,9 +12,10 @@ import numpy as np
 from entropy_vision.budget import spread
 from entropy_vision.frames import Frames
 from entropy_vision.grid import grid_size
+from entropy_vision.selection.base import Selector
 
 
-class Uniform:
+class Uniform(Selector):
     """Patches on a lattice."""
 
     name = "uniform"
@@ -24,7 +25,7 @@ class Uniform:
         """float32 [F, R, C], all one: every patch counts the same, so Budget(bits=n) keeps n patches."""
         return np.ones((frames.count, *grid_size(*frames.size, patch_size)), np.float32)
 
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+    def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: the lattice of `count` patches."""
-        frames, rows, columns = bits.shape
-        return spread((frames, rows, columns), count)
+        moments, rows, columns = bits.shape
+        return spread((moments, rows, columns), count)

@@ -15,9 +15,10 @@ import numpy as np
 from entropy_vision.budget import spread
 from entropy_vision.frames import Frames
 from entropy_vision.grid import grid_size
+from entropy_vision.selection.base import Selector
 
 
-class UniformFrames:
+class UniformFrames(Selector):
     """Whole frames at even distances."""
 
     name = "uniform_frames"
@@ -27,17 +28,17 @@ class UniformFrames:
         """float32 [F, R, C], all one: every patch counts the same, so Budget(bits=n) keeps n patches."""
         return np.ones((frames.count, *grid_size(*frames.size, patch_size)), np.float32)
 
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+    def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: floor(count / (R * C)) whole frames, the rest spread over the others."""
-        frames, rows, columns = bits.shape
+        moments, rows, columns = bits.shape
         size = rows * columns
-        whole = np.linspace(0, frames - 1, count // size).round().astype(int)
-        others = np.setdiff1d(np.arange(frames), whole)
-        between = max(count - size * len(whole), len(others) if count >= frames else 0)
+        whole = np.linspace(0, moments - 1, count // size).round().astype(int)
+        others = np.setdiff1d(np.arange(moments), whole)
+        between = max(count - size * len(whole), len(others) if count >= moments else 0)
         mask = np.zeros(bits.shape, bool)
         if len(others):
             mask[others] = spread((len(others), rows, columns), between)
-        spare = count - between - len(whole)  # beyond the one patch that each of the whole frames has anyway
+        spare = count - between - len(whole)  # beyond the one patch that each of the whole moments has anyway
         for place, frame in enumerate(whole):
             share = 1 + min(max(spare - place * (size - 1), 0), size - 1)
             mask[frame] = spread((1, rows, columns), share)[0]

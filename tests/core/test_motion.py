@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
+from entropy_vision.planes import Planes
 
 
 def texture(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -56,10 +57,12 @@ def test_one_textured_object_on_a_plain_ground_is_no_camera() -> None:
 
 
 def test_warp_shows_the_earlier_frame_where_the_later_one_is() -> None:
-    planes = np.random.default_rng(2).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    warped = warp(planes, np.array([[1, 0, 3], [0, 1, -2]], float))
-    np.testing.assert_array_equal(warped[2:, :-3], planes[:-2, 3:])
-    np.testing.assert_array_equal(warped[2:, -1], planes[:-2, -1])  # outside: the border again
+    rng = np.random.default_rng(2)
+    planes = Planes(rng.integers(0, 256, (40, 48), np.uint8), rng.integers(0, 256, (20, 24, 2), np.uint8))
+    warped = warp(planes, np.array([[1, 0, 4], [0, 1, -2]], float))
+    np.testing.assert_array_equal(warped.luma[2:, :-4], planes.luma[:-2, 4:])
+    np.testing.assert_array_equal(warped.luma[2:, -1], planes.luma[:-2, -1])  # outside: the border again
+    np.testing.assert_array_equal(warped.chroma[1:, :-2], planes.chroma[:-1, 2:])
 
 
 def test_two_layers_have_two_motions() -> None:

@@ -9,10 +9,16 @@ import cv2
 import numpy as np
 import oracles_selection as oracle
 import pytest
+from media import blank
 
 from entropy_vision import Budget, EntropyTokenizer, Frames, UsageError, selectors
 from entropy_vision.selection import Selector, make_selector
 from entropy_vision.selection.histogram import histogram_entropy
+
+
+def choose(name: str, bits: np.ndarray, count: int) -> np.ndarray:
+    """A selector's choice by given scores."""
+    return make_selector(name).choose(bits, count, blank(bits.shape), 8)
 
 
 def frames_of(pixels: np.ndarray) -> Frames:
@@ -121,7 +127,7 @@ def test_rate_covers_all_of_a_frame_when_one_corner_takes_the_bits() -> None:
     pixels[0, :40, :40] = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
     bits = np.zeros((1, 14, 14), np.float32)
     bits[0, :7, :7] = 100 + np.arange(49).reshape(7, 7)
-    mask = make_selector("rate").choose(bits, 40)[0]
+    mask = choose("rate", bits, 40)[0]
     assert mask.sum() == 40
     assert mask[7:].any() and mask[:, 7:].any()
 
@@ -151,12 +157,12 @@ def test_rate_shows_every_place_once_where_a_third_of_the_budget_is_enough() -> 
     bits = np.zeros((60, 4, 4), np.float32)
     bits[:, 0, 0] = 50  # always news
     bits[1:, 0, 1] = 40
-    mask = make_selector("rate").choose(bits, 96)
+    mask = choose("rate", bits, 96)
     assert mask.sum() == 96
     assert mask.any(axis=0).all()
     assert mask[0].sum() >= 14  # from the start, so that there is a picture to hold
     bits += 10  # now everything says something, and more of it than may be kept
-    mask = make_selector("rate").choose(bits, 96)
+    mask = choose("rate", bits, 96)
     assert mask.sum() == 96
     assert mask.any(axis=0).all()
     assert mask[:, 0, 0].mean() > 0.9

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import oracles_selectors as oracle
 import pytest
+from media import blank
 
 from entropy_vision import Budget, EntropyTokenizer, Frames
 from entropy_vision.budget import exact
@@ -16,6 +17,11 @@ from entropy_vision.selection.gradient import gradient_energy
 from entropy_vision.selection.measures import FIRST_FRAME, patch_mean
 
 SIZES = [(1, 1), (3, 17), (21, 30), (32, 24)]
+
+
+def choose(name: str, bits: np.ndarray, count: int) -> np.ndarray:
+    """A selector's choice by given scores."""
+    return make_selector(name).choose(bits, count, blank(bits.shape), 8)
 
 
 def frames_of(pixels: np.ndarray) -> Frames:
@@ -123,7 +129,7 @@ def test_dtd_takes_equally_many_of_every_later_frame(count: int) -> None:
     bits = np.random.default_rng(1).random((5, 4, 6)).astype(np.float32)
     bits[0] = FIRST_FRAME
     bits[3] *= 10  # where the most happens
-    mask = make_selector("dtd").choose(bits, count)
+    mask = choose("dtd", bits, count)
     shares = mask.sum(axis=(1, 2))
     assert shares.sum() == count
     if count < 5:
@@ -204,7 +210,7 @@ def test_apt_keeps_what_a_bisection_on_the_offset_keeps() -> None:
             middle = (low + high) / 2
             low, high = (middle, high) if len(oracle.quadtree(plane, 8, (6, 4), middle)) >= tokens else (low, middle)
         found = oracle.quadtree(plane, 8, (6, 4), low)
-        mask = make_selector("apt").choose(bits, len(found))[0]
+        mask = choose("apt", bits, len(found))[0]
         assert {tuple(cell) for cell in np.argwhere(mask).tolist()} == found
 
 
@@ -345,13 +351,13 @@ def test_a_percentile_of_nothing_leaves_only_what_is_something() -> None:
     ],
 )
 def test_uniform_frames_keeps_whole_frames_at_even_distances(count: int, shares: list[int]) -> None:
-    mask = make_selector("uniform_frames").choose(np.ones((5, 3, 4), np.float32), count)
+    mask = choose("uniform_frames", np.ones((5, 3, 4), np.float32), count)
     assert mask.sum() == count
     assert mask.sum(axis=(1, 2)).tolist() == shares
 
 
 def test_uniform_frames_spreads_what_is_not_a_whole_frame() -> None:
-    mask = make_selector("uniform_frames").choose(np.ones((2, 12, 12), np.float32), 144 + 36)
+    mask = choose("uniform_frames", np.ones((2, 12, 12), np.float32), 144 + 36)
     assert mask[0].all()
     quarters = [mask[1, r : r + 6, c : c + 6].sum() for r in (0, 6) for c in (0, 6)]
     assert max(quarters) - min(quarters) <= 2

@@ -12,6 +12,7 @@ import oracles_selection as oracle
 import pytest
 
 from entropy_vision import Budget, EntropyTokenizer, Frames, UsageError, selectors
+from entropy_vision.selection import Selector
 
 
 def _frames(*shape: int, seed: int = 0) -> Frames:
@@ -92,13 +93,13 @@ def test_select_refuses_a_budget_that_is_none() -> None:
 
 
 def test_a_selector_of_ones_own_is_used() -> None:
-    class Last:
+    class Last(Selector):
         name, version = "last", 3
 
         def score(self, frames: Frames, patch_size: int) -> np.ndarray:
             return np.arange(16, dtype=np.float32).reshape(1, 4, 4)
 
-        def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+        def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
             return bits >= bits.size - count
 
     kept = EntropyTokenizer(8, keep=0.25, selector=Last())(_frames(1, 32, 32))
