@@ -15,13 +15,16 @@ from entropy_vision.rl.recipe import (
     GrpoRecipe,
     OptimRecipe,
     PolicyRecipe,
+    SftRecipe,
 )
 
 
 @pytest.mark.parametrize(
     ("section", "changes", "told"),
     [
-        (DataRecipe, {"pool": 0}, "data.pool"),
+        (DataRecipe, {"pool": 7, "image_scenes": 2, "video_scenes": 8}, "data.pool must be at least 8"),
+        (DataRecipe, {"seed": -1}, "data.seed"),
+        (DataRecipe, {"seed": 2**32}, "data.seed must be at least 0, at most 4294967295, got 4294967296"),
         (DataRecipe, {"workers": -1}, "data.workers"),
         (DataRecipe, {"image_scenes": 0, "video_scenes": 0}, "nothing to train on"),
         (BudgetRecipe, {"keep": (), "weights": ()}, "not empty"),
@@ -48,6 +51,18 @@ def test_more_processes_than_scenes_are_told(tmp_path: Path) -> None:
         small_recipe("align", tmp_path, processes=3, data=DataRecipe(image_scenes=4, video_scenes=2))
     with pytest.raises(UsageError, match=r"eval\.scenes"):
         small_recipe("align", tmp_path, processes=2, eval=EvalRecipe(scenes=1), data=DataRecipe())
+
+
+def test_a_seed_that_a_generator_would_refuse_later_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="seed must be"):
+        small_recipe("align", tmp_path, seed=2**32)
+    assert small_recipe("align", tmp_path, seed=2**32 - 1)
+
+
+def test_an_accuracy_that_is_never_measured_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"sft\.stop_accuracy.*eval\.every"):
+        small_recipe("sft", tmp_path, sft=SftRecipe(stop_accuracy=0.5))
+    assert small_recipe("align", tmp_path, sft=SftRecipe(stop_accuracy=0.5))
 
 
 def test_grpo_without_a_start_is_told(tmp_path: Path) -> None:
