@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import FEW_IMAGES, small_recipe
 
 from entropy_vision.config import to_toml
-from entropy_vision.errors import UsageError
+from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.rl.checkpoint import newest
 from entropy_vision.rl.parallel import current_team, in_team
-from entropy_vision.rl.recipe import (
-    DataRecipe,
-    EvalRecipe,
-    GrpoRecipe,
-    PolicyRecipe,
-)
+from entropy_vision.rl.recipe import DataRecipe, EvalRecipe, GrpoRecipe, PolicyRecipe
 from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import read_metrics
 
@@ -75,9 +73,65 @@ def test_whoever_fails_in_a_team_is_heard(rank: int) -> None:
         in_team(2, _fail_in, rank)
 
 
-@pytest.mark.parametrize("setting", ["processes", "workers", "measuring"])
-def test_a_signal_to_the_whole_group_saves_and_exits_143(setting: str, tmp_path: Path) -> None:
-    """As schedulers send it: every process of the job gets it, some of them twice."""
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full", "/x"), PermissionError(errno.EACCES, "no", "/x")])
+def test_what_the_machine_refuses_in_a_team_is_the_error_of_the_call(error: OSError) -> None:
+    with pytest.raises(OSError) as told:
+        in_team(2, _raise, error)
+    assert (told.value.errno, told.value.filename) == (error.errno, "/x")
+
+
+def test_a_defect_in_a_team_keeps_its_traceback() -> None:
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="in _raise"):
+        in_team(2, _raise, FileNotFoundError(errno.ENOENT, "gone"))
+
+
+def _rank() -> int:
+    return current_team().rank
+
+
+def test_a_thread_may_call_a_team() -> None:
+    """Signals belong to the main thread: elsewhere they stay as they are."""
+    given: list[int] = []
+    thread = threading.Thread(target=lambda: given.append(in_team(2, _rank)))
+    thread.start()
+    thread.join()
+    assert given == [0]
+
+
+def _ask_to_stop(number: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.3)
+    if current_team().leads:
+        os.kill(os.getppid(), number)
+    time.sleep(0.3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_when_the_work_is_all_but_done_is_not_lost(number: int) -> None:
+    before = [signal.signal(n, lambda *_: None) for n in (signal.SIGTERM, signal.SIGINT)]  # should the team take none
+    try:
+        with pytest.raises(Terminated):
+            in_team(2, _ask_to_stop, number)
+    finally:
+        for n, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(n, handler)
+
+
+@pytest.mark.parametrize(
+    ("setting", "number"),
+    [
+        ("processes", signal.SIGINT),
+        ("processes", signal.SIGTERM),
+        ("workers", signal.SIGTERM),
+        ("measuring", signal.SIGTERM),
+    ],
+)
+def test_a_signal_to_the_whole_group_saves_and_exits_143(setting: str, number: int, tmp_path: Path) -> None:
+    """As schedulers and terminals send it: every process of the job gets it, some of them twice."""
     data = DataRecipe(image_scenes=2, video_scenes=2, frame_count=4, pool=20, workers=int(setting == "workers"))
     settings: dict[str, object] = {"steps": 100_000, "data": data, "processes": 1 + (setting == "processes")}
     if setting == "measuring":  # most of the time is spent outside of steps
@@ -92,11 +146,12 @@ def test_a_signal_to_the_whole_group_saves_and_exits_143(setting: str, tmp_path:
         while len(read_metrics(tmp_path / "run")) < 3:
             assert job.poll() is None, job.stderr and job.stderr.read()
             time.sleep(0.1)
-        os.killpg(job.pid, signal.SIGTERM)
+        os.killpg(job.pid, number)
         out, err = job.communicate(timeout=60)
     assert job.returncode == 143, err
+    assert "Traceback" not in err
     result = json.loads(out)
-    assert result["steps"] >= 3 and "saved" in err and "Traceback" not in err
+    assert result["steps"] >= 3 and "saved" in err
     assert newest(tmp_path / "run") == Path(result["checkpoint"])
     assert {"reward_before", "reward_after"} <= result.keys()
 
