@@ -12,12 +12,8 @@ from small_runs import FEW_IMAGES, same, small_recipe, weights
 
 from entropy_vision.errors import InputError, InputReason, Terminated, UsageError
 from entropy_vision.rl.checkpoint import load
-from entropy_vision.rl.recipe import (
-    BudgetRecipe,
-    DataRecipe,
-    GrpoRecipe,
-    OptimRecipe,
-)
+from entropy_vision.rl.recipe import BudgetRecipe, DataRecipe, GrpoRecipe, OptimRecipe, TrainRecipe
+from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import Trainer, read_metrics
 
 
@@ -99,6 +95,35 @@ def test_a_gate_cools_a_run_down_and_ends_it_for_good(cooldown: int, end: int, t
         assert factors == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
 
 
+def test_a_run_whose_gate_is_reached_ends_no_later_than_its_steps(tmp_path: Path) -> None:
+    recipe = small_recipe("sft", tmp_path / "run", steps=8, optim=OptimRecipe(warmup=1, cooldown=5))
+    trainer = Trainer(recipe)
+    trainer._gate = lambda step, metrics: step == 2 and os.kill(os.getpid(), signal.SIGTERM) is None  # type: ignore[method-assign]
+    with pytest.raises(Terminated):
+        trainer.train()
+    assert trainer.end == 7
+    assert Trainer(replace(recipe, steps=4)).train()["steps"] == 4
+    assert Trainer(recipe).train()["steps"] == 7
+
+
+def test_a_stop_while_the_result_is_measured_lets_no_other_stage_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grade = Trainer.grade
+
+    def grade_and_stop(self: Trainer, temperature: float) -> tuple[float, float]:
+        if self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return grade(self, temperature)
+
+    monkeypatch.setattr(Trainer, "grade", grade_and_stop)
+    first = small_recipe("align", tmp_path / "first", steps=2)
+    with pytest.raises(Terminated, match="step 2") as ended:
+        run_recipes([first, small_recipe("sft", tmp_path / "second", init=first.out)])
+    assert ended.value.result["reward_after"] is not None and not (tmp_path / "second").exists()
+    assert Trainer(first).train() == ended.value.result
+
+
 def test_a_kill_while_the_result_is_measured_costs_no_step(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
@@ -134,6 +159,40 @@ def test_alignment_and_warm_up_lower_their_losses(tmp_path: Path) -> None:
     align, sft = (read_metrics(tmp_path / run) for run in ("align", "sft"))
     assert align[-1]["loss"] < 0.5 * align[0]["loss"]
     assert sft[-1]["loss"] < 0.5 * sft[0]["loss"]
+
+
+def test_steps_that_are_lost_leave_no_metrics(tmp_path: Path) -> None:
+    """Those behind the last checkpoint of a killed run, and all of a run that was killed before its first."""
+
+    class Killed(Exception):
+        pass
+
+    def killed(recipe: TrainRecipe, after: int) -> None:
+        trainer = Trainer(recipe)
+        log = trainer._log
+
+        def log_and_die(step: int, metrics: dict[str, float]) -> None:
+            log(step, metrics)
+            if step == after:
+                raise Killed
+
+        trainer._log = log_and_die  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            trainer.train()
+
+    recipe = small_recipe("align", tmp_path / "run", steps=6)
+    killed(recipe, after=5)
+    assert len(read_metrics(tmp_path / "run")) == 5
+    killed(replace(recipe, seed=9, checkpoint_every=2), after=3)
+    assert [m["step"] for m in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    Trainer(replace(recipe, seed=9, steps=2)).train()
+    assert [m["step"] for m in read_metrics(tmp_path / "run")] == [1, 2]
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UsageError, match="is a file; name a folder"):
+        Trainer(small_recipe("align", tmp_path / "run"))
 
 
 def test_a_torn_last_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
