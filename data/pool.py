@@ -57,7 +57,8 @@ class Pool:
         self.selector.close()
 
     def run(self, tasks: Iterable[dict[str, Any]], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-        """Replies in the order in which they come: {"index"}, with {"reason", "detail"} where the input failed.
+        """Replies in the order in which they come: {"index"}, with {"reason", "detail"} where the input failed, or
+        {"errno"} where its sample could not be written.
 
         Tasks are drawn one at a time, when a worker is free. Where `stop` says so, no reply follows any more.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import shutil
 import signal
 import threading
@@ -88,7 +89,8 @@ def preprocess(
     Raises:
         UsageError: no inputs, a wrong option, or a folder made with other settings.
         TooManyBad: more failed than max_bad allows; the shards are complete nevertheless.
-        Terminated: SIGTERM came; what was finished is kept, the same call goes on from there.
+        OSError: the disk is full, or refuses to be written to; the same call goes on from what was finished.
+        Terminated: SIGTERM came; the same call goes on from what was finished.
     """
     began = time.monotonic()
     settings = _settings(patch_size, keep, selector, size, fps, store, salvage)
@@ -109,6 +111,8 @@ def preprocess(
             tasks = _tasks(inputs, done, staging, ledger, assembly, bar)
             with Pool(_WORKER, settings, count=workers, deadline=deadline) as pool:
                 for reply in pool.run(tasks, stop.is_set):
+                    if "errno" in reply:
+                        raise OSError(reply["errno"], os.strerror(reply["errno"]), str(out))
                     assembly.reply(reply)
                     bar.advance(note=inputs[reply["index"]].name)
             stopped = stop.is_set()

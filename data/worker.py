@@ -38,17 +38,19 @@ def main() -> int:
     print(json.dumps({"ready": True}), file=replies)
     for text in sys.stdin:
         task = json.loads(text)
+        reply: dict[str, Any] = {"index": task["index"]}
         try:
-            make(task, settings, tokenizer)
-            reply: dict[str, Any] = {"index": task["index"]}
+            part, note = make(task, settings, tokenizer)
         except InputError as error:
-            reply = {"index": task["index"], "reason": str(error.reason), "detail": error.detail}
+            reply |= {"reason": str(error.reason), "detail": error.detail}
+        else:
+            reply |= _write(task, part, note)
         print(json.dumps(reply), file=replies)
     return 0
 
 
-def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyTokenizer) -> None:
-    """Decode, choose, pack: the sample goes to `part`, its line for the marker, written last, to `note`."""
+def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyTokenizer) -> tuple[bytes, dict[str, Any]]:
+    """Decode, choose, pack: (the sample, what is noted of it, its line for the marker included)."""
     frames, info = decode(task["path"], fps=settings["fps"], size=settings["size"], salvage=settings["salvage"])
     patches = tokenizer(frames)
     sample = Sample(
@@ -69,9 +71,19 @@ def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyToken
     )
     members = to_members(sample, settings["store"])
     part = pack(sample.key, members)
-    atomic_write(Path(task["part"]), part, durable=False)
-    note = {"line": line(sample, members), "bytes": len(part), "sha256": bytes_digest(part)}
-    atomic_write(Path(task["note"]), canonical(note), durable=False)
+    return part, {"line": line(sample, members), "bytes": len(part), "sha256": bytes_digest(part)}
+
+
+def _write(task: dict[str, Any], part: bytes, note: dict[str, Any]) -> dict[str, int]:
+    """Write the sample, and its note last. A disk that is full is not the input's fault: {"errno"} ends the run."""
+    try:
+        atomic_write(Path(task["part"]), part, durable=False)
+        atomic_write(Path(task["note"]), canonical(note), durable=False)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return {"errno": error.errno}
+    return {}
 
 
 if __name__ == "__main__":

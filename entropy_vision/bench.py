@@ -23,7 +23,7 @@ from entropy_vision.atomic import atomic_file, atomic_write
 from entropy_vision.console import as_json, as_table, progress, say
 from entropy_vision.cost import Timing, measure_interleaved, measure_peak_memory, tower_flops
 from entropy_vision.encoder import VisionEncoder
-from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.errors import InputError, InputReason
 from entropy_vision.frames import Frames, decode
 from entropy_vision.options import BenchOptions, EvalOptions
 from entropy_vision.packed import PackedPatches
@@ -66,11 +66,12 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture.
 
     Raises:
-        UsageError: an option out of range, an unknown selector or model.
+        UsageError: an unknown selector or model.
         InputError: no video of the folder can be used, or the checkpoint cannot.
     """
     names = options.selectors or selectors()
-    _check(options, names)
+    for name in names:
+        EntropyTokenizer(selector=name)  # an unknown name must not wait until the dense rows are measured
     encoder, model = _encoder(options)
     videos = (
         read_videos(options.videos, options.frames, encoder.image_size) if options.videos else _drawn(options, encoder)
@@ -92,15 +93,6 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     if options.out is not None:
         result |= _write(options, result)
     return result
-
-
-def _check(options: BenchOptions, names: Sequence[str]) -> None:
-    if not options.keep or not all(0 < keep <= 1 for keep in options.keep):
-        raise UsageError(f"--keep takes fractions in (0, 1], got {' '.join(map(str, options.keep)) or 'none'}")
-    if options.frames < 1 or options.repeats < 1:
-        raise UsageError(f"--frames and --repeats must be at least 1, got {options.frames} and {options.repeats}")
-    for name in names:
-        EntropyTokenizer(selector=name)  # an unknown name must not wait until the dense rows are measured
 
 
 def _encoder(options: BenchOptions) -> tuple[VisionEncoder, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import importlib
 import importlib.util
 import io
@@ -24,11 +23,9 @@ import tyro
 
 from entropy_vision import __version__, options
 from entropy_vision.console import as_json, as_table, say, stdout_kept_clean
-from entropy_vision.errors import EntropyVisionError, Outcome, UsageError
+from entropy_vision.errors import EntropyVisionError, Outcome, UsageError, refused_by_machine
 
 PROGRAM = "entropy-vision"
-# what the machine refuses: not a defect of this program, and the user can mend it
-_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except EntropyVisionError as error:
         return _refused(name, str(error), as_text)
     except OSError as error:
-        if error.errno not in _ENVIRONMENT:
+        if not refused_by_machine(error):
             raise
         return _refused(name, f"{error.filename or 'the output'}: {error.strerror}", as_text)
     except KeyboardInterrupt:

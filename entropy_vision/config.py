@@ -17,6 +17,9 @@ from entropy_vision.errors import InputError, InputReason, UsageError
 
 T = TypeVar("T")
 
+HIGHEST_SEED = 2**32 - 1
+"""The largest seed of a recipe or an option: every generator takes it, multiplied by steps and processes as it is."""
+
 
 def load_config(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -> T:
     """Read a TOML file into `cls`, a dataclass whose fields are plain values or such dataclasses (TOML tables).

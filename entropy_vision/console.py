@@ -138,13 +138,16 @@ def as_json(result: Mapping[str, object]) -> str:
 def as_table(result: Mapping[str, object]) -> str:
     """A result for people: small tables of the rows it holds, then one line a value, so that these stand last.
 
-    More rows than a screen holds are counted and left to `--json`.
+    More rows than a screen holds are counted and left to `--json`. A table that another holds is printed there alone.
     """
     lines, tables = [], []
     flat = plain(result)
     width = max((len(key) for key in flat), default=0)
+    parts = [part for value in flat.values() if isinstance(value, dict) for part in value.values()]
     for key, value in flat.items():
         rows = _rows(value)
+        if rows and value in parts:
+            continue
         if len(rows) > _SCREEN:
             lines.append(f"{key:<{width}}  {len(rows)} rows: --json prints them")
         elif rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,6 +21,16 @@ class InputReason(StrEnum):
     TOO_LARGE = "too_large"
     TIMEOUT = "timeout"
     KILLED = "killed"
+
+
+# what the machine refuses: not a defect of this program, and the user can mend it
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_ENVIRONMENT |= {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}  # a name that cannot be used
+
+
+def refused_by_machine(error: BaseException) -> bool:
+    """Whether an error is a full disk, a folder one may not write to, a name that cannot be: told in one line."""
+    return isinstance(error, OSError) and error.errno in _ENVIRONMENT
 
 
 class EntropyVisionError(Exception):

@@ -172,6 +172,8 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     from entropy_vision.rl.scenes import score_scene
     from entropy_vision.tokenizer import EntropyTokenizer
 
+    for name in options.selectors:
+        EntropyTokenizer(selector=name)  # an unknown name must not wait until the others are measured
     torch.set_num_threads(1)
     model, tokenizer = checkpoint.load(options.checkpoint)
     families = options.tasks or World.families()

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
 
 Store = Literal["mosaic", "raw", "index"]
@@ -22,6 +23,19 @@ OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
 def _check_keep(*keep: float) -> None:
     if not keep or not all(0.0 < one <= 1.0 for one in keep):
         raise UsageError(f"--keep takes fractions in (0, 1], got {' '.join(map(str, keep)) or 'none'}")
+
+
+def _check_told_apart(*keep: float) -> None:
+    """Results name a keep by six digits."""
+    names = [f"{one:g}" for one in keep]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--keep holds more than one {twice}, as results name it to six digits: leave one out")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= HIGHEST_SEED:
+        raise UsageError(f"--seed must lie in 0..{HIGHEST_SEED}, got {seed}")
 
 
 def _check_positive(**values: float | None) -> None:
@@ -42,6 +56,9 @@ class DemoOptions:
     """Seed of the data, the weights and the sampling."""
     json: bool = False
     """Print one JSON object on stdout."""
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +176,9 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         _check_keep(*self.keep)
+        _check_told_apart(*self.keep)
         _check_positive(questions=self.questions)
+        _check_seed(self.seed)
         if not self.selectors:
             raise UsageError("--selectors takes at least one name")
 
@@ -191,7 +210,10 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         _check_keep(*self.keep)
+        dense = () if 1.0 in self.keep else (1.0,)  # a row of every bench
+        _check_told_apart(*dense, *self.keep)
         _check_positive(frames=self.frames, repeats=self.repeats)
+        _check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

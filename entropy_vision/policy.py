@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -25,52 +25,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
 from entropy_vision.packed import PackedPatches
+from entropy_vision.policy_config import EntropyVLMConfig
 
 _OCTAVES = 5
-
-
-class EntropyVLMConfig(PreTrainedConfig):
-    """Everything that rebuilds the policy without weights.
-
-    Args:
-        vision: `VisionEncoder.config`.
-        text: `to_dict()` of a transformers causal LM configuration, `model_type` included.
-        image_token_id: the placeholder a kept patch takes in `input_ids`; never sampled.
-        unsampled_token_ids: tokens that neither the sampler nor the scorer gives any probability.
-        visual_positions: "shared" (all visual tokens at rotary position 0) or "sequential".
-        inputs: the sizes the policy was trained on (image_size, video_size, frame_count, difficulty) and whether
-            its videos came out of files (video_files), for `eval`.
-    """
-
-    model_type = "entropy_vlm"
-
-    def __init__(
-        self,
-        vision: dict[str, Any] | None = None,
-        text: dict[str, Any] | None = None,
-        image_token_id: int = 0,
-        unsampled_token_ids: list[int] | None = None,
-        visual_positions: str = "shared",
-        inputs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if visual_positions not in ("shared", "sequential"):
-            raise UsageError(f'visual_positions must be "shared" or "sequential", got {visual_positions!r}')
-        self.vision = vision or {}
-        self.text = text or {}
-        self.image_token_id = image_token_id
-        self.unsampled_token_ids = unsampled_token_ids or []
-        self.visual_positions = visual_positions
-        self.inputs = inputs or {}
-        kwargs.setdefault("tie_word_embeddings", False)
-        super().__init__(**kwargs)
-
-    def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
-        """The language model's own configuration: what caches and generation ask for."""
-        if not self.text:
-            return cast(PreTrainedConfig, super().get_text_config(*args, **kwargs))
-        text = dict(self.text)
-        return cast(PreTrainedConfig, AutoConfig.for_model(text.pop("model_type"), **text))
 
 
 @dataclass(frozen=True)
@@ -338,10 +295,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         wanted = holes.sum(1).tolist()
         if sum(wanted) != len(visual) or (patches is not None and wanted != list(patches.counts)):
             got = list(patches.counts) if patches is not None else len(visual)
-            raise UsageError(
-                f"the prompt has {wanted} placeholders a row for {got} kept patches; "
-                "write one placeholder a kept patch (Processor does)"
-            )
+            raise UsageError(f"the prompt has {wanted} placeholders a row for {got} kept patches; write one for each")
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
@@ -384,9 +338,6 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             self._check_placeholders(holes, tokens, patches)
             kwargs["visual_embeds"] = tokens.view(len(patches.counts), patches.counts[0], -1)
         return super().generate(input_ids, **kwargs)  # type: ignore[misc]
-
-
-AutoConfig.register("entropy_vlm", EntropyVLMConfig, exist_ok=True)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -128,7 +128,7 @@ class Dealer:
         batches = []
         for scenes, count in self.media:
             if count:
-                chosen = rng.choice(self.pool, size=min(count, self.pool), replace=False)
+                chosen = rng.choice(self.pool, size=count, replace=False)
                 # in order, so that most scenes come to the same process each time and are scored by it alone
                 mine = np.array_split(np.sort(chosen), self.team.size)[self.team.rank].tolist()
                 if mine:

@@ -21,6 +21,9 @@ from entropy_vision.text import load_tokenizer
 
 from .optim import Optimizer
 
+REFERENCE = "reference"
+"""Folder, inside a run's, of the policy that GRPO's KL penalty compares with."""
+
 
 @contextmanager
 def _quietly() -> Iterator[None]:
@@ -62,25 +65,43 @@ def save(
 ) -> Path:
     """Write the checkpoint of `step` beside its final name, then rename; all but the newest `keep` are removed."""
     final = step_folder(run, step)
-    partial = final.with_name(final.name + ".tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with _quietly():
-        model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    save_file(optimizer.tensors(), partial / "optimizer.safetensors")
-    write_facts(partial, facts)
-    for file in partial.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    if final.exists():  # of the same step, so what it holds is the same; state.json makes a folder count
-        (final / "state.json").unlink(missing_ok=True)
-        shutil.rmtree(final)
-    os.replace(partial, final)
-    sync_folder(run)
+    with _whole(final) as partial:
+        save_policy(partial, model, tokenizer)
+        save_file(optimizer.tensors(), partial / "optimizer.safetensors")
+        write_facts(partial, facts)
     for old in sorted(run.glob("step-??????"))[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def save_policy(folder: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write what `load` reads."""
+    with _quietly():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_reference(run: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Keep the policy a run starts from: the run it came from may go on and remove that checkpoint."""
+    with _whole(run / REFERENCE) as partial:
+        save_policy(partial, model, tokenizer)
+
+
+@contextmanager
+def _whole(final: Path) -> Iterator[Path]:
+    """A folder to fill that takes its final name when the block ends, and replaces what had it."""
+    partial = final.with_name(final.name + ".tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for file in partial.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    if final.exists():
+        (final / "state.json").unlink(missing_ok=True)  # it makes a checkpoint count: half a folder must not
+        shutil.rmtree(final)
+    os.replace(partial, final)
+    sync_folder(final.parent)
 
 
 def write_facts(folder: Path, facts: dict[str, object]) -> None:

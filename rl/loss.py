@@ -25,7 +25,8 @@ class PolicyTerms:
         ratio: mean importance ratio. For gspo, where the ratio belongs to the row, the rows' mean weighted by tokens.
         ratio_highest: largest importance ratio.
         bound_low, bound_high: fraction of live tokens whose gradient the lower or the upper bound takes away
-            (cispo: bound_high is the fraction whose weight is capped, the gradient stays; bound_low is 0).
+            (cispo: bound_high is the fraction of positive advantage whose weight is capped, the gradient stays;
+            bound_low is 0).
         tokens: number of live tokens.
     """
 

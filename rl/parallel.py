@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from entropy_vision.errors import EntropyVisionError, Terminated
+from entropy_vision.errors import EntropyVisionError, Terminated, refused_by_machine
 
 T = TypeVar("T")
 
@@ -77,14 +79,28 @@ def current_team() -> Team:
     return Team(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Team()
 
 
+@contextmanager
+def stop_signals_go_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C reach `handler` while the block runs; outside the main thread the host program owns them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
 def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
     """Call `work` in `processes` processes on this machine and give what the first one returned.
 
-    Within a team already, or with one process, the call is made here. SIGTERM is passed on to all of them.
+    Within a team already, or with one process, the call is made here. SIGTERM and Ctrl-C are passed on to all of them.
 
     Raises:
-        EntropyVisionError: what one of the processes raised, whichever it was.
-        Terminated: SIGTERM ended a process that had nothing to save just then.
+        EntropyVisionError, OSError: what one of the processes raised, whichever it was.
+        Terminated: SIGTERM or Ctrl-C came when there was nothing to save.
     """
     if processes <= 1 or current_team().size > 1:
         return work(*arguments)
@@ -107,26 +123,30 @@ def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
                     process.terminate()
 
         said: dict[int, Any] = {}
-        before = signal.signal(signal.SIGTERM, pass_on)
-        try:
-            while not team.join(timeout=0.1):
-                # a large result waits in its pipe until it is taken, and its process with it
-                while not results.empty():
-                    said.update([results.get()])
-        except (mp.ProcessRaisedException, mp.ProcessExitedException):
-            # the others lose the one that gave up; its own word is the one that counts
-            said.update(results.get() for _ in iter(results.empty, True))
-            if not any(isinstance(outcome, EntropyVisionError) for outcome in said.values()):
-                if asked:
-                    raise Terminated("stopped by SIGTERM; the same line goes on from what was saved", {}) from None
-                raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        died: Exception | None = None
+        with stop_signals_go_to(pass_on):
+            try:
+                while not team.join(timeout=0.1):
+                    # a large result waits in its pipe until it is taken, and its process with it
+                    while not results.empty():
+                        said.update([results.get()])
+            except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+                died = error
     said.update(results.get() for _ in iter(results.empty, True))
-    errors = [said[rank] for rank in sorted(said) if isinstance(said[rank], EntropyVisionError)]
+    # the others lose the one that gave up; its own word is the one that counts
+    errors = [said[rank] for rank in sorted(said) if _is_told(said[rank])]
     if errors:
         raise errors[0]
+    if asked:
+        raise Terminated("stopped; the same line goes on from what was saved", {})
+    if died:
+        raise died
     return said[0]  # type: ignore[no-any-return]
+
+
+def _is_told(outcome: object) -> bool:
+    """Whether what a process ended with is an error that the user can mend; any other is a crash of its own."""
+    return isinstance(outcome, EntropyVisionError) or (isinstance(outcome, OSError) and refused_by_machine(outcome))
 
 
 def _member(
@@ -136,8 +156,10 @@ def _member(
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
     try:
         outcome = work(*arguments)
-    except EntropyVisionError as error:
+    except (EntropyVisionError, OSError) as error:
+        if not _is_told(error):
+            raise
         outcome = error
-    if rank == 0 or isinstance(outcome, EntropyVisionError):
+    if rank == 0 or _is_told(outcome):
         results.put((rank, outcome))
     dist.destroy_process_group()

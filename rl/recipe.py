@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
 
 from .loss import LossName
@@ -25,7 +26,7 @@ def _check(recipe: Any, low: float, *names: str, above: bool = False, high: floa
         if not inside:
             section = type(recipe).__name__.removesuffix("Recipe").lower()
             key = name if section == "train" else f"{section}.{name}"
-            wanted = f"{'above' if above else 'at least'} {low:g}" + ("" if high == math.inf else f", at most {high:g}")
+            wanted = f"{'above' if above else 'at least'} {low}" + ("" if high == math.inf else f", at most {high}")
             raise UsageError(f"{key} must be {wanted}, got {value}")
 
 
@@ -82,9 +83,12 @@ class DataRecipe:
     def __post_init__(self) -> None:
         _check(self, 0, "image_scenes", "video_scenes", "workers")
         _check(self, 0, "difficulty", high=1)
-        _check(self, 1, "pool")
-        if self.image_scenes + self.video_scenes < 1:
+        _check(self, 0, "seed", high=HIGHEST_SEED)
+        most = max(self.image_scenes, self.video_scenes)
+        if not most:
             raise UsageError("data.image_scenes and data.video_scenes are both 0: nothing to train on")
+        if self.pool < most:
+            raise UsageError(f"data.pool must be at least {most}, the scenes of a step, got {self.pool}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,7 @@ class BudgetRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimRecipe:
-    """Muon for the hidden matrices, AdamW for the rest; a linear warm-up, then constant."""
+    """Muon for the hidden matrices, AdamW for the rest; a linear warm-up, then constant, then a linear cool-down."""
 
     lr: float = 2e-3
     """AdamW's learning rate."""
@@ -141,7 +145,8 @@ class SftRecipe:
     answer_weight: float = 1.0
     """Weight of the tokens behind the rationale; those of the rationale weigh 1."""
     stop_accuracy: float = 0.0
-    """Once greedy accuracy on the validation split reaches this, the run cools down and ends; 0 never."""
+    """Once greedy accuracy on the validation split, measured every eval.every steps, reaches this, the run cools down
+    and ends; 0 never."""
     min_steps: int = 0
     """Steps before that: a policy that has only just jumped gains less by GRPO (docs/demo.md)."""
 
@@ -240,10 +245,14 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         _check(self, 1, "steps", "threads", "checkpoint_every", "processes")
-        _check(self, 0, "seed")
+        _check(self, 0, "seed", high=HIGHEST_SEED)
         if self.stage == "grpo" and not self.init:
             raise UsageError(
                 'stage = "grpo" needs init = "RUN": a policy that cannot answer earns no reward to learn from'
+            )
+        if self.stage == "sft" and self.sft.stop_accuracy and not self.eval.every:
+            raise UsageError(
+                "sft.stop_accuracy is measured every eval.every steps, and that is 0: set one or the other"
             )
         self.check_team(self.processes)
 

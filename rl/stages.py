@@ -42,8 +42,8 @@ def align_step(context: Context, batches: Sequence[Batch], step: int, update: Ca
 def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
     """Next-token loss on the demonstrations, the weighted mean over all completion tokens of the step.
 
-    Tokens behind the rationale weigh `sft.answer_weight`. They are few, and that a thing at r7c8 and then at r7c2 moved
-    is learned from them alone: with weight 1 a small policy reads pictures well long before it can tell what follows.
+    Tokens behind the rationale weigh `sft.answer_weight`. They are few, and that a thing at r3c4 and then at r3c1 moved
+    is learned from them alone.
     """
     model, recipe = context.model, context.recipe.sft
     rows = [_demonstrations(context, batch) for batch in batches]

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config
@@ -31,7 +30,7 @@ from .batch import Batch, Dealer, Steps, alignment_groups, make_batch
 from .context import Context, Metrics
 from .evaluate import grade
 from .optim import Optimizer, learning_rate
-from .parallel import current_team
+from .parallel import current_team, stop_signals_go_to
 from .recipe import DataRecipe, PolicyRecipe, TrainRecipe
 from .rubric import Rubric
 from .scenes import SceneMemory, Scenes
@@ -39,6 +38,7 @@ from .stages import STEPS
 
 _BATCH = 32  # scenes graded at once
 _SAME_REQUEST = 5.0  # seconds
+_METRICS = "metrics.jsonl"
 
 
 def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
@@ -97,16 +97,8 @@ def _requests_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
-    try:
-        before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: the host program owns its signals
-        yield lambda: False
-        return
-    try:
+    with stop_signals_go_to(remember):
         yield lambda: asked > 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -126,6 +118,8 @@ class Trainer:
         self.recipe, self.run, self.team = recipe, Path(recipe.out), current_team()
         self.memory = memory or SceneMemory()
         recipe.check_team(self.team.size)
+        if self.run.is_file():
+            raise UsageError(f"out = {str(self.run)!r} is a file; name a folder")
         torch.set_num_threads(recipe.threads)
         left = checkpoint.newest(self.run)
         if left is not None:
@@ -180,14 +174,17 @@ class Trainer:
     def _reference(self) -> EntropyVLM | None:
         if self.recipe.stage != "grpo" or self.recipe.grpo.beta == 0:
             return None
-        # the folder the run began from, not the newest one of that run: it may have gone on since
-        reference, _ = checkpoint.load(Path(str(self.facts["init"])))
-        return reference.requires_grad_(False)
+        began, kept = Path(str(self.facts["init"])), self.run / checkpoint.REFERENCE
+        # a run that starts anew takes its own start, whatever an abandoned one has left here
+        folder = kept if self.step and kept.exists() else began
+        if not folder.exists():
+            raise UsageError(f"{self.run} began from {began}, which is gone; begin again in another out")
+        return checkpoint.load(folder)[0].requires_grad_(False)
 
     @property
     def end(self) -> int:
         """The step after which the run is done: the recipe's last, or where its gate has put it."""
-        return int(self.facts.get("end", self.recipe.steps))  # type: ignore[call-overload]
+        return min(int(self.facts.get("end", self.recipe.steps)), self.recipe.steps)  # type: ignore[call-overload]
 
     @property
     def step(self) -> int:
@@ -244,6 +241,9 @@ class Trainer:
         if self.team.leads:
             self.run.mkdir(parents=True, exist_ok=True)
             atomic_write(self.run / "config.toml", to_toml(recipe))
+            self._forget_what_comes_after()
+            if self.context.reference is not None and not self.step:
+                checkpoint.save_reference(self.run, self.context.reference, self.tokenizer)
         with _requests_to_stop() as asked:
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
@@ -254,6 +254,8 @@ class Trainer:
                 self.facts |= {"reward_after": self.grade(recipe.grpo.temperature)[1], "graded": self.step}
                 if self.team.leads:
                     checkpoint.write_facts(checkpoint.step_folder(self.run, self.step), self.facts)
+            if any(self.team.gather(asked())):  # it came while the result was measured: no other stage may begin
+                raise Terminated(f"stopped after step {self.step}, the last of {self.run}, saved", self._result())
         return self._result()
 
     def _result(self) -> dict[str, object]:
@@ -354,23 +356,21 @@ class Trainer:
         if not self.team.leads:
             return
         record = json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}})
-        with (self.run / "metrics.jsonl").open("a+b") as lines:
-            lines.write(b"" if _ends_a_line(lines) else b"\n")  # a line that a kill tore stays by itself
-            lines.write(f"{record}\n".encode())
+        with (self.run / _METRICS).open("a") as lines:
+            lines.write(f"{record}\n")
 
-
-def _ends_a_line(file: BinaryIO) -> bool:
-    """Whether what is appended begins a line."""
-    if not file.seek(0, os.SEEK_END):
-        return True
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
+    def _forget_what_comes_after(self) -> None:
+        """Records behind the step this run goes on from are those of steps that are lost, or of an abandoned run."""
+        path = self.run / _METRICS
+        if path.exists():
+            held = [record for record in read_metrics(self.run) if record["step"] <= self.step]
+            atomic_write(path, "".join(f"{json.dumps(record)}\n" for record in held))
 
 
 def read_metrics(run: str | Path) -> list[dict[str, float]]:
-    """The run's metrics, one record a step; after a resume the later record of a step counts."""
+    """The run's metrics, one record a step."""
     by_step: dict[float, dict[str, float]] = {}
-    path = Path(run) / "metrics.jsonl"
+    path = Path(run) / _METRICS
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             record = json.loads(line)

@@ -1,15 +1,21 @@
-"""Videos and images for tests, made on the spot."""
+"""Videos and images for tests, made on the spot, and why one is refused."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
-from entropy_vision.frames import Frames
+from entropy_vision.errors import InputError, InputReason
+from entropy_vision.frames import Frames, decode
+from entropy_vision.video import has_decord
+
+needs_decord = pytest.mark.skipif(not has_decord(), reason="decord has no wheel here")
 
 
 def drifting(count: int = 8, height: int = 64, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -95,3 +101,12 @@ def _silence(output: av.container.OutputContainer, stream: av.AudioStream, secon
         frame.sample_rate = 8000
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))
+
+
+def reason_of(path: Path, **arguments: object) -> InputReason:
+    """Why a file cannot be decoded, told in one line that crosses process borders."""
+    with pytest.raises(InputError) as caught:
+        decode(path, **arguments)
+    assert "\n" not in caught.value.detail
+    assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
+    return caught.value.reason

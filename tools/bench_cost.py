@@ -173,6 +173,8 @@ def main() -> None:
     parser.add_argument("--selectors", nargs="+", default=selectors(), choices=selectors(), metavar="NAME")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {options.rounds}")
     cv2.setNumThreads(1)
     names = list(options.selectors)
     rows = videos(options.rounds, names) + stills(options.rounds, names)

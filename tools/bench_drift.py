@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("--selectors", nargs="+", default=selectors(), choices=selectors(), metavar="NAME")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error(f"--seeds must be at least 2, got {options.seeds}")
     cv2.setNumThreads(1)
     rows = [measure(kind, options.split, options.seeds, name)
             for kind in (*BOUNDS, "cut") for name in options.selectors]  # fmt: skip

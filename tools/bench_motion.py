@@ -381,6 +381,8 @@ def main() -> None:
     parser.add_argument("--conditions", nargs="+", default=CONDITIONS, choices=CONDITIONS, metavar="NAME")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {options.seeds}")
     cv2.setNumThreads(1)
     rows = []
     for condition, texture in product(options.conditions, TEXTURES):

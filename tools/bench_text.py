@@ -222,6 +222,8 @@ def main() -> None:
     parser.add_argument("--selectors", nargs="+", default=selectors(), choices=selectors(), metavar="NAME")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.seeds < 4:
+        parser.error(f"--seeds must be at least 4, got {options.seeds}")
     cv2.setNumThreads(1)
     names = list(dict.fromkeys([*options.selectors, "random"]))
     rows = [measure(regime, options.split, options.seeds, names) for regime in BARS]

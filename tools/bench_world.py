@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--difficulty", type=float, default=0.5)
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {options.rounds}")
     cv2.setNumThreads(1)
 
     worlds = [World(name, size=size, frame_count=max(4, frames), difficulty=options.difficulty)

@@ -49,6 +49,12 @@ def interrupted(options):
 def full(options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x")
 
+def over_a_file(options):
+    Path(__file__).mkdir()
+
+def in_a_file(options):
+    Path(__file__, "x").mkdir()
+
 def bug(options):
     raise ZeroDivisionError("a bug")
 """
@@ -60,7 +66,19 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fake_verbs.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fake_verbs", raising=False)
-    names = ("ok", "check", "bad", "ended", "usage", "unreadable", "interrupted", "bug", "full")
+    names = (
+        "ok",
+        "check",
+        "bad",
+        "ended",
+        "usage",
+        "unreadable",
+        "interrupted",
+        "bug",
+        "full",
+        "over_a_file",
+        "in_a_file",
+    )
     monkeypatch.setattr(cli, "VERBS", {name: cli.Verb(options.DoctorOptions, "fake_verbs", name) for name in names})
 
 
@@ -100,6 +118,15 @@ def test_a_verb_ends_with_its_code_and_its_result(
         assert err == told
     else:
         assert err.count("says hello") == 3
+
+
+@pytest.mark.parametrize(("verb", "told"), [("over_a_file", "fake_verbs.py: File exists"), ("in_a_file", "Not a dir")])
+def test_a_file_where_a_folder_should_be_is_one_line(
+    fake: None, capfd: pytest.CaptureFixture[str], verb: str, told: str
+) -> None:
+    assert cli.main([verb]) == 2
+    err = capfd.readouterr().err
+    assert told in err and err.count("\n") == 1
 
 
 def test_a_bug_stays_a_traceback(fake: None) -> None:
@@ -156,6 +183,14 @@ def test_every_verb_has_help_and_json(capsys: pytest.CaptureFixture[str]) -> Non
         (["show", "x", "--out", "y", "--patch-size", "0"], "--patch-size must be above 0, got 0"),
         (["show", "x", "--out", "y", "--selector", "a", "b", "c"], "--selector takes one name or two, got 3"),
         (["show", "x", "--out", "y", "--selector", "rte"], "did you mean 'rate'?"),
+        (["show", "x", "--out", "y" * 300], "File name too long"),
+        (["demo", "--seed", "-1"], "--seed must lie in 0..4294967295, got -1"),
+        (["eval", "x", "--seed", "4294967296"], "--seed must lie in 0..4294967295, got 4294967296"),
+        (["bench", "--seed", "-1"], "--seed must lie in 0..4294967295, got -1"),
+        (["eval", "x", "--keep", "0.1234561", "0.1234562"], "--keep holds more than one 0.123456"),
+        (["bench", "--keep", "0.5", "0.5"], "--keep holds more than one 0.5"),
+        (["bench", "--keep", "0.9999999"], "--keep holds more than one 1"),
+        (["eval", "x", "--selectors", "rate", "rnadom"], "no selector 'rnadom': did you mean 'random'?"),
         (["show", "x", "--out", __file__], "is not a folder one may write to; name another"),
         (["show", "x", "--out", f"{__file__}/deeper"], "is not a folder one may write to; name another"),
     ],
@@ -219,6 +254,16 @@ def test_rows_and_nested_mappings_become_tables() -> None:
         "  count  0.25      0.25  20",
         "",
         "seconds  1.235",
+    ]
+
+
+def test_a_table_that_another_holds_is_printed_once() -> None:
+    rate, random = ({"count": {"0.25": {"accuracy": share, "n": 20}}} for share in (0.5, 0.25))
+    assert as_table({"tasks": rate, "selectors": {"rate": rate, "random": random}}).splitlines() == [
+        "selectors",
+        "                       accuracy   n",
+        "  rate    count  0.25       0.5  20",
+        "  random  count  0.25      0.25  20",
     ]
 
 

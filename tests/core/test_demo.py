@@ -28,6 +28,7 @@ PLAN = Plan(
         "data.workers=0",
         "eval.scenes=2",
         "eval.every=0",
+        "sft.stop_accuracy=0",
         "policy.width=32",
         "policy.heads=2",
     ),

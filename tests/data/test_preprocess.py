@@ -16,6 +16,7 @@ import pytest
 from media import drifting, write
 from PIL import Image
 
+from entropy_vision import cli
 from entropy_vision.data import read_shards
 from entropy_vision.data.files import find_inputs
 from entropy_vision.data.pool import Pool
@@ -261,6 +262,38 @@ def test_workers_that_hang_or_die_cost_their_own_task_only(tmp_path: Path, monke
     for pid in ids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+FULL = """
+import errno, sys
+from entropy_vision.data import worker
+write = worker.atomic_write
+def write_some(path, content, durable):
+    if path.suffix == ".part" and written: raise OSError(errno.ENOSPC, "full")
+    written.append(path.suffix)
+    write(path, content, durable=durable)
+written = []
+worker.atomic_write = write_some
+sys.exit(worker.main())
+"""
+
+
+def test_a_full_disk_ends_the_run_and_is_no_fault_of_the_input(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full.py").write_text(FULL)
+    out = tmp_path / "out"
+    line = ["preprocess", str(source), "--out", str(out), "--size", "64", "--selector", "uniform", "--json"]
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        patch.setattr("entropy_vision.data.preprocess._WORKER", "full")
+        assert cli.main(line) == 2
+    told = f"{out}: No space left on device"
+    result, err = capfd.readouterr()
+    assert json.loads(result) == {"error": told} and err == f"entropy-vision preprocess: {told}\n"
+    assert not (out / "errors.jsonl").exists() and len(list((out / ".staging").glob("*.note"))) == 1
+    done = preprocess([source], out, **FAST)
+    assert (done["written"], done["failed"]) == (6, 0)
 
 
 def test_a_worker_that_cannot_start_is_a_crash_of_the_program(tmp_path: Path) -> None:

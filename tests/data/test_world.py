@@ -157,6 +157,12 @@ def test_words_are_few_and_every_one_is_in_the_vocabulary() -> None:
     assert len(words - used) <= 8, words - used  # and hardly one is never said
 
 
+def test_the_page_says_how_many_words_there_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/world.md").read_text()
+    (told,) = re.findall(r"`vocabulary\(\)` lists every word[^.]*\((\d+) of them\)", page)
+    assert int(told) == len(vocabulary())
+
+
 def test_questions_name_every_option_of_a_choice() -> None:
     for family in ("relation", "quadrant", "direction", "appearance"):
         world = World(family, **SMALL)

@@ -1,0 +1,55 @@
+"""Runs of a policy of some thousand weights on a few scenes: shared by the tests of what trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from entropy_vision.rl.checkpoint import newest
+from entropy_vision.rl.recipe import (
+    BudgetRecipe,
+    DataRecipe,
+    EvalRecipe,
+    GrpoRecipe,
+    OptimRecipe,
+    PolicyRecipe,
+    TrainRecipe,
+)
+
+
+def small_recipe(stage: str, out: Path, **changes: object) -> TrainRecipe:
+    """A recipe of some seconds; `changes` are fields of it."""
+    settings: dict[str, object] = {
+        "stage": stage,
+        "out": str(out),
+        "steps": 4,
+        "checkpoint_every": 100,
+        "policy": PolicyRecipe(width=32, layers=1, heads=2),
+        "data": DataRecipe(image_scenes=2, video_scenes=1, frame_count=4, pool=20, workers=0),
+        "budget": BudgetRecipe(keep=(0.25, 0.125), weights=(0.5, 0.5)),
+        "optim": OptimRecipe(lr=1e-3, warmup=2),
+        "grpo": GrpoRecipe(group_size=4, max_new_tokens=6, updates=2, beta=0.05),
+        "eval": EvalRecipe(scenes=2),
+    }
+    return TrainRecipe(**(settings | changes))  # type: ignore[arg-type]
+
+
+FEW_IMAGES: dict[str, object] = {
+    "data": DataRecipe(image_scenes=4, video_scenes=0, pool=4, workers=0),
+    "budget": BudgetRecipe(keep=(0.125,), weights=(1.0,)),
+    "optim": OptimRecipe(lr=3e-3, warmup=5),
+}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """What a run's newest checkpoint holds of policy and optimiser."""
+    folder = newest(run)
+    assert folder is not None
+    return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether they are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
