@@ -14,12 +14,13 @@ from dataclasses import asdict
 
 import numpy as np
 
-from entropy_vision.budget import Budget, at_least
+from entropy_vision.budget import Budget, afford, at_least
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
 from entropy_vision.grid import gather, grid_size
 from entropy_vision.patchset import PatchSet
 from entropy_vision.selection import Selector, make_selector
+from entropy_vision.tower import Tower, find_tower
 
 
 class EntropyTokenizer:
@@ -50,7 +51,9 @@ class EntropyTokenizer:
             selector: a name out of `selectors()`, or an object of your own (see `selection.Selector`).
 
         Raises:
-            UsageError: both keep and budget, a value out of range, or an unknown selector.
+            UsageError: both keep and budget, a value out of range, an unknown selector, or FLOPs of a tower that is
+                unknown, takes patches of another size, or wants more for a single patch.
+            InputError: FLOPs of a tower in a local folder that cannot be read.
         """
         whole = isinstance(patch_size, (int, np.integer)) and not isinstance(patch_size, bool)
         if not whole or patch_size < 1:
@@ -63,6 +66,7 @@ class EntropyTokenizer:
             raise UsageError(f"selector must be a name out of selectors(), or a Selector, got {selector!r}")
         self.patch_size = int(patch_size)
         self.budget = budget or Budget(keep=0.25 if keep is None else keep)
+        self._tower(self.budget)  # refuses what this tokenizer cannot meet before there are frames
         self.seed = int(seed)
         self.selector = make_selector(selector, self.seed) if isinstance(selector, str) else selector
 
@@ -82,7 +86,7 @@ class EntropyTokenizer:
             budget: instead of the tokenizer's own.
 
         Raises:
-            UsageError: `budget` is no Budget.
+            UsageError: `budget` is no Budget, or one in FLOPs that the class would refuse.
             ValueError: scores of another grid, or not finite and >= 0.
         """
         budget = self.budget if budget is None else budget
@@ -96,7 +100,7 @@ class EntropyTokenizer:
         if budget.threshold is not None:
             mask = at_least(bits, budget.threshold)
         else:
-            mask = self.selector.choose(bits, budget.count(bits))
+            mask = self.selector.choose(bits, self._count(bits, budget))
         positions = np.argwhere(mask).astype(np.int32)
         return PatchSet(
             pixels=gather(frames.pixels, positions, self.patch_size),
@@ -105,11 +109,41 @@ class EntropyTokenizer:
             selector=self.selector.name,
         )
 
+    def _count(self, bits: np.ndarray, budget: Budget) -> int:
+        """K of any budget but a threshold."""
+        tower = self._tower(budget)
+        if tower is None or budget.flops is None:
+            return budget.count(bits)
+
+        def price(count: int) -> int:
+            frames = self.selector.choose(bits, count).sum(axis=(1, 2))
+            return tower.flops(frames[frames > 0].tolist())
+
+        return afford(budget.flops, price, 1, bits.size)
+
+    def _tower(self, budget: Budget) -> Tower | None:
+        """The tower whose FLOPs limit the choice, if any does. Raises as the class does."""
+        if budget.flops is None:
+            return None
+        tower = Tower(name=f"ViT-B-{self.patch_size}", patch_size=self.patch_size)
+        tower = find_tower(budget.tower) if budget.tower else tower
+        if tower.patch_size != self.patch_size:
+            raise UsageError(
+                f"{tower.name} takes patches of {tower.patch_size} pixels, not {self.patch_size}: "
+                f"count its FLOPs with patch_size={tower.patch_size}"
+            )
+        least = tower.flops([1])
+        if budget.flops < least:
+            raise UsageError(f"{budget.flops:g} FLOPs pay for no patch of {tower.name}: one takes {least}")
+        return tower
+
     def fingerprint(self) -> str:
         """16 hex digits that change whenever another choice of patches could follow: settings and selector version."""
+        tower = self._tower(self.budget)
         settings = {
             "patch_size": self.patch_size,
-            "budget": asdict(self.budget),
+            "budget": self.budget.settings(),
+            "tower": None if tower is None else asdict(tower),  # a folder of the same name may change
             "selector": self.selector.name,
             "version": self.selector.version,
             "seed": self.seed,
@@ -117,5 +151,5 @@ class EntropyTokenizer:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
-        name, value = next((key, value) for key, value in asdict(self.budget).items() if value is not None)
-        return f"EntropyTokenizer(patch_size={self.patch_size}, {name}={value}, selector={self.selector.name!r})"
+        limit = ", ".join(f"{name}={value}" for name, value in self.budget.settings().items())
+        return f"EntropyTokenizer(patch_size={self.patch_size}, {limit}, selector={self.selector.name!r})"
