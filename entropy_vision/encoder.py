@@ -183,7 +183,10 @@ class VisionEncoder(nn.Module):
         patches = F.linear(pixels.flatten(1).to(kernel.dtype), kernel.permute(0, 2, 3, 1).flatten(1))
         positions = tower.positional_embedding.to(kernel.dtype)
         tables = torch.cat([_resize_positions(positions[1:], tower.grid_size, shape) for shape in layout.shapes])
-        patches = patches + F.embedding(layout.place, tables)
+        places = F.embedding(layout.place, tables)
+        if layout.weights is not None:  # between the rows around the centre of what a merged patch stands for
+            places = (places * layout.weights.to(places.dtype)[..., None]).sum(dim=1)
+        patches = patches + places
         opening = (tower.class_embedding.to(kernel.dtype) + positions[0]).expand(len(layout.class_rows), -1)
         return torch.cat([opening, patches]).index_select(0, layout.order)
 
