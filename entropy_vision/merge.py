@@ -78,12 +78,15 @@ def _lost(pixels: np.ndarray, patch_size: int, height: int, width: int) -> np.nd
     Returns:
         float32 [cells down, height, cells along, width], in [0, 1).
     """
-    down, along = pixels.shape[0] // (patch_size * height), pixels.shape[1] // (patch_size * width)
-    # a pixel of the token is the mean of height x width pixels
-    boxes = pixels.reshape(down, patch_size, height, along, patch_size, width, 3).astype(np.float32)
-    squares = (boxes - boxes.mean(axis=(2, 5), keepdims=True)) ** 2
-    energy = squares.reshape(down, height, patch_size, along, width, patch_size, 3).mean(axis=(2, 5, 6))
-    return energy / (energy + _FLOOR)
+    values = pixels.astype(np.float32)
+    # a pixel of the token is the mean of height x width pixels; slices add up faster than short axes
+    boxes = [values[y::height, x::width] for y in range(height) for x in range(width)]
+    token = sum(boxes[1:], boxes[0]) / (height * width)
+    apart = values - token.repeat(height, axis=0).repeat(width, axis=1)
+    lines = apart.reshape(len(apart) // patch_size, patch_size, -1, patch_size * 3)
+    energy = np.einsum("rycx,rycx->rc", lines, lines) / (3 * patch_size**2)
+    rows, columns = energy.shape
+    return (energy / (energy + _FLOOR)).reshape(rows // height, height, columns // width, width)
 
 
 def roots(levels: Sequence[np.ndarray]) -> int:
@@ -114,10 +117,10 @@ def search(levels: Sequence[np.ndarray], count: int) -> np.ndarray:
     low, high = 0.0, 1.0 + max(float(level.max()) for level in levels)  # at `high` no cell is worth a second leaf
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        if _prune(levels, middle)[1] <= count:
-            high = middle
-        else:
-            low = middle
+        found = _prune(levels, middle)[1]
+        low, high = (low, middle) if found <= count else (middle, high)
+        if found == count:
+            break
     leaves = _fill(levels, _leaves(_prune(levels, high)[0]), count)
     return _halve(levels, leaves, count)
 
