@@ -1,13 +1,14 @@
 """Budget: how many patches may be kept, and the exact, deterministic choice of that many.
 
 Serving engines size their buffers before any pixel is seen, so `tokens` and `keep` fix the count K from the grid
-alone and the choice meets it exactly.
+alone and the choice meets it exactly. What is paid for in FLOPs depends on the choice itself and is never exceeded.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
@@ -23,20 +24,30 @@ class Budget:
         keep: fraction of the grid in (0, 1]: K = max(1, round(keep * N)).
         bits: as many of the most valuable patches as have at most this many bits together, at least one.
         threshold: every patch with at least this many bits, at least one.
+        flops: as many patches as the vision tower encodes with at most this many FLOPs, all frames together, at least
+            one. Each frame is a segment with a class token of its own, as `VisionEncoder` runs it unless asked
+            otherwise, so the price depends on how the patches fall over the frames and K is found by choosing. The
+            price of what is chosen never exceeds the budget, that of a choice of K + 1 does; a larger budget never
+            keeps fewer. Counted is the tower, not the language model behind it.
+        tower: the tower that `flops` counts: an open_clip model name, one of this package's, or a local folder; where
+            not given a ViT-B of the tokenizer's patch size.
 
     Raises:
-        UsageError: none or several are given, or a value is out of its range.
+        UsageError: none or several limits are given, a value is out of its range, or a tower without `flops`.
     """
 
     tokens: int | None = None
     keep: float | None = None
     bits: float | None = None
     threshold: float | None = None
+    flops: float | None = None
+    tower: str | None = None
 
     def __post_init__(self) -> None:
-        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        limits = [field.name for field in fields(self) if field.name != "tower"]
+        given = [name for name in limits if getattr(self, name) is not None]
         if len(given) != 1:
-            names = ", ".join(field.name for field in fields(self))
+            names = ", ".join(limits)
             raise UsageError(f"Budget takes exactly one of {names}; got {', '.join(given) or 'none'}")
         (name,) = given
         value = getattr(self, name)
@@ -50,6 +61,10 @@ class Budget:
             raise UsageError(f"Budget(keep=) must be in (0, 1], got {value}")
         if name in ("bits", "threshold") and value < 0:
             raise UsageError(f"Budget({name}=) must not be negative, got {value}")
+        if name == "flops" and not value > 0:
+            raise UsageError(f"Budget(flops=) must be above 0, got {value}")
+        if self.tower is not None and (name != "flops" or not isinstance(self.tower, str)):
+            raise UsageError(f"Budget(tower=) is the name of the model that flops= counts, got {self.tower!r}, {name}=")
         # plain numbers: the budget is hashed and written as JSON
         object.__setattr__(self, name, int(value) if name == "tokens" else float(value))
 
@@ -62,14 +77,38 @@ class Budget:
         return None
 
     def count(self, bits: np.ndarray) -> int:
-        """K for the scores float [F, R, C]; a threshold is no count, `at_least` chooses by it."""
+        """K for the scores float [F, R, C]; of a threshold and of FLOPs only the choice itself tells it."""
         known = self.size(bits.size)
         if known is not None:
             return known
         if self.bits is None:
-            raise UsageError("Budget(threshold=) has no count before the choice")
+            name = "flops" if self.threshold is None else "threshold"
+            raise UsageError(f"Budget({name}=) has no count before the choice")
         falling = np.sort(bits.ravel().astype(np.float64))[::-1]
         return max(1, int(np.searchsorted(np.cumsum(falling), self.bits, side="right")))
+
+    def settings(self) -> dict[str, float | str]:
+        """What was given, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def afford(limit: float, price: Callable[[int], int], least: int, most: int) -> int:
+    """A count K with price(K) <= limit < price(K + 1); `least` must be within the limit, `most` where it is as well.
+
+    The halves that bisection tries depend on `least` and `most` alone, so a larger limit never gives a smaller K,
+    whether or not every choice of more patches costs more. Where it does, K is the largest that fits.
+
+    Args:
+        price: FLOPs of the choice of a count in [least, most].
+    """
+    low, high = least, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if price(middle) <= limit:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def exact(bits: np.ndarray, count: int, first: np.ndarray | None = None) -> np.ndarray:

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from entropy_vision.errors import EntropyVisionError, UsageError
+from entropy_vision.tower import Tower
 
 
 class UncountedAttention(EntropyVisionError):
@@ -201,14 +202,7 @@ def tower_flops(config: Mapping[str, Any], segments: Sequence[int]) -> int:
         config: `VisionEncoder.config`.
         segments: patches of every attention segment (of every frame, by default).
     """
-    vision = config["vision_cfg"]
-    width, layers, side = vision.get("width", 768), vision.get("layers", 12), vision.get("patch_size", 16)
-    hidden = int(width * vision.get("mlp_ratio", 4.0))
-    patches, rows = sum(segments), sum(segments) + len(segments)  # a class token for every segment
-    squares = sum((count + 1) ** 2 for count in segments)
-    linear = rows * width * (3 * width + width + 2 * hidden)  # qkv, output, the two of the MLP
-    attention = 2 * squares * width
-    return 2 * (patches * 3 * side * side * width + layers * (linear + attention))
+    return Tower.from_config(config).flops(segments)
 
 
 # --- seconds and memory

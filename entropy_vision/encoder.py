@@ -8,7 +8,6 @@ patch kept the result is open_clip's, to rounding.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -24,11 +23,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.errors import UsageError
 from entropy_vision.packed import Attend, Layout, PackedPatches
 from entropy_vision.patchset import PatchSet
-
-_OWN_CONFIGS = Path(__file__).parent / "model_configs"
+from entropy_vision.tower import OWN_CONFIGS, check_supported, read_config
 
 
 class VisionEncoder(nn.Module):
@@ -49,7 +47,7 @@ class VisionEncoder(nn.Module):
     def __init__(self, model: str = "ViT-B-32", pretrained: str | None = None) -> None:
         super().__init__()
         model, config = _find_config(model)
-        _check_supported(model, config)
+        check_supported(model, config)
         loads = pretrained is not None or ":" in model
         config = config | {"quick_gelu": _wants_quick_gelu(model, pretrained, config)}
         tower = _load_tower(model, pretrained, config["quick_gelu"]) if loads else _build_tower(config)
@@ -67,7 +65,7 @@ class VisionEncoder(nn.Module):
         """
         if not {"vision_cfg", "embed_dim"} <= config.keys():
             raise UsageError(f"an encoder config needs vision_cfg and embed_dim, got {sorted(config)}")
-        _check_supported("the given config", config)
+        check_supported("the given config", config)
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         self._adopt(_build_tower(config), config)
@@ -185,7 +183,10 @@ class VisionEncoder(nn.Module):
         patches = F.linear(pixels.flatten(1).to(kernel.dtype), kernel.permute(0, 2, 3, 1).flatten(1))
         positions = tower.positional_embedding.to(kernel.dtype)
         tables = torch.cat([_resize_positions(positions[1:], tower.grid_size, shape) for shape in layout.shapes])
-        patches = patches + F.embedding(layout.place, tables)
+        places = F.embedding(layout.place, tables)
+        if layout.weights is not None:  # between the rows around the centre of what a merged patch stands for
+            places = (places * layout.weights.to(places.dtype)[..., None]).sum(dim=1)
+        patches = patches + places
         opening = (tower.class_embedding.to(kernel.dtype) + positions[0]).expand(len(layout.class_rows), -1)
         return torch.cat([opening, patches]).index_select(0, layout.order)
 
@@ -235,12 +236,12 @@ def _attend_varlen(projected: torch.Tensor, layout: Layout, heads: int) -> torch
 def _find_config(model: str) -> tuple[str, dict[str, Any]]:
     """The name as open_clip takes it, and its model config. A known name wins over a folder of that name."""
     if model.startswith("ev-") and model not in open_clip.list_models():
-        open_clip.add_model_config(_OWN_CONFIGS)
+        open_clip.add_model_config(OWN_CONFIGS)
     if model in open_clip.list_models():
         return model, cast(dict[str, Any], open_clip.get_model_config(model))
     folder = Path(model.removeprefix("local-dir:"))
     if folder.is_dir():
-        return f"local-dir:{folder}", _read_config(folder / "open_clip_config.json")
+        return f"local-dir:{folder}", read_config(folder / "open_clip_config.json")
     if model.startswith("hf-hub:"):
         try:
             return model, cast(dict[str, Any], deepcopy(open_clip.get_model_config(model)))
@@ -248,38 +249,6 @@ def _find_config(model: str) -> tuple[str, dict[str, Any]]:
             raise UsageError(f"open_clip cannot find {model}: {_first_line(error)}") from error
     near = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.0)
     raise UsageError(f"no folder and no open_clip model is called {model!r}; the nearest model is {near[0]!r}")
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The model config of a folder in open_clip's layout."""
-    if not path.is_file():
-        raise InputError(
-            path, InputReason.MISSING, "a model folder needs this file: save the model in open_clip's layout"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(path, InputReason.UNREADABLE, f"not JSON: {error}") from error
-    config = content.get("model_cfg", content) if isinstance(content, dict) else {}
-    if not {"vision_cfg", "embed_dim"} <= config.keys():
-        raise InputError(path, InputReason.UNREADABLE, "no vision_cfg and embed_dim in its model_cfg")
-    return cast(dict[str, Any], config)
-
-
-def _check_supported(model: str, config: dict[str, Any]) -> None:
-    vision = config["vision_cfg"]
-    custom = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
-    what = None
-    if vision.get("timm_model_name"):
-        what = "a timm tower"
-    elif isinstance(vision.get("layers"), (list, tuple)):
-        what = "a ResNet tower"
-    elif vision.get("attentional_pool"):
-        what = "attentional pooling"
-    elif vision.get("block_type") == "custom" or any(vision.get(name) for name in custom):
-        what = "custom attention blocks"
-    if what:
-        raise UsageError(f"{model} has {what}, which is not supported: use a plain ViT of open_clip, such as ViT-B-32")
 
 
 def _build_tower(config: dict[str, Any]) -> VisionTransformer:

@@ -18,6 +18,7 @@ from entropy_vision.errors import UsageError
 Store = Literal["mosaic", "raw", "index"]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
+OptionalName = Annotated[str | None, arg(metavar="NAME")]
 
 
 def _check_keep(*keep: float) -> None:
@@ -69,8 +70,13 @@ class ShowOptions:
     """Video or image file."""
     out: Path
     """Folder for kept.png and report.html."""
-    keep: float = 0.25
-    """Fraction of patches to keep, in (0, 1]."""
+    keep: OptionalFloat = None
+    """Fraction of patches to keep, in (0, 1]; 0.25 where no limit is given."""
+    flops: OptionalFloat = None
+    """FLOPs that the vision tower may take for all frames together."""
+    tower: OptionalName = None
+    """Vision tower that --flops counts, an open_clip model name or a local folder; a ViT-B of the patch size where not
+    given."""
     selector: tuple[str, ...] = ("rate",)
     """One selector, or two to see them side by side: rate, histogram, random, uniform, uniform_frames, surprisal,
     gradient, rlt, evs, dtd, apt, pixelprune or onevision."""
@@ -84,8 +90,13 @@ class ShowOptions:
     """Print one JSON object on stdout."""
 
     def __post_init__(self) -> None:
-        _check_keep(self.keep)
-        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
+        if self.keep is not None:
+            _check_keep(self.keep)
+        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps, flops=self.flops)
+        if self.keep is not None and self.flops is not None:
+            raise UsageError("give --keep or --flops, not both")
+        if self.tower is not None and self.flops is None:
+            raise UsageError("--tower is the tower that --flops counts: give --flops as well")
         if not 1 <= len(self.selector) <= 2:
             raise UsageError(f"--selector takes one name or two, got {len(self.selector)}")
 

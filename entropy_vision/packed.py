@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from entropy_vision.errors import UsageError
 from entropy_vision.patchset import PatchSet
@@ -32,7 +33,9 @@ class Layout:
         patch_rows: int64 [N], the row of every patch, in the order of the pack.
         class_rows: int64 [S], the row of every segment's class token, in the order of the pack.
         patch_segments: int64 [N], the segment of every patch, ascending.
-        place: int64 [N], row of every patch in the position tables of `shapes`, one table behind the other.
+        place: int64 [N], row of every patch in the position tables of `shapes`, one table behind the other; of a pack
+            with merged patches int64 [N, 4], the rows around the centre of each.
+        weights: float32 [N, 4], the bilinear weights of those rows; None without merged patches.
         starts: int32 [S + 1], first row of every segment in row order, and T.
         groups: (segments, rows of one segment) of every block, shortest first.
         shapes: distinct (R, C) grids of the pack.
@@ -44,6 +47,7 @@ class Layout:
     class_rows: torch.Tensor
     patch_segments: torch.Tensor
     place: torch.Tensor
+    weights: torch.Tensor | None
     starts: torch.Tensor
     groups: tuple[tuple[int, int], ...]
     shapes: tuple[tuple[int, int], ...]
@@ -57,7 +61,8 @@ class Layout:
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
         names = ("order", "patch_rows", "class_rows", "patch_segments", "place", "starts")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        weights = None if self.weights is None else self.weights.to(device)
+        return replace(self, weights=weights, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +76,7 @@ class PackedPatches:
         grids: (F, R, C) of every input.
         attend: which patches see each other in the tower: those of one "frame" (what the weights were trained on) or
             all of one "input" (a video's frames together, one class token for all of them).
+        spans: int64 [N, 2], rows and columns of the grid that each patch stands for; None where none is merged.
 
     Raises:
         ValueError: shapes or counts that do not belong together.
@@ -81,6 +87,7 @@ class PackedPatches:
     counts: tuple[int, ...]
     grids: tuple[tuple[int, int, int], ...]
     attend: Attend = "frame"
+    spans: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         patches = sum(self.counts)
@@ -99,6 +106,10 @@ class PackedPatches:
                 f"PackedPatches.positions must be int64 [{patches}, 3], "
                 f"got {self.positions.dtype} {list(self.positions.shape)}"
             )
+        if self.spans is not None and (self.spans.dtype != torch.int64 or self.spans.shape != (patches, 2)):
+            raise ValueError(
+                f"PackedPatches.spans must be int64 [{patches}, 2], got {self.spans.dtype} {list(self.spans.shape)}"
+            )
         if self.attend not in ("frame", "input"):
             raise ValueError(f"PackedPatches.attend must be 'frame' or 'input', got {self.attend!r}")
 
@@ -116,12 +127,17 @@ class PackedPatches:
             raise UsageError(f"patch sizes {sizes} in one pack: tokenize every input with the same patch_size")
         pixels = sets[0].pixels if len(sets) == 1 else np.concatenate([one.pixels for one in sets])
         positions = np.concatenate([one.positions for one in sets]).astype(np.int64)
+        spans = None
+        if any(one.spans is not None for one in sets):
+            alone = [np.ones((len(one), 2), np.int32) if one.spans is None else one.spans for one in sets]
+            spans = torch.from_numpy(np.concatenate(alone).astype(np.int64))
         return cls(
             pixels=torch.from_numpy(np.ascontiguousarray(pixels)),
             positions=torch.from_numpy(positions),
             counts=tuple(len(one) for one in sets),
             grids=tuple(one.grid for one in sets),
             attend=attend,
+            spans=spans,
         )
 
     @property
@@ -134,10 +150,19 @@ class PackedPatches:
         """Where the tensors are."""
         return self.pixels.device
 
+    @property
+    def centres(self) -> torch.Tensor:
+        """[N, 3], (frame, row, column) of the centre of what every patch stands for: its position, or float32 between
+        positions in a pack with merged patches."""
+        if self.spans is None:
+            return self.positions
+        return self.positions + nn.functional.pad((self.spans - 1) / 2, (1, 0))
+
     @cached_property
     def layout(self) -> Layout:
         """Where every patch goes in the tower; worked out once for a pack, on its device."""
-        layout = _lay_out(self.positions.cpu().numpy(), self.counts, self.grids, self.attend)
+        spans = None if self.spans is None else self.spans.cpu().numpy()
+        layout = _lay_out(self.positions.cpu().numpy(), spans, self.counts, self.grids, self.attend)
         return layout if self.device.type == "cpu" else layout.to(self.device)
 
     def to(self, device: torch.device | str) -> PackedPatches:
@@ -145,7 +170,8 @@ class PackedPatches:
         if torch.device(device) == self.device:
             return self
         layout = self.layout.to(device)  # worked out before the move: afterwards it would wait for the device
-        moved = replace(self, pixels=self.pixels.to(device), positions=self.positions.to(device))
+        spans = None if self.spans is None else self.spans.to(device)
+        moved = replace(self, pixels=self.pixels.to(device), positions=self.positions.to(device), spans=spans)
         moved.__dict__["layout"] = layout
         return moved
 
@@ -161,7 +187,11 @@ class PackedPatches:
 
 
 def _lay_out(
-    positions: np.ndarray, counts: tuple[int, ...], grids: tuple[tuple[int, int, int], ...], attend: Attend
+    positions: np.ndarray,
+    spans: np.ndarray | None,
+    counts: tuple[int, ...],
+    grids: tuple[tuple[int, int, int], ...],
+    attend: Attend,
 ) -> Layout:
     """The layout of N patches, in whole-array steps: this runs once for every batch of training."""
     total = len(positions)
@@ -191,14 +221,38 @@ def _lay_out(
     offsets = np.array([offset_of[grid[1:]] for grid in grids])
     widths = np.array([columns for _, _, columns in grids])
     place = offsets[source] + positions[:, 1] * widths[source] + positions[:, 2]
+    weights = None
+    if spans is not None:
+        place, weights = _around(place, widths[source], spans)
     return Layout(
         order=torch.from_numpy(order),
         patch_rows=torch.from_numpy(patch_rows),
         class_rows=torch.from_numpy(class_rows),
         patch_segments=torch.from_numpy(segment),
         place=torch.from_numpy(place),
+        weights=None if weights is None else torch.from_numpy(weights),
         starts=torch.from_numpy(starts.astype(np.int32)),
         groups=tuple(zip(repeats.tolist(), sizes.tolist(), strict=True)),
         shapes=shapes,
         input_segments=tuple(np.bincount(source[first], minlength=len(counts)).tolist()),
     )
+
+
+def _around(place: np.ndarray, widths: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The four position rows around the centre of every patch and their bilinear weights, [N, 4] each.
+
+    Spans end inside the grid, so a centre lies on a row or half way to one that exists. Where it lies on one, that row
+    weighs 1 and stands four times: what is not merged gets exactly its own.
+
+    Args:
+        place: position row of the first place that each patch stands for.
+        widths: columns of its grid.
+        spans: int [N, 2].
+    """
+    (down, along), (half_down, half_along) = (spans.T - 1) // 2, (spans.T - 1) % 2
+    first = place + down * widths + along
+    below, right = half_down * widths, half_along
+    corners = np.stack([first, first + right, first + below, first + below + right], axis=1)
+    y, x = half_down / 2, half_along / 2
+    weights = np.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], axis=1)
+    return corners, weights.astype(np.float32)

@@ -121,7 +121,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         extents = torch.tensor(patches.grids, device=tokens.device).repeat_interleave(
             torch.tensor(patches.counts, device=tokens.device), dim=0
         )
-        places = (patches.positions.to(tokens.device) + 0.5) / extents
+        places = (patches.centres.to(tokens.device) + 0.5) / extents
         return self.projector(tokens, places.float())
 
     def _pad_visual(self, tokens: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:

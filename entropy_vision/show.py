@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from entropy_vision.atomic import atomic_file
+from entropy_vision.budget import Budget
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames, read_media
 from entropy_vision.options import ShowOptions
@@ -27,12 +28,13 @@ def run_show(options: ShowOptions) -> dict[str, object]:
 
     Raises:
         InputError: the file cannot be read.
-        UsageError: an unknown selector, or a patch larger than the frame.
+        UsageError: an unknown selector, a patch larger than the frame, or FLOPs that pay for no patch.
     """
     if options.patch_size > options.size:
         raise UsageError(f"--patch-size {options.patch_size} must not exceed --size {options.size}")
+    budget = _budget(options)
     tokenizers = [
-        EntropyTokenizer(patch_size=options.patch_size, keep=options.keep, selector=name) for name in options.selector
+        EntropyTokenizer(patch_size=options.patch_size, budget=budget, selector=name) for name in options.selector
     ]
     frames = read_media(options.source, fps=options.fps, size=options.size)
     kept = [tokenizer(frames) for tokenizer in tokenizers]
@@ -45,6 +47,12 @@ def run_show(options: ShowOptions) -> dict[str, object]:
         "picture": picture,
         "report": report,
     }
+
+
+def _budget(options: ShowOptions) -> Budget:
+    if options.flops is not None:
+        return Budget(flops=options.flops, tower=options.tower)
+    return Budget(keep=0.25 if options.keep is None else options.keep)
 
 
 def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet]) -> Report:
@@ -69,7 +77,7 @@ def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet]) -> Repor
         headlines=headlines,
         stories=[Story(title=options.source.name, frames=frames, kept=first, beside=tuple(kept[1:]))],
         settings={
-            "keep": options.keep,
+            **_budget(options).settings(),
             "selector": " ".join(options.selector),
             "patch size": options.patch_size,
             "frame size": f"{frames.size[0]} x {frames.size[1]}",
@@ -80,7 +88,9 @@ def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet]) -> Repor
 
 
 def _command(options: ShowOptions) -> str:
-    words = ["entropy-vision", "show", str(options.source), "--out", str(options.out), "--keep", f"{options.keep:g}"]
+    words = ["entropy-vision", "show", str(options.source), "--out", str(options.out)]
+    for name, value in _budget(options).settings().items():
+        words += [f"--{name}", str(value)]
     words += ["--selector", *options.selector, "--patch-size", str(options.patch_size), "--size", str(options.size)]
     if options.fps is not None:
         words += ["--fps", f"{options.fps:g}"]

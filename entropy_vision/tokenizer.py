@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
 
-from entropy_vision.budget import Budget, at_least
+from entropy_vision.budget import Budget, afford, at_least
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
-from entropy_vision.grid import gather, grid_size
+from entropy_vision.grid import grid_size
+from entropy_vision.merge import hidden_bits, roots, search, shrink
 from entropy_vision.patchset import PatchSet
 from entropy_vision.selection import Selector, make_selector
+from entropy_vision.tower import Tower, find_tower
 
 
 class EntropyTokenizer:
@@ -33,6 +36,7 @@ class EntropyTokenizer:
         budget: what limits selection unless a call says otherwise.
         selector: the selector in use.
         seed: for selectors that draw lots.
+        merge: side in patches of the largest region that may become one token; 1 drops what is not kept.
     """
 
     def __init__(
@@ -42,15 +46,23 @@ class EntropyTokenizer:
         budget: Budget | None = None,
         selector: str | Selector = "rate",
         seed: int = 0,
+        merge: int = 1,
     ) -> None:
         """
         Args:
             keep: fraction of patches to keep, in (0, 1]; short for Budget(keep=...). 0.25 where neither is given.
             budget: any other limit; exactly one of the two.
             selector: a name out of `selectors()`, or an object of your own (see `selection.Selector`).
+            merge: 2, 4, 8 ...: nothing is dropped, regions of up to merge x merge patches that say little become one
+                token each (see `merge`), exactly as many tokens as the budget allows; it must allow one for each such
+                region. Takes budgets in tokens, keep and flops. The scores decide, the selector's own way of choosing
+                does not.
 
         Raises:
-            UsageError: both keep and budget, a value out of range, or an unknown selector.
+            UsageError: both keep and budget, a value out of range, an unknown selector, or FLOPs of a tower that is
+                unknown, takes patches of another size, or wants more for a single patch; a merge that is no power of
+                two, or with a budget in bits or by a threshold.
+            InputError: FLOPs of a tower in a local folder that cannot be read.
         """
         whole = isinstance(patch_size, (int, np.integer)) and not isinstance(patch_size, bool)
         if not whole or patch_size < 1:
@@ -62,7 +74,11 @@ class EntropyTokenizer:
         if not isinstance(selector, (str, Selector)):
             raise UsageError(f"selector must be a name out of selectors(), or a Selector, got {selector!r}")
         self.patch_size = int(patch_size)
+        if isinstance(merge, bool) or not isinstance(merge, (int, np.integer)) or merge < 1 or merge & (merge - 1):
+            raise UsageError(f"merge must be a power of two, such as 4 for regions of 4 x 4 patches, got {merge!r}")
+        self.merge = int(merge)
         self.budget = budget or Budget(keep=0.25 if keep is None else keep)
+        self._tower(self.budget)  # refuses what this tokenizer cannot meet before there are frames
         self.seed = int(seed)
         self.selector = make_selector(selector, self.seed) if isinstance(selector, str) else selector
 
@@ -82,7 +98,7 @@ class EntropyTokenizer:
             budget: instead of the tokenizer's own.
 
         Raises:
-            UsageError: `budget` is no Budget.
+            UsageError: `budget` is no Budget, one that the class would refuse, or too small to cover merged frames.
             ValueError: scores of another grid, or not finite and >= 0.
         """
         budget = self.budget if budget is None else budget
@@ -94,28 +110,82 @@ class EntropyTokenizer:
         if not (np.isfinite(bits).all() and (bits >= 0).all()):
             raise ValueError("bits must be finite and >= 0")
         if budget.threshold is not None:
-            mask = at_least(bits, budget.threshold)
+            cover = _alone(at_least(bits, budget.threshold))
         else:
-            mask = self.selector.choose(bits, budget.count(bits), frames, self.patch_size)
-        positions = np.argwhere(mask).astype(np.int32)
+            least, choose = self._choices(frames, bits)
+            cover = choose(self._count(bits, budget, least, choose))
+        positions, spans = np.ascontiguousarray(cover[:, :3]), np.ascontiguousarray(cover[:, 3:])
+        merged = bool((spans > 1).any())
         return PatchSet(
-            pixels=gather(frames.pixels, positions, self.patch_size),
+            pixels=shrink(frames.pixels, cover, self.patch_size),
             positions=positions,
             bits=bits.astype(np.float32, copy=False),
             selector=self.selector.name,
+            spans=spans if merged else None,
         )
+
+    def _choices(self, frames: Frames, bits: np.ndarray) -> tuple[int, Callable[[int], np.ndarray]]:
+        """The least count there can be, and what gives the cover of any count: rows as `merge.search` has them."""
+        if self.merge == 1:
+            return 1, lambda count: _alone(self.selector.choose(bits, count, frames, self.patch_size))
+        levels = hidden_bits(frames.pixels, bits, self.patch_size, self.merge)
+        return roots(levels), lambda count: search(levels, count)
+
+    def _count(self, bits: np.ndarray, budget: Budget, least: int, choose: Callable[[int], np.ndarray]) -> int:
+        """K of any budget but a threshold."""
+        tower = self._tower(budget)
+        if tower is None or budget.flops is None:
+            return budget.count(bits)
+
+        def price(count: int) -> int:
+            frames = np.bincount(choose(count)[:, 0])
+            return tower.flops(frames[frames > 0].tolist())
+
+        if budget.flops < price(least):
+            raise UsageError(
+                f"{budget.flops:g} FLOPs of {tower.name} are too few for these frames: "
+                f"{least} merged patches take {price(least)}"
+            )
+        return afford(budget.flops, price, least, bits.size)
+
+    def _tower(self, budget: Budget) -> Tower | None:
+        """The tower whose FLOPs limit the choice, if any does. Raises as the class does."""
+        if self.merge > 1 and (budget.bits is not None or budget.threshold is not None):
+            raise UsageError("merge takes a budget in tokens, keep or flops: merged patches share their bits")
+        if budget.flops is None:
+            return None
+        tower = Tower(name=f"ViT-B-{self.patch_size}", patch_size=self.patch_size)
+        tower = find_tower(budget.tower) if budget.tower else tower
+        if tower.patch_size != self.patch_size:
+            raise UsageError(
+                f"{tower.name} takes patches of {tower.patch_size} pixels, not {self.patch_size}: "
+                f"count its FLOPs with patch_size={tower.patch_size}"
+            )
+        least = tower.flops([1])
+        if budget.flops < least:
+            raise UsageError(f"{budget.flops:g} FLOPs pay for no patch of {tower.name}: one takes {least}")
+        return tower
 
     def fingerprint(self) -> str:
         """16 hex digits that change whenever another choice of patches could follow: settings and selector version."""
+        tower = self._tower(self.budget)
         settings = {
             "patch_size": self.patch_size,
-            "budget": asdict(self.budget),
+            "budget": self.budget.settings(),
+            "tower": None if tower is None else asdict(tower),  # a folder of the same name may change
             "selector": self.selector.name,
             "version": self.selector.version,
             "seed": self.seed,
+            "merge": self.merge,
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
-        name, value = next((key, value) for key, value in asdict(self.budget).items() if value is not None)
-        return f"EntropyTokenizer(patch_size={self.patch_size}, {name}={value}, selector={self.selector.name!r})"
+        limit = ", ".join(f"{name}={value}" for name, value in self.budget.settings().items())
+        merge = f", merge={self.merge}" if self.merge > 1 else ""
+        return f"EntropyTokenizer(patch_size={self.patch_size}, {limit}, selector={self.selector.name!r}{merge})"
+
+
+def _alone(mask: np.ndarray) -> np.ndarray:
+    """The patches of a mask, none merged: int32 [K, 5], frame, row, column, 1, 1."""
+    return np.pad(np.argwhere(mask), ((0, 0), (0, 2)), constant_values=1).astype(np.int32)

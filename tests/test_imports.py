@@ -21,6 +21,7 @@ LIGHT = (
     "entropy_vision.budget",
     "entropy_vision.selection",
     "entropy_vision.tokenizer",
+    "entropy_vision.tower",
     "entropy_vision.options",
     "entropy_vision.cli",
     "entropy_vision.report",

@@ -11,8 +11,12 @@ from media import drifting, write
 from PIL import Image
 
 from entropy_vision import cli
+from entropy_vision.budget import Budget
+from entropy_vision.frames import read_media
 from entropy_vision.options import ShowOptions
 from entropy_vision.show import run_show
+from entropy_vision.tokenizer import EntropyTokenizer
+from entropy_vision.tower import find_tower
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +104,32 @@ def test_a_real_video_is_shown(shared_data: Path, tmp_path: Path) -> None:
     result = run_show(ShowOptions(source=source, out=tmp_path, fps=4, size=112, selector=("rate", "uniform")))
     assert result["tokens_kept"] == round(0.25 * int(str(result["tokens_total"])))
     assert Path(str(result["report"])).stat().st_size < 3_000_000
+
+
+def test_a_budget_in_flops_is_met_and_told(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limit = 0.2 * find_tower("ev-tiny-96").flops([64] * 6)
+    line = ["show", str(video), "--out", str(tmp_path), "--size", "64", "--patch-size", "8"]
+    assert cli.main([*line, "--flops", f"{limit:g}", "--tower", "ev-tiny-96", "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)["tokens_kept"]
+    frames = read_media(video, size=64)
+    assert kept == len(EntropyTokenizer(8, budget=Budget(flops=float(f"{limit:g}"), tower="ev-tiny-96"))(frames))
+    page = (tmp_path / "report.html").read_text()
+    assert f"--flops {float(f'{limit:g}')} --tower ev-tiny-96" in page and "--keep" not in page
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--flops", "1e9", "--keep", "0.5"], "give --keep or --flops, not both"),
+        (["--tower", "ViT-B-16"], "give --flops as well"),
+        (["--flops", "0"], "--flops must be above 0, got 0"),
+        (["--flops", "1e6"], "pay for no patch of ViT-B-16: one takes 341065728"),
+        (["--flops", "1e9", "--tower", "ViT-B-32"], "count its FLOPs with patch_size=32"),
+    ],
+)
+def test_flops_that_cannot_be_met_are_told_in_a_line(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], told: str
+) -> None:
+    assert cli.main(["show", str(video), "--out", str(tmp_path), *given]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1

@@ -1,0 +1,131 @@
+"""Tower: the shape of a plain ViT as far as its price depends on it, and the price in closed form.
+
+Nothing here loads torch: a budget in FLOPs is met before any tower exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from entropy_vision.errors import InputError, InputReason, UsageError
+
+OWN_CONFIGS = Path(__file__).parent / "model_configs"  # of the models that ship with this package
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tower:
+    """Sizes of a vision transformer with one class token for every segment; the defaults are those of a ViT-B.
+
+    Attributes:
+        name: what messages call it.
+        patch_size: side P of a patch in pixels.
+        width: D, the width of the residual stream.
+        layers: number of blocks.
+        hidden: width of the MLPs.
+    """
+
+    name: str
+    patch_size: int
+    width: int = 768
+    layers: int = 12
+    hidden: int = 3072
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], name: str = "the tower") -> Tower:
+        """The tower of an open_clip model config, or of `VisionEncoder.config`; what it leaves out is open_clip's."""
+        vision = config["vision_cfg"]
+        width = vision.get("width", 768)
+        return cls(
+            name=name,
+            patch_size=vision.get("patch_size", 16),
+            width=width,
+            layers=vision.get("layers", 12),
+            hidden=int(width * vision.get("mlp_ratio", 4.0)),
+        )
+
+    def flops(self, segments: Sequence[int]) -> int:
+        """FLOPs of `VisionEncoder.encode`, 2 for every multiply and add; equals `cost.count_flops` exactly.
+
+        Args:
+            segments: patches of every attention segment (of every frame that keeps one, by default).
+        """
+        patches, rows = sum(segments), sum(segments) + len(segments)  # a class token for every segment
+        squares = sum((count + 1) ** 2 for count in segments)
+        linear = rows * self.width * (3 * self.width + self.width + 2 * self.hidden)  # qkv, output, the two of the MLP
+        attention = 2 * squares * self.width
+        return 2 * (patches * 3 * self.patch_size**2 * self.width + self.layers * (linear + attention))
+
+
+def find_tower(model: str) -> Tower:
+    """The tower of a model: an open_clip model name, one of this package's, or a local folder in open_clip's layout.
+
+    Raises:
+        UsageError: an unknown model, or a tower of a class that `VisionEncoder` does not run.
+        InputError: a folder whose open_clip_config.json is missing or damaged.
+    """
+    known = {path.stem: path for folder in _config_folders() for path in folder.glob("*.json")}
+    folder = Path(model.removeprefix("local-dir:"))
+    if model in known:
+        config = json.loads(known[model].read_text(encoding="utf-8"))
+    elif folder.is_dir():
+        config = read_config(folder / "open_clip_config.json")
+    else:
+        near = difflib.get_close_matches(model, sorted(known), n=1, cutoff=0.0)[0]
+        raise UsageError(f"no folder and no open_clip model is called {model!r}; the nearest model is {near!r}")
+    check_supported(model, config)
+    return Tower.from_config(config, model)
+
+
+def _config_folders() -> Iterator[Path]:
+    """Where open_clip and this package keep their model configs. Finding a package does not import it."""
+    yield OWN_CONFIGS
+    package = importlib.util.find_spec("open_clip")
+    for place in (package.submodule_search_locations or ()) if package else ():
+        yield Path(place) / "model_configs"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The model config of a folder in open_clip's layout.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(
+            path, InputReason.MISSING, "a model folder needs this file: save the model in open_clip's layout"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(path, InputReason.UNREADABLE, f"not JSON: {error}") from error
+    config = content.get("model_cfg", content) if isinstance(content, dict) else {}
+    if not {"vision_cfg", "embed_dim"} <= config.keys():
+        raise InputError(path, InputReason.UNREADABLE, "no vision_cfg and embed_dim in its model_cfg")
+    return cast(dict[str, Any], config)
+
+
+def check_supported(model: str, config: Mapping[str, Any]) -> None:
+    """Refuse a tower that is no plain ViT.
+
+    Raises:
+        UsageError: a timm or ResNet tower, attentional pooling, custom blocks.
+    """
+    vision = config["vision_cfg"]
+    custom = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+    what = None
+    if vision.get("timm_model_name"):
+        what = "a timm tower"
+    elif isinstance(vision.get("layers"), (list, tuple)):
+        what = "a ResNet tower"
+    elif vision.get("attentional_pool"):
+        what = "attentional pooling"
+    elif vision.get("block_type") == "custom" or any(vision.get(name) for name in custom):
+        what = "custom attention blocks"
+    if what:
+        raise UsageError(f"{model} has {what}, which is not supported: use a plain ViT of open_clip, such as ViT-B-32")
