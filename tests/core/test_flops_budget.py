@@ -58,7 +58,7 @@ def test_the_price_of_the_choice_fits_and_that_of_one_more_does_not(selector: st
     for share in (0.025, 0.11, 0.34, 0.77, 0.999):
         mask = tok.select(frames, bits, Budget(flops=share * dense, tower="ev-tiny-96")).mask
         assert _price(TINY, mask) <= share * dense
-        assert _price(TINY, tok.selector.choose(bits, int(mask.sum()) + 1)) > share * dense
+        assert _price(TINY, tok.selector.choose(bits, int(mask.sum()) + 1, frames, 8)) > share * dense
     for enough in (dense, 2 * dense):
         assert tok.select(frames, bits, Budget(flops=enough, tower="ev-tiny-96")).keep == 1
 
