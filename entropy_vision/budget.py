@@ -23,7 +23,7 @@ class Budget:
         tokens: this many patches, or all N where there are fewer: K = min(tokens, N).
         keep: fraction of the grid in (0, 1]: K = max(1, round(keep * N)).
         bits: as many of the most valuable patches as have at most this many bits together, at least one.
-        threshold: every patch with at least this many bits, at least one.
+        threshold: every patch with at least this many bits, and the best one of every frame.
         flops: as many patches as the vision tower encodes with at most this many FLOPs, all frames together, at least
             one. Each frame is a segment with a class token of its own, as `VisionEncoder` runs it unless asked
             otherwise, so the price depends on how the patches fall over the frames and K is found by choosing. The
@@ -152,22 +152,16 @@ def _take(mask: np.ndarray, bits: np.ndarray, among: np.ndarray, count: int) -> 
 
 
 def at_least(bits: np.ndarray, threshold: float) -> np.ndarray:
-    """Choose every patch with `threshold` bits or more, the best one where there is none.
+    """Choose every patch with `threshold` bits or more, and the best one of every frame.
 
-    Where these are at least as many as there are frames, a frame without any gets its best patch besides: a frame
-    that says nothing new is still a frame.
+    A frame that says nothing new is still a frame; and no frame's choice depends on later ones.
 
     Returns:
-        bool [F, R, C] with at least one True.
+        bool [F, R, C] with at least one True in every frame.
     """
     mask = bits >= threshold
-    if not mask.any():
-        mask.flat[bits.argmax()] = True
-    frames = bits.shape[0]
-    if mask.sum() >= frames:
-        best = bits.reshape(frames, -1).argmax(axis=1)
-        empty = ~mask.any(axis=(1, 2))
-        mask.reshape(frames, -1)[empty, best[empty]] = True
+    best = bits.reshape(len(bits), -1).argmax(axis=1)  # argmax gives the first of equals
+    mask.reshape(len(bits), -1)[np.arange(len(bits)), best] = True
     return mask
 
 

@@ -27,24 +27,31 @@ from entropy_vision.intra import picture_bits
 from entropy_vision.planes import planes_of
 
 
-def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
-    """Bits of every patch, given its own frame and those before.
+class Bits:
+    """Bits of every patch of one frame after the other, given those before.
 
-    Args:
-        pixels: uint8 [F, H, W, 3], RGB.
-
-    Returns:
-        float32 [F, R, C], >= 0. Padding has no bits.
+    Holds the frame before, a memory of the ground and a few fields of block size, however many frames come.
     """
-    padded = pad(pixels, patch_size)
-    memory, bits = Memory(), []
-    for frame in padded:
-        news = memory.news(planes_of(frame, patch_size)) if len(padded) > 1 else None
+
+    def __init__(self, patch_size: int) -> None:
+        self.patch_size, self.memory = patch_size, Memory()
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """The next frame's: uint8 [H, W, 3], RGB -> float32 [R, C], >= 0. Padding has no bits."""
+        height, width, _ = frame.shape
+        (padded,) = pad(frame[None], self.patch_size)
+        news = self.memory.news(planes_of(padded, self.patch_size))
+        area = self.patch_size**2
         if news is None:
-            bits.append(picture_bits(frame, patch_size) * patch_size**2)
+            bits = picture_bits(padded, self.patch_size) * area
         else:
-            rows, columns = news.shape[0] // 2, news.shape[1] // 2
-            blocks = news.reshape(rows, 2, columns, 2)
-            bits.append(blocks.sum(axis=(1, 3)) * (patch_size**2 / 4))
-    real = real_pixels(pixels.shape[1], pixels.shape[2], patch_size) / np.float32(patch_size**2)
-    return np.stack(bits) * real
+            blocks = news.reshape(news.shape[0] // 2, 2, news.shape[1] // 2, 2)
+            bits = blocks.sum(axis=(1, 3)) * (area / 4)
+        real = real_pixels(height, width, self.patch_size) / np.float32(area)
+        return bits * real
+
+
+def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
+    """Bits of every patch of a video: uint8 [F, H, W, 3], RGB -> float32 [F, R, C]."""
+    bits = Bits(patch_size)
+    return np.stack([bits(frame) for frame in pixels])

@@ -4,6 +4,9 @@ tok = EntropyTokenizer(patch_size=16, keep=0.25)
 kept = tok(frames)                        # score, choose, gather
 bits = tok.score(frames)                  # or score once ...
 tok.select(frames, bits, Budget(tokens=64))   # ... and choose at any budget
+
+push = EntropyTokenizer(16, budget=Budget(threshold=64)).stream()
+kept = push(frame)                        # one frame as it comes
 """
 
 from __future__ import annotations
@@ -114,6 +117,10 @@ class EntropyTokenizer:
         else:
             least, choose = self._choices(frames, bits)
             cover = choose(self._count(bits, budget, least, choose))
+        return self._gather(frames, bits, cover)
+
+    def _gather(self, frames: Frames, bits: np.ndarray, cover: np.ndarray) -> PatchSet:
+        """The patches of a cover, rows as `merge.search` has them."""
         positions, spans = np.ascontiguousarray(cover[:, :3]), np.ascontiguousarray(cover[:, 3:])
         merged = bool((spans > 1).any())
         return PatchSet(
@@ -123,6 +130,31 @@ class EntropyTokenizer:
             selector=self.selector.name,
             spans=spans if merged else None,
         )
+
+    def stream(self) -> Callable[[np.ndarray], PatchSet]:
+        """Frames one by one, as they come: a function from uint8 [H, W, 3], RGB, to the patches kept of that frame.
+
+        Together they are what the call gives for all frames at once; the state does not grow. Only a threshold is
+        causal: any other budget is shared out over frames that are not there yet.
+
+        Raises:
+            UsageError: another budget, merging, or a selector that scores whole videos only.
+        """
+        threshold = self.budget.threshold
+        if threshold is None or self.merge > 1:
+            raise UsageError("a stream takes budget=Budget(threshold=...) and no merge: other budgets need every frame")
+        score, size = self.selector.stream(self.patch_size), None
+
+        def push(frame: np.ndarray) -> PatchSet:
+            nonlocal size
+            one = Frames(pixels=frame[None], pts_seconds=np.zeros(1))
+            if size not in (None, one.size):
+                raise ValueError(f"a frame of {one.size} in a stream of {size}")
+            size = one.size
+            bits = score(frame)[None].astype(np.float32)
+            return self._gather(one, bits, _alone(at_least(bits, threshold)))
+
+        return push
 
     def _choices(self, frames: Frames, bits: np.ndarray) -> tuple[int, Callable[[int], np.ndarray]]:
         """The least count there can be, and what gives the cover of any count: rows as `merge.search` has them."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
 from entropy_vision.budget import exact
+from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
 
 
@@ -27,6 +29,14 @@ class Selector(ABC):
     @abstractmethod
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], finite, >= 0; more means more worth keeping."""
+
+    def stream(self, patch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+        """What scores one frame after the other, uint8 [H, W, 3] -> float32 [R, C], as `score` does all of them.
+
+        Raises:
+            UsageError: the score needs frames that come later, or a state nobody has written down yet.
+        """
+        raise UsageError(f"{self.name} scores whole videos only; what streams is rate")
 
     def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C] with exactly `count` True and, where count >= F, at least one in every frame.

@@ -13,7 +13,7 @@ import numpy as np
 
 from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
-from entropy_vision.rate import patch_bits
+from entropy_vision.rate import Bits, patch_bits
 from entropy_vision.selection.base import Selector
 from entropy_vision.shown import closed_loop, looks_of
 
@@ -32,6 +32,10 @@ class Rate(Selector):
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""
         return patch_bits(frames.pixels, patch_size)
+
+    def stream(self, patch_size: int) -> Bits:
+        """A fresh one: each frame given those before."""
+        return Bits(patch_size)
 
     def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: the most bits, given what the choice has shown before, and a floor of coverage."""

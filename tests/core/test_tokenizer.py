@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import oracles_selection as oracle
 import pytest
+from media import as_frames, drifting
 
 from entropy_vision import Budget, EntropyTokenizer, Frames, UsageError, selectors
+from entropy_vision.rate import Bits
 from entropy_vision.selection import Selector
 
 
@@ -145,3 +148,41 @@ def test_tokenizer_meets_the_budget_on_real_videos(shared_data: Path, name: str)
         kept = tok(frames)
         assert len(kept) == round(0.2 * kept.bits.size)
         assert kept.mask.any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
+def test_a_stream_gives_frame_by_frame_what_the_call_gives_at_once(size: tuple[int, int]) -> None:
+    frames = as_frames(drifting(9, *size))
+    tok = EntropyTokenizer(8, budget=Budget(threshold=40))
+    whole, push = tok(frames), tok.stream()
+    parts = [push(frame) for frame in frames.pixels]
+    np.testing.assert_array_equal(np.concatenate([part.bits for part in parts]), whole.bits)
+    np.testing.assert_array_equal(np.concatenate([part.mask for part in parts]), whole.mask)
+    np.testing.assert_array_equal(np.concatenate([part.pixels for part in parts]), whole.pixels)
+    assert not np.array_equal(tok.stream()(frames.pixels[5]).bits, parts[5].bits)  # the state matters, and is its own
+
+
+def test_the_state_of_a_stream_does_not_grow() -> None:
+    bits, sizes = Bits(8), []
+    for frame in drifting(40):
+        bits(frame)
+        sizes.append(len(pickle.dumps(bits)))
+    assert max(sizes[10:]) <= sizes[9]
+
+
+def test_a_stream_of_a_still_scene_keeps_one_patch_a_frame_after_the_first() -> None:
+    push, still = EntropyTokenizer(8, budget=Budget(threshold=40)).stream(), drifting(1)[0]
+    assert len(push(still)) > 1
+    assert [len(push(still)) for _ in range(5)] == [1] * 5
+
+
+def test_what_cannot_stream_says_so() -> None:
+    for tok in (EntropyTokenizer(), EntropyTokenizer(budget=Budget(bits=9))):
+        with pytest.raises(UsageError, match="threshold"):
+            tok.stream()
+    with pytest.raises(UsageError, match="evs scores whole videos"):
+        EntropyTokenizer(budget=Budget(threshold=9), selector="evs").stream()
+    push = EntropyTokenizer(8, budget=Budget(threshold=9)).stream()
+    push(drifting(1)[0])
+    with pytest.raises(ValueError, match="a frame of"):
+        push(drifting(1, 32, 64)[0])
