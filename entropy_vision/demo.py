@@ -48,7 +48,7 @@ class Plan:
     questions: int = 150
     samples: int = 4
     shard_videos: int = 24
-    costed: int = 8
+    costed: int = 4
     processes: int = 0
     changes: tuple[str, ...] = ()
 
