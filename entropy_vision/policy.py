@@ -184,7 +184,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         Args:
             prefix: B rows, S slots.
             ids: int64 [B, N], the lanes' tokens in any order.
-            steps: int64 [N], how many tokens of its lane stand before each token.
+            steps: int64 [N] or [B, N], how many tokens of its lane stand before each token.
             sees: bool [B, N, S + N], which slots each token sees, itself included.
 
         Returns:

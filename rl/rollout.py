@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -112,25 +113,66 @@ def score(
 ) -> Tensor:
     """Log-probabilities [B, T] of given completions behind their prefixes, with gradients; 0 at padding.
 
-    B is a multiple of the prefix's rows: each row is continued by equally many completions, side by side, as `sample`
-    returns them.
+    B is a multiple of the prefix's rows: each row is continued by equally many completions, as `sample` returns them.
+    What several completions of a row begin with is read once, see `Tree`.
     """
     rows, (count, length) = len(prefix.live), ids.shape
-    group = count // rows
-    start = torch.full_like(ids[:, :1], token_id(tokenizer, ASSISTANT))
-    given = torch.cat((start, ids[:, :-1]), 1).view(rows, group * length)
-    live = torch.cat((torch.ones_like(mask[:, :1]), mask[:, :-1]), 1).view(rows, 1, group * length)
-    causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-    own = torch.block_diag(*[causal] * group).bool()
-    # padding sees itself, so that its softmax is finite; nobody else sees it
-    new = (live & own) | torch.eye(group * length, dtype=torch.bool, device=ids.device)
-    sees = torch.cat((prefix.live[:, None, :].expand(rows, group * length, -1), new), dim=2)
-    steps = torch.arange(length, device=ids.device).repeat(group)
-    logits, _ = model.read_lanes(prefix, given, steps, sees)
-    return token_logp(logits.view(count, length, -1) / temperature, ids) * mask
+    tree = grow(ids.tolist(), mask.sum(1).tolist(), rows, token_id(tokenizer, ASSISTANT))
+    tokens, depth, above, node = (t.to(ids.device) for t in (tree.tokens, tree.depth, tree.above, tree.node))
+    sees = torch.cat((prefix.live[:, None, :].expand(-1, tokens.shape[1], -1), above), dim=2)
+    logits, _ = model.read_lanes(prefix, tokens, depth, sees)
+    logp = torch.log_softmax(logits / temperature, dim=-1)
+    row = torch.arange(rows, device=ids.device).repeat_interleave(count // rows)[:, None].expand(count, length)
+    picked = logp[row, node, ids]
+    return picked.masked_fill(picked == float("-inf"), 0.0) * mask  # outside the support: padding
 
 
-def token_logp(logits: Tensor, ids: Tensor) -> Tensor:
-    """log softmax(logits)[ids], [B, T] from [B, T, V]; 0 where a token is outside the support (padding)."""
-    logp = torch.log_softmax(logits, dim=-1).gather(-1, ids[..., None])[..., 0]
-    return logp.masked_fill(logp == float("-inf"), 0.0)
+@dataclass(frozen=True)
+class Tree:
+    """The completions of each of R rows as a tree of their beginnings: N nodes a row, the start mark the root.
+
+    Completions of a group begin alike, and the more so the surer a policy is: read side by side, most of the work
+    would be done several times over.
+
+    Attributes:
+        tokens: int64 [R, N], the last token of each beginning.
+        depth: int64 [R, N], how many tokens stand before it.
+        above: bool [R, N, N], the nodes each one sees: its beginnings and itself. Padding sees itself, so that its
+            softmax is finite; nobody else sees it.
+        node: int64 [B, T], where the token t of completion b is predicted: the node of its first t tokens.
+    """
+
+    tokens: Tensor
+    depth: Tensor
+    above: Tensor
+    node: Tensor
+
+
+def grow(ids: list[list[int]], lengths: list[int], rows: int, start: int) -> Tree:
+    """The tree of B completions, those of one row one behind the other; `lengths` of their T tokens count."""
+    group, longest = len(ids) // rows, len(ids[0])
+    node = np.zeros((len(ids), longest), np.int64)
+    tokens: list[list[int]] = []
+    parents: list[list[int]] = []
+    for row in range(rows):
+        here, parent, known = [start], [0], dict[tuple[int, int], int]()
+        for completion in range(row * group, (row + 1) * group):
+            at = 0
+            for t in range(1, lengths[completion]):
+                step = at, ids[completion][t - 1]
+                if step not in known:
+                    known[step] = len(here)
+                    here.append(step[1])
+                    parent.append(at)
+                at = node[completion, t] = known[step]
+        tokens.append(here)
+        parents.append(parent)
+    size = max(map(len, tokens))
+    padded, depth = np.full((rows, size), start), np.zeros((rows, size), np.int64)
+    above = np.broadcast_to(np.eye(size, dtype=bool), (rows, size, size)).copy()
+    for row, (here, parent) in enumerate(zip(tokens, parents, strict=True)):
+        padded[row, : len(here)] = here
+        for n in range(1, len(here)):  # a parent has a smaller number than its children
+            above[row, n] |= above[row, parent[n]]
+            depth[row, n] = depth[row, parent[n]] + 1
+    return Tree(*(torch.from_numpy(part) for part in (padded, depth, above, node)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from entropy_vision.rl.rollout import pad_rows, read_prompts, sample, score
+from entropy_vision.rl.rollout import grow, pad_rows, read_prompts, sample, score
 from entropy_vision.text import ASSISTANT, IMAGE, completion_ids, prompt_ids, token_id
 from tests.small_policy import noise_frames, pack, small_policy
 
@@ -133,3 +134,23 @@ def test_pad_rows_keeps_every_token_and_marks_the_rest(rows: list[list[int]]) ->
     ids, live = pad_rows(rows, 9)
     assert [i[m].tolist() for i, m in zip(ids, live, strict=True)] == rows
     assert (ids[~live] == 9).all()
+
+
+def test_a_tree_has_every_beginning_once_and_each_sees_its_own() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 7, 12).tolist()
+    ids = rng.integers(0, 3, (12, 6)).tolist()
+    tree = grow(ids, lengths, 3, start=9)
+    for row in range(3):
+        mine = range(4 * row, 4 * row + 4)
+        beginnings = {(9, *ids[b][:t]) for b in mine for t in range(lengths[b])}
+        numbers = {tuple(tree.tokens[row][tree.above[row, n]].tolist()): n for n in range(tree.tokens.shape[1])}
+        assert beginnings <= set(numbers)
+        for b in mine:
+            for t in range(lengths[b]):
+                n = int(tree.node[b, t])
+                assert tuple(tree.tokens[row][tree.above[row, n]].tolist()) == (9, *ids[b][:t])
+                assert int(tree.depth[row, n]) == t
+    assert tree.tokens.shape[1] == max(
+        len({tuple(ids[b][:t]) for b in range(4 * row, 4 * row + 4) for t in range(lengths[b])}) for row in range(3)
+    )
