@@ -67,6 +67,8 @@ def to_members(sample: Sample, store: str = "mosaic") -> dict[str, bytes]:
         "idx.npy": _npy(sample.positions.astype("<u2" if small else "<i4")),
         "bits.npy": _npy(sample.bits.astype("<f4")),
     }
+    if sample.spans is not None:
+        members["span.npy"] = _npy(sample.spans.astype("<u2"))
     if store == "raw":
         members["patch.npy"] = _npy(sample.pixels)
     elif store == "mosaic":
@@ -104,6 +106,7 @@ def from_members(key: str, members: Mapping[str, bytes], pixels: np.ndarray | No
         positions=positions,
         bits=_array(members["bits.npy"]).astype(np.float32),
         selector=record["selector"],
+        spans=_array(members["span.npy"]).astype(np.int32) if "span.npy" in members else None,
         source=record["source"],
         pts_seconds=np.array(record["pts"], np.float64),
         record=record,

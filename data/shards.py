@@ -137,6 +137,7 @@ def _named(patches: PatchSet, key: str) -> Sample:
         positions=patches.positions,
         bits=patches.bits,
         selector=patches.selector,
+        spans=patches.spans,
         pts_seconds=np.zeros(patches.grid[0]),
     )
 

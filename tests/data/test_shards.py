@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media import as_frames, drifting
 
+from entropy_vision import EntropyTokenizer
 from entropy_vision.data import read_shards, write_shards
 from entropy_vision.data.archive import checksums, markers, pack, read_marker, unpack, write_shard
 from entropy_vision.data.sample import Sample, decode_mosaic, encode_mosaic, from_members, to_members
@@ -39,6 +41,19 @@ def assert_equal(one: PatchSet, other: PatchSet) -> None:
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
     assert one.selector == other.selector
+    assert (one.spans is None) == (other.spans is None)
+    if one.spans is not None and other.spans is not None:
+        np.testing.assert_array_equal(one.spans, other.spans)
+
+
+def test_merged_patches_keep_what_they_stand_for(tmp_path: Path) -> None:
+    frames = as_frames(drifting(3, 48, 72))
+    merged = EntropyTokenizer(8, keep=0.3, merge=4)(frames)
+    assert merged.spans is not None
+    write_shards([merged, EntropyTokenizer(8)(frames)], tmp_path)
+    one, other = read_shards(tmp_path)
+    assert_equal(merged, one)
+    assert other.spans is None
 
 
 def test_raw_shards_give_back_exactly_what_was_written(tmp_path: Path) -> None:
