@@ -25,7 +25,7 @@ VERSION = 1
 _END = bytes(1024)  # two empty blocks end a tar
 _SHARD = re.compile(r"shard-\d{6}\.tar")
 # A key has no dot, because readers split a name at its first dot. What may follow is all that is ever decoded.
-_MEMBER = re.compile(r"(?P<key>[A-Za-z0-9_-]{1,128})\.(?P<kind>json|idx\.npy|bits\.npy|patch\.npy|patch\d{0,4}\.jpg)")
+_MEMBER = re.compile(r"(?P<key>[A-Za-z0-9_-]{1,128})\.(?P<kind>json|(?:idx|bits|span|patch)\.npy|patch\d{0,4}\.jpg)")
 
 Members = Mapping[str, bytes]
 
