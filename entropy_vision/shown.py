@@ -24,6 +24,7 @@ from entropy_vision.blocks import ranked
 from entropy_vision.grid import grid_size, pad
 from entropy_vision.planes import reduced
 
+_AREA = 256  # pixels of the patch for which the bits below are meant
 _D0 = 9.0  # grey levels squared
 _NOISE = 0.33  # of it
 _BOUND, _SOON = 60.0, 400.0  # A, B: bits
@@ -40,7 +41,7 @@ class Looks:
 
     Attributes:
         values: int16 [F, N, 24], grey levels, a common change of the light taken off.
-        change: float32 [F, N], bits by which each differs from the frame before; 0 in the first.
+        change: float32 [F, N], bits by which each differs from the frame before, as of 256 pixels; 0 in the first.
         still: float32 [F], in [0, 1].
     """
 
@@ -106,7 +107,7 @@ def _changes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @numba.njit(cache=True)
 def _differ(one: np.ndarray, other: np.ndarray) -> np.float32:
-    """Bits by which two looks differ, as of a patch of 256 pixels: 64 log2 of the product of 1 + (V / D)^2.
+    """Bits by which two looks differ, as of a patch of 256 pixels: 256 / 4 log2 of the product of 1 + (V / D)^2.
 
     Nothing where V / D is below a third, over all channels: noise, and most patches of most frames.
     """
@@ -123,7 +124,7 @@ def _differ(one: np.ndarray, other: np.ndarray) -> np.float32:
     a, b, c = np.float32(luma) / (16 * _D0), np.float32(red) / (4 * _D0), np.float32(blue) / (4 * _D0)
     if a + b + c < _NOISE:
         return np.float32(0)
-    return np.float32(64) * np.log2(np.float32((1 + a * a) * (1 + b * b) * (1 + c * c)))
+    return np.float32(_AREA / 4) * np.log2(np.float32((1 + a * a) * (1 + b * b) * (1 + c * c)))
 
 
 @numba.njit(cache=True)
@@ -141,7 +142,7 @@ def walk(
     """Keep, frame by frame, every patch worth `least` bits or more.
 
     Args:
-        bits: float32 [F, N], news.
+        bits: float32 [F, N], news, as of 256 pixels like all bits here.
         values, change, still: of `Looks`.
         most: stop where more than this many are kept.
         whole: the first frame is kept as a whole.
@@ -176,22 +177,26 @@ def walk(
     return kept
 
 
-def closed_loop(bits: np.ndarray, looks: Looks, count: int, whole: bool, least: float) -> tuple[np.ndarray, np.ndarray]:
+def closed_loop(
+    bits: np.ndarray, looks: Looks, count: int, whole: bool, least: float, patch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The patches worth most when each choice knows those before it, at most `count`, none below `least` bits.
 
     Args:
         bits: float32 [F, R, C].
+        patch_size: P; what is lost counts as much a pixel as news do.
 
     Returns:
         (mask bool [F, R, C], v float32 [F, R, C]).
     """
-    news = np.ascontiguousarray(bits.reshape(len(bits), -1), np.float32)
+    scale = np.float32(_AREA / patch_size**2)
+    news = np.ascontiguousarray(bits.reshape(len(bits), -1) * scale, np.float32)
     worth, mask = np.empty(news.shape, np.float32), np.empty(news.shape, bool)
-    given = news, looks.values, looks.change, looks.still
+    given, least = (news, looks.values, looks.change, looks.still), least * float(scale)
     if walk(*given, least, count, whole, worth, mask) > count:
         # v is R and what is lost, so as many have the K-th largest R; nothing loses more than `high`
         low = max(least, float(np.partition(news.ravel(), news.size - count)[news.size - count]))
-        high = float(news.max()) + _BOUND + 64 * 3 * 2 * np.log2(255**2 / _D0)
+        high = float(news.max()) + _BOUND + _AREA / 4 * 3 * 2 * np.log2(255**2 / _D0)
         for _ in range(_STEPS):
             middle = _between(low, high)
             if walk(*given, middle, count, whole, worth, mask) > count:
@@ -199,7 +204,7 @@ def closed_loop(bits: np.ndarray, looks: Looks, count: int, whole: bool, least: 
             else:
                 high = middle
         walk(*given, high, count, whole, worth, mask)
-    return mask.reshape(bits.shape), worth.reshape(bits.shape)
+    return mask.reshape(bits.shape), worth.reshape(bits.shape) / scale
 
 
 def _between(low: float, high: float) -> float:

@@ -45,7 +45,7 @@ class Rate(Selector):
         spare = 0 if whole else int((_COVERAGE if frames.count > 1 else _COVERAGE_STILL) * count)
         if frames.count > 1:
             looks = looks_of(frames.pixels, patch_size)
-            mask, worth = closed_loop(bits, looks, count - spare, whole, _NOTHING)
+            mask, worth = closed_loop(bits, looks, count - spare, whole, _NOTHING, patch_size)
         else:
             worth, mask = bits, exact(bits, max(1, count - spare)) & (bits >= _NOTHING)
         if worth[~mask].max() < _NOTHING:  # what else there is says nothing

@@ -60,11 +60,20 @@ def test_the_walk_equals_the_slow_form(least: float, whole: bool) -> None:
 @pytest.mark.parametrize("count", [20, 64, 130, 300])
 def test_the_loop_keeps_nearly_as_many_as_it_may_and_never_more(count: int) -> None:
     bits = np.random.default_rng(1).gamma(0.3, 150, (8, 8, 8)).astype(np.float32)
-    mask, worth = closed_loop(bits, looks_of(video(5), 8), count, False, 1.0)
+    mask, worth = closed_loop(bits, looks_of(video(5), 8), count, False, 1.0, 16)
     assert 0.85 * count <= mask.sum() <= count
     assert worth[mask].min() >= np.partition(worth[~mask].ravel(), -1)[-1] - 1e-3  # a threshold parts them
-    every, _ = closed_loop(bits, looks_of(video(5), 8), bits.size, False, 1.0)
+    every, _ = closed_loop(bits, looks_of(video(5), 8), bits.size, False, 1.0, 16)
     assert every.sum() < bits.size  # what is worth less than a bit is left
+
+
+def test_what_is_lost_counts_as_much_a_pixel_as_news_do() -> None:
+    """A video of half the size with patches of half the size, a quarter of the pixels: the same choice."""
+    bits = np.random.default_rng(2).gamma(0.3, 150, (8, 8, 8)).astype(np.float32)
+    looks = looks_of(video(5), 8)
+    large, _ = closed_loop(bits, looks, 90, False, 4.0, 16)
+    small, _ = closed_loop(bits / 4, looks, 90, False, 1.0, 8)
+    np.testing.assert_array_equal(large, small)
 
 
 def rebuilt_error(pixels: np.ndarray, mask: np.ndarray, patch: int) -> float:
