@@ -4,9 +4,9 @@
     r(x)    = 1/4 log2(1 + x^2)  ~  max(0, 1/2 log2 x)
 
 This is the rate-distortion function of a Gaussian source with side information (Cover and Thomas, "Elements of
-Information Theory", 13.3.2; Wyner and Ziv 1976). Per block b (about 8 x 8 pixels of a picture, a quarter
-of a patch in later frames; n_b pixels of it inside the frame) and channel c of YCbCr, V is the mean squared error of a predictor and D what is not worth describing. One unit for pictures
-and videos:
+Information Theory", 13.3.2; Wyner and Ziv 1976). Per block b (about 8 x 8 pixels of a picture, a quarter of a patch in
+later frames; n_b of its pixels are inside the frame) and channel c of YCbCr, V is the mean squared error of a predictor
+and D what is not worth describing. One unit for pictures and videos:
 
 intra   (`intra.py`) The block against its surroundings in the same frame, where nothing was seen before: in the first
         frame, after a cut, and in what a moving camera brings into view.
