@@ -210,7 +210,7 @@ def _costs(model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, scenes: dict[s
     for family in scenes.values():
         by_media.setdefault(family[0].frames.count, []).extend(family)
     cells = [("rate", 1.0), *((selector, keep) for selector in SELECTORS for keep in KEEPS[1:])]
-    parts = [answer_costs(model, tokenizer, some, cells) for some in by_media.values()]
+    parts = [answer_costs(model, tokenizer, some, cells, repeats=3) for some in by_media.values()]
     return {cell: add_costs([part[cell] for part in parts]) for cell in cells}
 
 
