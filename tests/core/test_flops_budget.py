@@ -18,6 +18,7 @@ from entropy_vision import Budget, EntropyTokenizer, Frames, InputError, UsageEr
 from entropy_vision.budget import afford
 from entropy_vision.cost import count_flops, tower_flops
 from entropy_vision.encoder import VisionEncoder
+from entropy_vision.selection import Selector
 from entropy_vision.tower import Tower, find_tower
 
 TINY = find_tower("ev-tiny-96")
@@ -32,7 +33,7 @@ def _price(tower: Tower, mask: np.ndarray) -> int:
     return tower.flops([int(frame.sum()) for frame in mask if frame.any()])
 
 
-class Jumps:
+class Jumps(Selector):
     """A choice of K + 1 may cost less than one of K: odd counts crowd into one frame, even ones spread."""
 
     name, version = "jumps", 1
@@ -40,7 +41,7 @@ class Jumps:
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         return np.ones((frames.count, *(side // patch_size for side in frames.size)), np.float32)
 
-    def choose(self, bits: np.ndarray, count: int) -> np.ndarray:
+    def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         order = np.arange(bits.size).reshape(bits.shape)
         if count % 2 == 0:
             order = order.reshape(len(bits), -1).T.ravel().argsort().reshape(bits.shape)
