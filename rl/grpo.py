@@ -23,11 +23,13 @@ class Rolled:
     """One batch's completions, verified: Q questions with G completions each.
 
     Attributes:
+        questions: what the policy has read of the Q questions, with gradients: sampling and the first update share it.
         rewards: float64 [Q, G].
         sums: metrics of all completions as sums, with their counts, so that parts of a step add up.
     """
 
     batch: Batch
+    questions: Prefix
     rollouts: Rollouts
     rewards: Tensor
     sums: Metrics
@@ -47,7 +49,6 @@ class _Learned:
         ids, mask, old_logp, ref_logp: [L * G, T]; advantages: [L * G].
     """
 
-    batch: Batch
     questions: Tensor
     ids: Tensor
     mask: Tensor
@@ -56,20 +57,20 @@ class _Learned:
     ref_logp: Tensor | None
 
 
-def _questions(model: EntropyVLM, context: Context, batch: Batch) -> Prefix:
+def read_questions(model: EntropyVLM, context: Context, batch: Batch) -> Prefix:
     """Pictures and questions of a batch, read once each."""
     prompts = [prompt_ids(context.tokenizer, ask.question) for ask in batch.asks]
     return read_prompts(model, context.tokenizer, model.read_patches(batch.patches), batch.owner, prompts)
 
 
-@torch.no_grad()
 def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     """Sample a group a question and verify it."""
     recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
+    questions = read_questions(context.model, context, batch)
     rollouts = sample(
         context.model,
         context.tokenizer,
-        _questions(context.model, context, batch),
+        questions,
         group=size,
         temperature=recipe.temperature,
         max_new_tokens=recipe.max_new_tokens,
@@ -89,7 +90,7 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
         "truncated": float(rollouts.truncated.sum()),
         "entropy": float(rollouts.entropy.sum()),
     }
-    return Rolled(batch, rollouts, total, sums)
+    return Rolled(batch, questions, rollouts, total, sums)
 
 
 def _advantages(context: Context, rolled: Sequence[Rolled]) -> list[Tensor]:
@@ -114,9 +115,9 @@ def _to_learn(context: Context, rolled: Rolled, advantages: Tensor) -> _Learned:
     ids, mask, logp = (t[rows] for t in (rolled.rollouts.ids, rolled.rollouts.mask, rolled.rollouts.logp))
     ref_logp = None
     if context.reference is not None and len(questions):
-        prefix = _questions(context.reference, context, rolled.batch).rows(questions)
+        prefix = read_questions(context.reference, context, rolled.batch).rows(questions)
         ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
-    return _Learned(rolled.batch, questions, ids, mask, logp, advantages.flatten().float().to(device)[rows], ref_logp)
+    return _Learned(questions, ids, mask, logp, advantages.flatten().float().to(device)[rows], ref_logp)
 
 
 def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
@@ -131,7 +132,7 @@ def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float
 
     The objective is the essay's: mean over completions of min(ratio A, bounded ratio A) - beta KL(policy, reference),
     over all completions of the step whatever their rewards, however they are parted into batches and processes. Each
-    picture and each question is read once, in sampling and in the training forward alike; all completions continue
+    picture and each question is read once, for the sampling and the first update together; all completions continue
     from there and gradients flow back through what they share.
     """
     recipe, team = context.recipe.grpo, context.team
@@ -139,9 +140,13 @@ def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float
     metrics, denominator, tokens = _totals(context, rolled, learned)
     sums = {"loss": 0.0, "kl": 0.0, "bounded": 0.0}
     norm = 0.0
-    for _ in range(recipe.updates if tokens else 0):
-        for part in (part for part in learned if len(part.questions)):
-            prefix = _questions(context.model, context, part.batch).rows(part.questions)
+    for turn in range(recipe.updates if tokens else 0):
+        for source, part in zip(rolled, learned, strict=True):
+            if not len(part.questions):
+                continue
+            # a policy that has changed since the sampling must read anew
+            read = read_questions(context.model, context, source.batch) if turn else source.questions
+            prefix = read.rows(part.questions)
             terms = policy_terms(
                 score(context.model, context.tokenizer, prefix, part.ids, part.mask, temperature=recipe.temperature),
                 part.old_logp,

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from entropy_vision.policy import EntropyVLM, Prefix
 from entropy_vision.text import ASSISTANT, END, decode, token_id
 
+_LET_GO = 0.75  # of the rows still going, or fewer: worth the copy of what they have read
+
 
 @dataclass(frozen=True)
 class Rollouts:
@@ -70,36 +72,76 @@ def sample(
     max_new_tokens: int = 32,
     generator: torch.Generator | None = None,
 ) -> Rollouts:
-    """Sample `group` completions from each row of `prefix`, side by side; temperature 0 takes the likeliest token.
+    """Sample `group` completions from each row of `prefix`; temperature 0 takes the likeliest token.
+
+    Completions of a row that begin alike are read as one until they part, and rows whose completions have all ended
+    are let go.
 
     Returns:
         rows * group completions, those of one row one behind the other.
     """
-    rows, past, end = len(prefix.live), prefix.live.shape[1], token_id(tokenizer, END)
-    before = prefix.live[:, None, :].expand(rows, group, past)
-    lanes = torch.eye(group, dtype=torch.bool, device=model.device).expand(rows, group, group)
-    current = torch.full((rows, group), token_id(tokenizer, ASSISTANT), device=model.device)
-    live = torch.ones(rows * group, dtype=torch.bool, device=model.device)
-    ids, masks, logps, entropies = [], [], [], []
-    for step in range(max_new_tokens):
-        sees = torch.cat((before, lanes.repeat(1, 1, step + 1)), dim=2)
-        logits, prefix = model.read_lanes(prefix, current, torch.full((group,), step, device=model.device), sees)
-        logp = torch.log_softmax(logits.flatten(0, 1) / (temperature or 1.0), dim=-1)
+    device, rows, end = model.device, len(prefix.live), token_id(tokenizer, END)
+    size = rows, group, max_new_tokens
+    ids, mask = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, dtype=torch.bool, device=device)
+    logps, entropies = torch.zeros(size, device=device), torch.zeros(size, device=device)
+    open_rows = torch.arange(rows, device=device)
+    token = torch.full((rows, group), token_id(tokenizer, ASSISTANT), device=device)
+    live = torch.ones(rows, group, dtype=torch.bool, device=device)
+    node = torch.zeros_like(token)  # whose continuation a completion's token is, of the nodes read last
+    sees = prefix.live[:, None, :].expand(rows, group, -1)
+    steps = 0
+    while steps < max_new_tokens and live.any():
+        going = live.any(1)
+        if going.sum() <= _LET_GO * len(going):
+            still = going.nonzero()[:, 0]
+            prefix, open_rows = prefix.rows(still), open_rows[still]
+            token, live, node, sees = token[still], live[still], node[still], sees[still]
+        first, node = _distinct(node * len(tokenizer) + token, live)
+        count = first.shape[1]
+        seen = sees.gather(1, first[:, :, None].expand(-1, -1, sees.shape[2]))
+        itself = torch.eye(count, dtype=torch.bool, device=device)
+        step = torch.full((count,), steps, device=device)
+        seen_too = torch.cat((seen, itself.expand(len(seen), -1, -1)), dim=2)
+        logits, prefix = model.read_lanes(prefix, token.gather(1, first), step, seen_too)
+        sees = torch.cat((sees, itself[node]), dim=2)
+        logp = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
+        entropy = -(logp.exp() * logp.clamp_min(-1e4)).sum(-1)
+        each = logp.gather(1, node[:, :, None].expand(-1, -1, logp.shape[2]))
         if temperature == 0:
-            token = logp.argmax(-1, keepdim=True)
+            token = each.argmax(-1)
         else:
-            token = torch.multinomial(logp.exp(), 1, generator=generator)
-        ids.append(torch.where(live, token[:, 0], 0))
-        masks.append(live)
-        logps.append(logp.gather(1, token)[:, 0] * live)
-        entropies.append(-(logp.exp() * logp.clamp_min(-1e4)).sum(-1) * live)
-        live = live & (token[:, 0] != end)
-        current = token.view(rows, group)
-        if not live.any():
-            break
-    stacked = torch.stack(ids, 1)
-    texts = [decode(tokenizer, row) for row in stacked.tolist()]
-    return Rollouts(stacked, torch.stack(masks, 1), torch.stack(logps, 1), torch.stack(entropies, 1), live, texts)
+            token = torch.multinomial(each.flatten(0, 1).exp(), 1, generator=generator).view(token.shape)
+        ids[open_rows, :, steps] = token * live
+        mask[open_rows, :, steps] = live
+        logps[open_rows, :, steps] = each.gather(2, token[:, :, None])[:, :, 0] * live
+        entropies[open_rows, :, steps] = entropy.gather(1, node) * live
+        live = live & (token != end)
+        steps += 1
+    cut = torch.zeros(rows, group, dtype=torch.bool, device=device)
+    cut[open_rows] = live
+    ids, mask, logps, entropies = (t[:, :, :steps].flatten(0, 1) for t in (ids, mask, logps, entropies))
+    return Rollouts(ids, mask, logps, entropies, cut.flatten(), [decode(tokenizer, row) for row in ids.tolist()])
+
+
+def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct keys of each row.
+
+    Args:
+        key: int64 [R, G], >= 0; live: bool [R, G], those that count. The others share a key that does.
+
+    Returns:
+        (int64 [R, N], where each key stands first; int64 [R, G], which of those each key is). N is that of the row
+        with most; in the others any place fills up.
+    """
+    key = key.masked_fill(~live, -1)
+    key = torch.where(live, key, key.amax(1, keepdim=True))
+    group = key.shape[1]
+    equal = key[:, :, None] == key[:, None, :]
+    first = (equal * (1 + live[:, None, :].int())).argmax(2)  # a live one where there is one
+    opens = first == torch.arange(group, device=key.device)
+    number = opens.long().cumsum(1) - 1
+    order = (~opens).int().argsort(dim=1, stable=True)
+    return order[:, : int(opens.sum(1).max())], number.gather(1, first)
 
 
 def score(

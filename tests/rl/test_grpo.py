@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from small_runs import FEW_IMAGES, same, small_recipe
 
 from entropy_vision.errors import UsageError
+from entropy_vision.rl.advantage import grpo_advantages
 from entropy_vision.rl.batch import Batch, make_batch
-from entropy_vision.rl.grpo import Rolled, learn, roll
+from entropy_vision.rl.context import Context
+from entropy_vision.rl.grpo import Rolled, learn, read_questions, roll
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
-from entropy_vision.rl.rollout import Rollouts
+from entropy_vision.rl.rollout import Rollouts, score
 from entropy_vision.rl.trainer import Trainer, read_metrics
 
 
@@ -73,7 +75,7 @@ def test_grpo_raises_the_reward_of_a_policy_that_guesses(tmp_path: Path, guessin
     assert all(m["kl"] >= 0 for m in metrics) and metrics[-1]["kl"] > 0
 
 
-def _joined(batch: Batch, rolled: list[Rolled]) -> Rolled:
+def _joined(context: Context, batch: Batch, rolled: list[Rolled]) -> Rolled:
     """The completions of several batches as those of one."""
     longest = max(r.rollouts.mask.shape[1] for r in rolled)
 
@@ -87,7 +89,8 @@ def _joined(batch: Batch, rolled: list[Rolled]) -> Rolled:
         [text for r in rolled for text in r.rollouts.texts],
     )
     sums = {name: sum(r.sums[name] for r in rolled) for name in rolled[0].sums}
-    return Rolled(batch, rollouts, torch.cat([r.rewards for r in rolled]), sums)
+    rewards = torch.cat([r.rewards for r in rolled])
+    return Rolled(batch, read_questions(context.model, context, batch), rollouts, rewards, sums)
 
 
 @pytest.mark.parametrize("change", [{"loss": "dr_grpo"}, {"scale": "batch"}, {"loss": "dapo", "equal_groups": "skip"}])
@@ -102,7 +105,7 @@ def test_a_grpo_step_does_not_depend_on_how_its_scenes_are_parted(
     parts = [make_batch([scene], trainer.selector, 0.125, None) for scene in scenes]
     rolled = [roll(trainer.context, part, torch.Generator().manual_seed(3)) for part in parts]
     assert len({r.rollouts.mask.shape[1] for r in rolled}) > 1  # of different lengths
-    joined = _joined(make_batch(scenes, trainer.selector, 0.125, None), rolled)
+    joined = _joined(trainer.context, make_batch(scenes, trainer.selector, 0.125, None), rolled)
     seen = []
     for rolls in ([joined], rolled):
         grads: list[torch.Tensor] = []
@@ -141,3 +144,33 @@ def test_two_processes_learn_what_one_learns(change: dict[str, object], tmp_path
     recipe = small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **FEW_IMAGES)
     one, two = (in_team(processes, _loss_and_gradient, recipe) for processes in (1, 2))
     assert one == pytest.approx(two, rel=1e-3, abs=1e-6) and one[1] > 0
+
+
+def test_a_second_update_reads_anew_with_the_policy_the_first_has_changed(tmp_path: Path, guessing: Path) -> None:
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=24, beta=0.0, updates=2, equal_groups="keep")
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **FEW_IMAGES))
+    context, model = trainer.context, trainer.model
+    ((scored, _), _) = trainer._media("train")
+    batch = make_batch([scored[i] for i in range(4)], trainer.selector, 0.25, None)
+    rolled = roll(context, batch, torch.Generator().manual_seed(3))
+    grads: list[torch.Tensor] = []
+
+    def update() -> float:
+        """A step on what the pictures go through: what was read before it is out of date."""
+        grads.append(model.projector.look.weight.grad.clone())
+        model.zero_grad()
+        with torch.no_grad():
+            model.projector.look.weight.mul_(1.3)
+        return 0.0
+
+    learn(context, [rolled], update)
+    with torch.no_grad():
+        model.projector.look.weight.div_(1.3)
+    r = rolled.rollouts
+    logp = score(model, context.tokenizer, read_questions(model, context, batch), r.ids, r.mask)
+    advantages = grpo_advantages(rolled.rewards).flatten().float()
+    ratio = (logp - r.logp).exp()
+    gain = torch.minimum(ratio * advantages[:, None], ratio.clamp(0.8, 1.2) * advantages[:, None])
+    (-((gain * r.mask).sum(1) / r.mask.sum(1)).mean()).backward()
+    assert not torch.allclose(grads[0], grads[1], rtol=0.01, atol=0)
+    torch.testing.assert_close(grads[1], model.projector.look.weight.grad, rtol=1e-4, atol=1e-6)
