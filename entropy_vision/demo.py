@@ -157,10 +157,14 @@ def _measure(out: Path, seed: int, plan: Plan) -> tuple[Measured, Learned]:
         measured = measure(
             model, tokenizer, scenes, keeps=KEEPS, selectors=SELECTORS, on_done=lambda note: bar.advance(note=note)
         )
-        learned = [_grade(out / run, scenes, plan, seed + team.rank) for run in ("sft", "grpo")]
+        learned = Learned(
+            before=_grade(out / "sft", scenes, temperature=1.0, samples=plan.samples, seed=seed + team.rank),
+            after=_grade(out / "grpo", scenes, temperature=1.0, samples=plan.samples, seed=seed + team.rank),
+            greedy_before=_grade(out / "sft", scenes, temperature=0.0),
+            greedy_after=measured.graded[SELECTORS[0], KEEP],
+        )
         bar.advance(5, note="before and after GRPO")
-    (before, greedy_before), (after, greedy_after) = learned
-    parts = team.gather((measured, Learned(before, after, greedy_before, greedy_after)))
+    parts = team.gather((measured, learned))
     return Measured.joined([m for m, _ in parts]), _joined([part for _, part in parts])
 
 
@@ -177,8 +181,10 @@ def _held_out(model: EntropyVLM, out: Path, seed: int, indices: Sequence[int]) -
     return {f: [score_scene(source.scene(i), chooser) for i in indices] for f, source in sources.items()}
 
 
-def _grade(run: Path, scenes: dict[str, list[Scored]], plan: Plan, seed: int) -> tuple[Graded, Graded]:
-    """A run's (sampled, greedy) answers at KEEP."""
+def _grade(
+    run: Path, scenes: dict[str, list[Scored]], *, temperature: float, samples: int = 1, seed: int = 0
+) -> Graded:
+    """A run's answers at KEEP."""
     from entropy_vision.evaluate import batches_of
     from entropy_vision.rl.checkpoint import load
     from entropy_vision.rl.evaluate import grade
@@ -188,8 +194,7 @@ def _grade(run: Path, scenes: dict[str, list[Scored]], plan: Plan, seed: int) ->
     model, tokenizer = load(run)
     chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=KEEP, selector=SELECTORS[0])
     batches = batches_of(scenes.values(), chooser, KEEP)
-    sampled = grade(model, tokenizer, batches, Rubric(), temperature=1.0, samples=plan.samples, seed=seed)
-    return sampled, grade(model, tokenizer, batches, Rubric())
+    return grade(model, tokenizer, batches, Rubric(), temperature=temperature, samples=samples, seed=seed)
 
 
 def _joined(parts: Sequence[Learned]) -> Learned:

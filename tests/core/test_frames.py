@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,25 @@ def test_write_video_gives_equal_bytes_and_close_pixels(tmp_path: Path) -> None:
     assert np.abs(again.pixels.astype(int) - frames.pixels).mean() < 6
     np.testing.assert_allclose(again.pts_seconds, frames.pts_seconds, atol=1e-6)
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
+
+
+def test_write_video_does_not_depend_on_what_memory_held_before(tmp_path: Path) -> None:
+    """glibc fills what it hands out with the byte named, so that a read of what nobody wrote shows."""
+    program = (
+        "import pathlib, sys\n"
+        "from entropy_vision.data import World\n"
+        "from entropy_vision.video_write import write_video\n"
+        "world = World('video', split='train', difficulty=0.2, size=64, frame_count=8)\n"
+        "for i in range(10): write_video(pathlib.Path(sys.argv[1]) / f'{i}.mp4', world.scene(i)[0].frames, fps=8)"
+    )
+    written = []
+    for byte in ("0", "85"):
+        folder = tmp_path / byte
+        folder.mkdir()
+        environment = {**os.environ, "MALLOC_PERTURB_": byte}
+        subprocess.run([sys.executable, "-c", program, str(folder)], check=True, env=environment)
+        written.append([path.read_bytes() for path in sorted(folder.iterdir())])
+    assert len(written[0]) == 10 and written[0] == written[1]
 
 
 def test_write_video_takes_odd_sides_and_names_what_is_wrong(tmp_path: Path) -> None:
