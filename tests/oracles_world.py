@@ -70,7 +70,7 @@ def answer_from_rationale(item: Item) -> object:
         return 0 if steps == ["none"] else len(steps)
     if item.family == "appearance":
         return min(steps, key=lambda step: int(step[-1])).rsplit(" ", 1)[0]
-    lines = steps.pop().split() if item.family == "direction" else []
+    lines = steps.pop().split() if item.family in ("direction", "moved") else []
     cells = [tuple(int(n) for n in re.search(r"r(\d)c(\d)", step).groups()) for step in steps]  # type: ignore[union-attr]
     if item.family == "quadrant":
         ((row, column),) = cells
@@ -79,17 +79,18 @@ def answer_from_rationale(item: Item) -> object:
     if item.family == "relation":
         return _side(column - other_column, row - other_row, "above", "below")
     down, right = (other_row - row + 3) % 6 - 3, (other_column - column + 3) % 6 - 3
+    (axis, start), (other_axis, end) = lines
+    assert axis == other_axis and lines == [
+        f"{axis}{cell['rc'.index(axis)]}" for cell in ((row, column), (other_row, other_column))
+    ]
     if item.family == "direction":
-        (axis, start), (other_axis, end) = lines
-        assert axis == other_axis and lines == [
-            f"{axis}{cell['rc'.index(axis)]}" for cell in ((row, column), (other_row, other_column))
-        ]
         way = (int(end) - int(start) + 3) % 6 - 3
         told = ("left" if way < 0 else "right") if axis == "c" else ("up" if way < 0 else "down")
         assert told == _side(right, down, "up", "down")
         return told
     assert item.family == "moved"
-    return (down, right) != (0, 0)
+    assert (start != end) == ((down, right) != (0, 0))
+    return start != end
 
 
 def gold(item: Item) -> object:

@@ -20,11 +20,11 @@ def first_and_last(layout: Layout, k: int) -> str:
     return f"{layout.names[k]} {start} ; {end}"
 
 
-def _way(layout: Layout, k: int) -> str:
-    """The line in which sprite k starts and ends, of the axis along which it moves: "c4 c7".
+def way(layout: Layout, k: int) -> str:
+    """The line in which sprite k starts and ends, of the axis along which it moves, or "c4 c4" where it is still.
 
-    Two of six words tell a direction; from two of all places a small policy hardly ever learned it (a thing may leave
-    at one edge and come back at the other, so it is no matter of larger or smaller).
+    Two of six words tell a direction, and whether it moved at all; from two of all places a small policy hardly ever
+    learned either (a thing may leave at one edge and come back at the other: it is no matter of larger or smaller).
     """
     vertical = layout.sprites[k].motion in ("up", "down")
     ends = layout.tracks[k, [layout.sprites[k].onset, layout.frame_count - 1], int(vertical)]
@@ -39,7 +39,7 @@ def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator)
     return Ask(
         question=family.question(rng, layout.phrase(k)),
         answer=Answer("choice", letter(DIRECTIONS, target), options=DIRECTIONS),
-        rationale=f"{first_and_last(layout, k)} ; {_way(layout, k)}",
+        rationale=f"{first_and_last(layout, k)} ; {way(layout, k)}",
         needs=((k, layout.sprites[k].onset),),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .direction import first_and_last
+from .direction import first_and_last, way
 from .family import Ask, Family, pick
 from .layout import Layout, Wish
 
@@ -19,7 +19,7 @@ def _pose(family: Family, layout: Layout, target: bool, rng: np.random.Generator
     return Ask(
         question=family.question(rng, layout.phrase(k)),
         answer=Answer("yesno", target),
-        rationale=first_and_last(layout, k),
+        rationale=f"{first_and_last(layout, k)} ; {way(layout, k)}",
         needs=((k, layout.sprites[k].onset),),
     )
 
