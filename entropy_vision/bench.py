@@ -11,7 +11,7 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import torch
 
 from entropy_vision.atomic import atomic_file, atomic_write
 from entropy_vision.console import as_json, as_table, progress, say
-from entropy_vision.cost import Timing, measure_interleaved, measure_peak_memory, tower_flops
+from entropy_vision.cost import Timing, count_flops, measure_interleaved, measure_peak_memory, tower_flops
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.frames import Frames, decode
@@ -29,6 +29,7 @@ from entropy_vision.options import BenchOptions, EvalOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.probe import Limits, probe_video
+from entropy_vision.reduced import Reduced, merged, pruned
 from entropy_vision.selection import selectors
 from entropy_vision.still import is_still
 from entropy_vision.tokenizer import EntropyTokenizer
@@ -59,10 +60,11 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     """Encode the same videos densely and with what every selector keeps.
 
     Returns:
-        rows: dense first, then every selector at every keep: selector, keep, tokens, flops (of the tower), bytes (of
-        the pixels it takes), seconds_select, seconds_encode, seconds_spread (interquartile range of the two),
-        peak_memory (of the tower, above where it began; None where the system does not tell), flops_ratio and
-        wall_ratio (dense / this row), accuracy (None without a checkpoint). All are totals over the videos.
+        rows: dense first, then every selector at every keep, then what reduces inside the tower: selector, keep,
+        tokens (that come out), flops (of the tower), bytes (of the pixels it takes), seconds_select, seconds_encode,
+        seconds_spread (interquartile range of the two), peak_memory (of the tower, above where it began; None where
+        the system does not tell), flops_ratio and wall_ratio (dense / this row), accuracy (None without a
+        checkpoint). All are totals over the videos.
         Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture.
 
     Raises:
@@ -76,7 +78,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     videos = (
         read_videos(options.videos, options.frames, encoder.image_size) if options.videos else _drawn(options, encoder)
     )
-    jobs = _jobs(encoder, videos.frames, names, options.keep, options.seed)
+    jobs = _jobs(encoder, videos.frames, names, options.inside, options.keep, options.seed)
     rows = _measure(encoder, jobs, options.repeats)
     if options.checkpoint is not None:
         _add_accuracy(rows, options, names)
@@ -183,10 +185,17 @@ class _Job:
     select: Callable[[], list[PatchSet]]
     encode: Callable[[], object]
     kept: list[PatchSet]
+    tokens: int
+    flops: int
 
 
 def _jobs(
-    encoder: VisionEncoder, videos: Sequence[Frames], names: Sequence[str], keeps: Sequence[float], seed: int
+    encoder: VisionEncoder,
+    videos: Sequence[Frames],
+    names: Sequence[str],
+    inside: Sequence[str],
+    keeps: Sequence[float],
+    seed: int,
 ) -> list[_Job]:
     def job(selector: str, name: str, keep: float) -> _Job:
         tokenizer = EntropyTokenizer(patch_size=encoder.patch_size, keep=keep, selector=name, seed=seed)
@@ -195,15 +204,49 @@ def _jobs(
             return [tokenizer(frames) for frames in videos]
 
         kept = select()
-        return _Job(selector=selector, keep=keep, select=select, encode=partial(_encode, encoder, kept), kept=kept)
+        return _Job(
+            selector=selector,
+            keep=keep,
+            select=select,
+            encode=partial(_encode, encoder, kept),
+            kept=kept,
+            tokens=sum(map(len, kept)),
+            flops=_flops(encoder, kept),
+        )
 
     # dense input needs no score: the cheapest selector does nothing but cut it into patches
-    return [job(DENSE, "uniform", 1.0), *(job(name, name, keep) for name in names for keep in keeps)]
+    dense = job(DENSE, "uniform", 1.0)
+    return [
+        dense,
+        *(job(name, name, keep) for name in names for keep in keeps),
+        *(_inside_job(encoder, dense, name, keep) for name in inside for keep in keeps),
+    ]
+
+
+def _inside_job(encoder: VisionEncoder, dense: _Job, name: str, keep: float) -> _Job:
+    """Every patch goes into the tower, and fewer tokens come out of it."""
+
+    @torch.no_grad()
+    def encode() -> Reduced:
+        packed = PackedPatches.pack(dense.kept)
+        if name == "tome":
+            return merged(encoder, packed, keep)
+        return pruned(encoder.encode(packed), packed, keep)
+
+    tokens = sum(encode().counts)
+    flops = sum(count_flops(encode).values())
+    return replace(dense, selector=name, keep=keep, encode=encode, tokens=tokens, flops=flops)
 
 
 @torch.no_grad()
 def _encode(encoder: VisionEncoder, kept: list[PatchSet]) -> None:
     encoder(kept)
+
+
+def _flops(encoder: VisionEncoder, kept: Sequence[PatchSet]) -> int:
+    """Of the tower."""
+    groups = PackedPatches.pack(kept).layout.groups
+    return tower_flops(encoder.config, [rows - 1 for count, rows in groups for _ in range(count)])
 
 
 def _measure(encoder: VisionEncoder, jobs: Sequence[_Job], repeats: int) -> list[dict[str, Any]]:
@@ -224,7 +267,7 @@ def _measure(encoder: VisionEncoder, jobs: Sequence[_Job], repeats: int) -> list
             peaks.append(measure_peak_memory(job.encode))
             bar.advance(note="memory")
     rows = [
-        _row(encoder, job, timings[f"select {number}"], timings[f"encode {number}"], peaks[number])
+        _row(job, timings[f"select {number}"], timings[f"encode {number}"], peaks[number])
         for number, job in enumerate(jobs)
     ]
     for row in rows:
@@ -234,15 +277,13 @@ def _measure(encoder: VisionEncoder, jobs: Sequence[_Job], repeats: int) -> list
     return rows
 
 
-def _row(encoder: VisionEncoder, job: _Job, select: Timing, encode: Timing, peak: int | None) -> dict[str, Any]:
-    packed = PackedPatches.pack(job.kept)
-    segments = [rows - 1 for count, rows in packed.layout.groups for _ in range(count)]
+def _row(job: _Job, select: Timing, encode: Timing, peak: int | None) -> dict[str, Any]:
     return {
         "selector": job.selector,
         "keep": job.keep,
-        "tokens": len(packed),
-        "flops": tower_flops(encoder.config, segments),
-        "bytes": packed.pixels.nbytes,
+        "tokens": job.tokens,
+        "flops": job.flops,
+        "bytes": sum(one.pixels.nbytes for one in job.kept),
         "seconds_select": select.median,
         "seconds_encode": encode.median,
         "seconds_spread": select.spread + encode.spread,
@@ -319,6 +360,7 @@ def _command(options: BenchOptions) -> str:
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]
     words += ["--selectors", *options.selectors] if options.selectors else []
+    words += ["--inside", *options.inside] if options.inside else []
     words += ["--frames", str(options.frames), "--repeats", str(options.repeats), "--seed", str(options.seed)]
     return shlex.join(words)
 

@@ -208,6 +208,8 @@ class BenchOptions:
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ()
     """Selectors to compare; all of them where not given."""
+    inside: tuple[Literal["tome", "evs-features"], ...] = ()
+    """Beside them, what lets every patch in and fewer tokens out: merged in every block, or pruned behind the last."""
     frames: int = 8
     """Frames taken of every video."""
     repeats: int = 5
@@ -225,6 +227,8 @@ class BenchOptions:
         _check_told_apart(*dense, *self.keep)
         _check_positive(frames=self.frames, repeats=self.repeats)
         _check_seed(self.seed)
+        if self.inside and self.checkpoint is not None:
+            raise UsageError("--inside tells of cost only: leave out --checkpoint, whose policy takes whole patches")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,15 @@ def test_flops_of_a_row_are_those_that_the_tower_runs(folder: Path) -> None:
     assert row["tokens"] == sum(map(len, kept))
 
 
+def test_what_reduces_inside_the_tower_takes_all_and_gives_fewer(folder: Path) -> None:
+    result = run_bench(options(videos=folder, selectors=("random",), inside=("tome", "evs-features"), keep=(0.25,)))
+    dense, random, tome, evs = result["rows"]
+    assert [row["selector"] for row in result["rows"]] == ["dense", "random", "tome", "evs-features"]
+    assert tome["tokens"] == evs["tokens"] == random["tokens"] == dense["tokens"] // 4
+    assert tome["bytes"] == evs["bytes"] == dense["bytes"]
+    assert evs["flops"] == dense["flops"] > tome["flops"] > random["flops"]
+
+
 def test_selection_that_takes_long_is_charged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timings = iter(range(1, 100))
 
@@ -124,6 +133,8 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
         ({"repeats": 0}, "--repeats"),
         ({"selectors": ("rat",)}, "'rate'"),
         ({"model": "ViT-B32"}, "ViT-B-32"),
+        ({"inside": ("tome",), "keep": (0.1,)}, "at the least"),
+        ({"inside": ("tome",), "checkpoint": Path("runs/sft")}, "--checkpoint"),
     ],
     ids=str,
 )

@@ -1,0 +1,208 @@
+"""Fewer tokens inside the tower or behind it: what others do once all patches have been paid for.
+
+merged  ToMe (D. Bolya, C.-Y. Fu, X. Dai, P. Zhang, C. Feichtenhofer, J. Hoffman, "Token Merging: Your ViT But Faster",
+        ICLR 2023, arXiv 2210.09461): in every block, between attention and MLP, the most similar pairs become one.
+pruned  EVS on features (N. Bagrov, E. Khvedchenia, B. Tymchenko and others, arXiv 2510.14624): behind the tower, the
+        tokens that differ least from the one before at their place go.
+
+Both take a pack as `rate` or any selector made it, so they can also follow one; a dense pack gives the published rules.
+Every input ends with exactly floor(keep * K) of its K tokens, at least one a frame for merging and one for pruning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from entropy_vision.encoder import VisionEncoder
+from entropy_vision.errors import UsageError
+from entropy_vision.packed import PackedPatches
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Visual tokens that may stand for several patches, N of all inputs end to end.
+
+    Attributes:
+        tokens: float [N, D].
+        centres: float32 [N, 3], (frame, row, column) of the mean place of what each stands for.
+        sizes: float32 [N], patches that each stands for; they add up to the pack's for merging.
+        counts: tokens of every input.
+    """
+
+    tokens: Tensor
+    centres: Tensor
+    sizes: Tensor
+    counts: tuple[int, ...]
+
+
+# ---- merging, in every block ------------------------------------------------------------------------------------
+
+
+def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, proportional: bool = True) -> Reduced:
+    """Encode a pack with its most similar tokens merged, equally many in every block.
+
+    Args:
+        keep: fraction of each input's tokens that are left behind the last block, in (0, 1].
+        proportional: a token weighs in attention by what it stands for (+ log size), as a published model does.
+
+    Raises:
+        UsageError: a fraction outside (0, 1], or fewer tokens than halving them in every block can reach.
+    """
+    packed = packed.to(encoder.tower.conv1.weight.device)
+    layout, blocks = packed.layout, encoder.tower.transformer.resblocks
+    left = _left(packed, keep)
+    hidden = encoder.tower.ln_pre(encoder._embed(packed))
+    lengths = torch.bincount(layout.patch_segments)  # of segments in the order of the pack
+    by_row = torch.argsort(layout.class_rows)  # in the order of rows
+    results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+    centres = packed.centres.float()
+    firsts = (lengths.cumsum(0) - lengths).tolist()
+    start = done = 0
+    for count, length in layout.groups:
+        segments = by_row[done : done + count].tolist()
+        rows = hidden[start : start + count * length].view(count, length, -1)
+        places = torch.stack([centres[firsts[s] : firsts[s] + length - 1] for s in segments])
+        for target in sorted({left[s] for s in segments}):
+            mine = [i for i, s in enumerate(segments) if left[s] == target]
+            at = torch.tensor(mine, device=rows.device)
+            out, where, sizes = rows[at], places[at], rows.new_ones(len(mine), length - 1)
+            for number, block in enumerate(blocks, start=1):
+                evenly = length - 1 - (length - 1 - target) * number // len(blocks)
+                least = min(evenly, target * 2 ** (len(blocks) - number))  # the blocks behind must reach it by halves
+                out, where, sizes = _block(block, out, where, sizes, least, proportional)
+            for i, token, place, size in zip(mine, out[:, 1:], where, sizes, strict=True):
+                results[segments[i]] = _in_order(token, place, size)
+        start, done = start + count * length, done + count
+    parts = [results[s] for s in range(len(lengths))]
+    tokens, where, sizes = (torch.cat(part) for part in zip(*parts, strict=True))
+    tokens = tokens if encoder.tower.final_ln_after_pool else encoder.tower.ln_post(tokens)
+    counts, first = [], 0
+    for segments_of_input in layout.input_segments:
+        counts.append(sum(left[first : first + segments_of_input]))
+        first += segments_of_input
+    return Reduced(tokens, where, sizes, tuple(counts))
+
+
+def _left(packed: PackedPatches, keep: float) -> list[int]:
+    """Tokens of every segment behind the tower: an input's floor(keep * K), shared by its segments as they are long."""
+    if not 0 < keep <= 1:
+        raise UsageError(f"keep must be in (0, 1], got {keep!r}")
+    lengths = torch.bincount(packed.layout.patch_segments).tolist()
+    left, first = [], 0
+    for segments, count in zip(packed.layout.input_segments, packed.counts, strict=True):
+        more = np.cumsum(lengths[first : first + segments]) - np.arange(1, segments + 1)  # beside one each
+        spread = more * (max(segments, int(keep * count)) - segments) // max(1, count - segments)
+        left += (1 + np.diff(spread, prepend=0)).tolist()
+        first += segments
+    return left
+
+
+def _block(
+    block: torch.nn.Module, hidden: Tensor, centres: Tensor, sizes: Tensor, least: int, proportional: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One pre-norm block that leaves `least` patches: hidden [S, 1 + L, D], centres [S, L, 3], sizes [S, L]."""
+    attn: torch.nn.MultiheadAttention = block.attn  # type: ignore[assignment]
+    width, heads = hidden.shape[2], attn.num_heads
+    projected = F.linear(block.ln_1(hidden), attn.in_proj_weight, attn.in_proj_bias)  # type: ignore[operator]
+    query, key, value = projected.unflatten(2, (3, heads, width // heads)).permute(2, 0, 3, 1, 4)
+    bias = None
+    if proportional and bool((sizes > 1).any()):
+        bias = F.pad(sizes.log(), (1, 0))[:, None, None, :].to(query.dtype)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    hidden = hidden + block.ls_1(attn.out_proj(mixed.transpose(1, 2).flatten(2)))  # type: ignore[operator]
+    patches, centres, sizes = merge(key.mean(1)[:, 1:], hidden[:, 1:], centres, sizes, least)
+    hidden = torch.cat((hidden[:, :1], patches), dim=1)
+    return hidden + block.ls_2(block.mlp(block.ln_2(hidden))), centres, sizes  # type: ignore[operator]
+
+
+def merge(metric: Tensor, tokens: Tensor, centres: Tensor, sizes: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Bipartite soft matching: every second token may go into its most similar one among the others.
+
+    Args:
+        metric: [S, L, d], what similarity (cosine) is told from.
+        tokens: [S, L, D]; centres: [S, L, 3]; sizes: [S, L].
+        least: tokens that are left.
+
+    Returns:
+        (tokens, centres, sizes) with `least` in place of L; those that went are in their partner's mean, by size.
+
+    Raises:
+        UsageError: more than half of the tokens would have to go.
+    """
+    length = metric.shape[1]
+    goes = length - least
+    if goes <= 0:
+        return tokens, centres, sizes
+    if goes > length // 2:
+        raise UsageError(f"a block merges {length} tokens into {length - length // 2} at the least, not into {least}")
+    unit = F.normalize(metric, dim=-1)
+    best, partner = (unit[:, 1::2] @ unit[:, ::2].transpose(1, 2)).max(dim=-1)
+    rank = best.argsort(dim=1, descending=True, stable=True)
+    going, stays = rank[:, :goes], rank[:, goes:].sort(dim=1).values
+    into = partner.gather(1, going)
+
+    def joined(values: Tensor) -> Tensor:
+        """Sums [S, least, ...] of what belongs together, of [S, L, ...]."""
+        wide = (-1, -1, values.shape[2])
+        kept, others = values[:, ::2], values[:, 1::2]
+        moved = others.gather(1, going[:, :, None].expand(wide))
+        kept = kept.scatter_add(1, into[:, :, None].expand(wide), moved)
+        return torch.cat((kept, others.gather(1, stays[:, :, None].expand(wide))), dim=1)
+
+    weight = sizes[:, :, None].to(tokens.dtype)
+    total = joined(sizes[:, :, None])
+    return joined(tokens * weight) / total.to(tokens.dtype), joined(centres * sizes[:, :, None]) / total, total[:, :, 0]
+
+
+def _in_order(tokens: Tensor, centres: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One segment's tokens in reading order of their centres."""
+    order = torch.from_numpy(np.lexsort(centres.detach().cpu().numpy().T[::-1])).to(tokens.device)
+    return tokens[order], centres[order], sizes[order]
+
+
+# ---- pruning, behind the tower ----------------------------------------------------------------------------------
+
+
+def pruned(tokens: Tensor, packed: PackedPatches, keep: float) -> Reduced:
+    """Drop the tokens most like the one before them at their place.
+
+    s = 1 - cos(e, e'), e' the last token of the same (row, column) in an earlier frame; above every other where there
+    is none. Each input keeps its max(1, floor(keep * K)) largest s; ties go to the smaller (frame, row, column).
+
+    Args:
+        tokens: float [N, D], what `VisionEncoder.encode` gave for `packed`, or a projector behind it.
+
+    Raises:
+        UsageError: a fraction outside (0, 1].
+    """
+    if not 0 < keep <= 1:
+        raise UsageError(f"keep must be in (0, 1], got {keep!r}")
+    chosen, first = [], 0
+    counts = [max(1, int(keep * count)) for count in packed.counts]
+    scores = feature_change(tokens, packed)
+    for whole, count in zip(packed.counts, counts, strict=True):
+        best = scores[first : first + whole].argsort(descending=True, stable=True)[:count]
+        chosen.append(first + best.sort().values)
+        first += whole
+    index = torch.cat(chosen)
+    centres = packed.centres.to(index.device)[index].float()
+    return Reduced(tokens[index], centres, torch.ones(len(index), device=tokens.device), tuple(counts))
+
+
+def feature_change(tokens: Tensor, packed: PackedPatches) -> Tensor:
+    """float [N], 1 - cos to the token before at the same place of the same input; 3 where there is none before."""
+    source = np.repeat(np.arange(len(packed.counts)), packed.counts)
+    frame, row, column = packed.positions.cpu().numpy().T
+    order = np.lexsort((frame, column, row, source))
+    place = np.stack([source, row, column])[:, order]
+    again = np.flatnonzero((place[:, 1:] == place[:, :-1]).all(axis=0)) + 1
+    unit = F.normalize(tokens.float(), dim=-1)
+    change = torch.full((len(tokens),), 3.0, device=tokens.device)
+    now, before = (torch.from_numpy(order[at]).to(tokens.device) for at in (again, again - 1))
+    change[now] = 1 - (unit[now] * unit[before]).sum(-1)
+    return change
