@@ -1,4 +1,4 @@
-"""Draw docs/images/kept.webp, the first picture of the README, from a scene of the World.
+"""Draw docs/images/kept.webp, the picture of "How it works" in the README, from a scene of the World.
 
     python tools/make_readme_picture.py
 
