@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from entropy_vision.cost import Timing, count_flops, measure_interleaved, measur
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.frames import Frames, decode
-from entropy_vision.options import BenchOptions, EvalOptions
+from entropy_vision.options import BenchOptions, EvalOptions, Inside
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.probe import Limits, probe_video
@@ -225,13 +225,14 @@ def _jobs(
 
 def _inside_job(encoder: VisionEncoder, dense: _Job, name: str, keep: float) -> _Job:
     """Every patch goes into the tower, and fewer tokens come out of it."""
+    reduce = {
+        "tome": lambda packed: merged(encoder, packed, keep),
+        "evs-features": lambda packed: pruned(encoder.encode(packed), packed, keep),
+    }[name]
 
     @torch.no_grad()
     def encode() -> Reduced:
-        packed = PackedPatches.pack(dense.kept)
-        if name == "tome":
-            return merged(encoder, packed, keep)
-        return pruned(encoder.encode(packed), packed, keep)
+        return reduce(PackedPatches.pack(dense.kept))
 
     tokens = sum(encode().counts)
     flops = sum(count_flops(encode).values())
@@ -375,8 +376,9 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             if measured:
                 axes[1].plot([_seconds(r) for r in mine], [r["accuracy"] for r in mine], "o-", label=name)
         # selectors spread the same number of patches differently over frames, so their FLOPs differ by some per cent
-        keeps = sorted({row["keep"] for row in rows[1:]})
-        flops = [np.mean([row["flops_ratio"] for row in rows[1:] if row["keep"] == keep]) for keep in keeps]
+        selected = [row for row in rows[1:] if row["selector"] not in get_args(Inside)]
+        keeps = sorted({row["keep"] for row in selected})
+        flops = [np.mean([row["flops_ratio"] for row in selected if row["keep"] == keep]) for keep in keeps]
         axes[0].plot(keeps, flops, "k--", linewidth=1, label="FLOPs of the tower")
         axes[0].axhline(1.0, color="grey", linewidth=1, label=DENSE)
         axes[0].set(xlabel="keep", ylabel="dense / kept", title="seconds saved, selection included")

@@ -158,13 +158,8 @@ class VisionEncoder(nn.Module):
 
     def _run(self, packed: PackedPatches) -> torch.Tensor:
         """The residual stream behind the last block, float [T, D], rows as `packed.layout` has them."""
-        if packed.patch_size != self.patch_size:
-            raise UsageError(
-                f"patches of {packed.patch_size} pixels for a tower that takes {self.patch_size}: "
-                f"tokenize with EntropyTokenizer(patch_size={self.patch_size})"
-            )
         layout = packed.layout
-        hidden = self.tower.ln_pre(self._embed(packed))
+        hidden = self.embed(packed)
         transformer = self.tower.transformer
         for block in transformer.resblocks:
             if transformer.grad_checkpointing and self.training:
@@ -173,8 +168,16 @@ class VisionEncoder(nn.Module):
                 hidden = _run_block(block, hidden, layout)
         return hidden
 
-    def _embed(self, packed: PackedPatches) -> torch.Tensor:
-        """Class tokens and patches with their position rows, float [T, D]."""
+    def embed(self, packed: PackedPatches) -> torch.Tensor:
+        """What the first block reads: class tokens and patches with their position rows, float [T, D].
+
+        Rows as `packed.layout` has them. Errors as `forward`.
+        """
+        if packed.patch_size != self.patch_size:
+            raise UsageError(
+                f"patches of {packed.patch_size} pixels for a tower that takes {self.patch_size}: "
+                f"tokenize with EntropyTokenizer(patch_size={self.patch_size})"
+            )
         tower, layout = self.tower, packed.layout
         kernel = tower.conv1.weight
         pixels = packed.pixels.to(torch.promote_types(kernel.dtype, torch.float32)) / 255
@@ -188,7 +191,7 @@ class VisionEncoder(nn.Module):
             places = (places * layout.weights.to(places.dtype)[..., None]).sum(dim=1)
         patches = patches + places
         opening = (tower.class_embedding.to(kernel.dtype) + positions[0]).expand(len(layout.class_rows), -1)
-        return torch.cat([opening, patches]).index_select(0, layout.order)
+        return cast(torch.Tensor, tower.ln_pre(torch.cat([opening, patches]).index_select(0, layout.order)))
 
 
 def _resize_positions(table: torch.Tensor, trained: tuple[int, int], shape: tuple[int, int]) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
@@ -16,6 +16,7 @@ from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
 
 Store = Literal["mosaic", "raw", "index"]
+Inside = Literal["tome", "evs-features"]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
 OptionalName = Annotated[str | None, arg(metavar="NAME")]
@@ -208,7 +209,7 @@ class BenchOptions:
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ()
     """Selectors to compare; all of them where not given."""
-    inside: tuple[Literal["tome", "evs-features"], ...] = ()
+    inside: tuple[Inside, ...] = ()
     """Beside them, what lets every patch in and fewer tokens out: merged in every block, or pruned behind the last."""
     frames: int = 8
     """Frames taken of every video."""
@@ -227,6 +228,8 @@ class BenchOptions:
         _check_told_apart(*dense, *self.keep)
         _check_positive(frames=self.frames, repeats=self.repeats)
         _check_seed(self.seed)
+        if not set(self.inside) <= set(get_args(Inside)) or len(set(self.inside)) < len(self.inside):
+            raise UsageError(f"--inside takes {' and '.join(get_args(Inside))}, each once, got {' '.join(self.inside)}")
         if self.inside and self.checkpoint is not None:
             raise UsageError("--inside tells of cost only: leave out --checkpoint, whose policy takes whole patches")
 

@@ -6,7 +6,7 @@ pruned  EVS on features (N. Bagrov, E. Khvedchenia, B. Tymchenko and others, arX
         tokens that differ least from the one before at their place go.
 
 Both take a pack as `rate` or any selector made it, so they can also follow one; a dense pack gives the published rules.
-Every input ends with exactly floor(keep * K) of its K tokens, at least one a frame for merging and one for pruning.
+Every input ends with the count that `Budget(keep=keep)` gives its tokens, for merging at least one a frame.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from entropy_vision.budget import Budget
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
 from entropy_vision.packed import PackedPatches
@@ -30,7 +31,7 @@ class Reduced:
     Attributes:
         tokens: float [N, D].
         centres: float32 [N, 3], (frame, row, column) of the mean place of what each stands for.
-        sizes: float32 [N], patches that each stands for; they add up to the pack's for merging.
+        sizes: float32 [N], patches that each stands for; merging keeps their sum.
         counts: tokens of every input.
     """
 
@@ -56,21 +57,22 @@ def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, propor
     packed = packed.to(encoder.tower.conv1.weight.device)
     layout, blocks = packed.layout, encoder.tower.transformer.resblocks
     left = _left(packed, keep)
-    hidden = encoder.tower.ln_pre(encoder._embed(packed))
+    hidden = encoder.embed(packed)
     lengths = torch.bincount(layout.patch_segments)  # of segments in the order of the pack
     by_row = torch.argsort(layout.class_rows)  # in the order of rows
     results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-    centres = packed.centres.float()
+    centres, sizes_of = packed.centres.float(), _sizes(packed).to(hidden.device)
     firsts = (lengths.cumsum(0) - lengths).tolist()
     start = done = 0
     for count, length in layout.groups:
         segments = by_row[done : done + count].tolist()
         rows = hidden[start : start + count * length].view(count, length, -1)
-        places = torch.stack([centres[firsts[s] : firsts[s] + length - 1] for s in segments])
+        mine_of = [slice(firsts[s], firsts[s] + length - 1) for s in segments]
+        places, areas = (torch.stack([t[one] for one in mine_of]) for t in (centres, sizes_of))
         for target in sorted({left[s] for s in segments}):
             mine = [i for i, s in enumerate(segments) if left[s] == target]
             at = torch.tensor(mine, device=rows.device)
-            out, where, sizes = rows[at], places[at], rows.new_ones(len(mine), length - 1)
+            out, where, sizes = rows[at], places[at], areas[at]
             for number, block in enumerate(blocks, start=1):
                 evenly = length - 1 - (length - 1 - target) * number // len(blocks)
                 least = min(evenly, target * 2 ** (len(blocks) - number))  # the blocks behind must reach it by halves
@@ -89,17 +91,22 @@ def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, propor
 
 
 def _left(packed: PackedPatches, keep: float) -> list[int]:
-    """Tokens of every segment behind the tower: an input's floor(keep * K), shared by its segments as they are long."""
-    if not 0 < keep <= 1:
-        raise UsageError(f"keep must be in (0, 1], got {keep!r}")
+    """Tokens of every segment behind the tower: an input's count, shared by its segments as they are long."""
     lengths = torch.bincount(packed.layout.patch_segments).tolist()
     left, first = [], 0
     for segments, count in zip(packed.layout.input_segments, packed.counts, strict=True):
         more = np.cumsum(lengths[first : first + segments]) - np.arange(1, segments + 1)  # beside one each
-        spread = more * (max(segments, int(keep * count)) - segments) // max(1, count - segments)
+        spread = more * (max(segments, _count(keep, count)) - segments) // max(1, count - segments)
         left += (1 + np.diff(spread, prepend=0)).tolist()
         first += segments
     return left
+
+
+def _count(keep: float, tokens: int) -> int:
+    """As many as any selector keeps of so many."""
+    count = Budget(keep=keep).size(tokens)
+    assert count is not None
+    return count
 
 
 def _block(
@@ -129,7 +136,8 @@ def merge(metric: Tensor, tokens: Tensor, centres: Tensor, sizes: Tensor, least:
         least: tokens that are left.
 
     Returns:
-        (tokens, centres, sizes) with `least` in place of L; those that went are in their partner's mean, by size.
+        (tokens, centres, sizes) with `least` in place of L: guests that stay, then hosts with those that went in their
+        mean, by size. The order is the published one; it decides who is a guest in the next block.
 
     Raises:
         UsageError: more than half of the tokens would have to go.
@@ -152,7 +160,7 @@ def merge(metric: Tensor, tokens: Tensor, centres: Tensor, sizes: Tensor, least:
         kept, others = values[:, ::2], values[:, 1::2]
         moved = others.gather(1, going[:, :, None].expand(wide))
         kept = kept.scatter_add(1, into[:, :, None].expand(wide), moved)
-        return torch.cat((kept, others.gather(1, stays[:, :, None].expand(wide))), dim=1)
+        return torch.cat((others.gather(1, stays[:, :, None].expand(wide)), kept), dim=1)
 
     weight = sizes[:, :, None].to(tokens.dtype)
     total = joined(sizes[:, :, None])
@@ -172,7 +180,7 @@ def pruned(tokens: Tensor, packed: PackedPatches, keep: float) -> Reduced:
     """Drop the tokens most like the one before them at their place.
 
     s = 1 - cos(e, e'), e' the last token of the same (row, column) in an earlier frame; above every other where there
-    is none. Each input keeps its max(1, floor(keep * K)) largest s; ties go to the smaller (frame, row, column).
+    is none. Each input keeps its largest s, as many as the budget says; ties go to the smaller (frame, row, column).
 
     Args:
         tokens: float [N, D], what `VisionEncoder.encode` gave for `packed`, or a projector behind it.
@@ -180,10 +188,8 @@ def pruned(tokens: Tensor, packed: PackedPatches, keep: float) -> Reduced:
     Raises:
         UsageError: a fraction outside (0, 1].
     """
-    if not 0 < keep <= 1:
-        raise UsageError(f"keep must be in (0, 1], got {keep!r}")
     chosen, first = [], 0
-    counts = [max(1, int(keep * count)) for count in packed.counts]
+    counts = [_count(keep, count) for count in packed.counts]
     scores = feature_change(tokens, packed)
     for whole, count in zip(packed.counts, counts, strict=True):
         best = scores[first : first + whole].argsort(descending=True, stable=True)[:count]
@@ -191,7 +197,12 @@ def pruned(tokens: Tensor, packed: PackedPatches, keep: float) -> Reduced:
         first += whole
     index = torch.cat(chosen)
     centres = packed.centres.to(index.device)[index].float()
-    return Reduced(tokens[index], centres, torch.ones(len(index), device=tokens.device), tuple(counts))
+    return Reduced(tokens[index], centres, _sizes(packed).to(index.device)[index], tuple(counts))
+
+
+def _sizes(packed: PackedPatches) -> Tensor:
+    """Patches that every token of a pack stands for before anything is merged here, float32 [N]."""
+    return torch.ones(len(packed)) if packed.spans is None else packed.spans.prod(dim=1).float()
 
 
 def feature_change(tokens: Tensor, packed: PackedPatches) -> Tensor:

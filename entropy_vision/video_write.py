@@ -44,7 +44,8 @@ def write_video(path: str | Path, frames: Frames, fps: float, codec: str = "libx
         with av.open(buffer, "w", format=container_format, options={"fflags": "+bitexact"}) as container:
             stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1_000_000))
             stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
-            stream.options = {"crf": str(crf), **(_X264 if codec == "libx264" else {})}
+            x264 = stream.codec_context.codec.name == "libx264"  # "h264" means it too
+            stream.options = {"crf": str(crf), **(_X264 if x264 else {})}
             # one thread: x264 cuts frames into slices by the number of threads, which would change the bytes
             stream.codec_context.thread_count = 1
             for pixels in frames.pixels:

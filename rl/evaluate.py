@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from entropy_vision.policy import EntropyVLM
-from entropy_vision.text import answer_text, prompt_ids
+from entropy_vision.text import answer_text
 
 from .batch import Batch
-from .rollout import read_prompts, sample
+from .rollout import read_questions, sample
 from .rubric import Rubric
 from .scenes import Ask
 
@@ -83,14 +83,10 @@ def grade(
     parts: list[list[list[float]]] = []
     tokens: list[int] = []
     for batch in batches:
-        scenes = len(batch.patches.counts)
-        pictures = model.empty_prefix(scenes) if blind else model.read_patches(batch.patches)
-        prompts = [prompt_ids(tokenizer, ask.question) for ask in batch.asks]
-        questions = read_prompts(model, tokenizer, pictures, batch.owner, prompts)
         rollouts = sample(
             model,
             tokenizer,
-            questions,
+            read_questions(model, tokenizer, batch, blind=blind),
             group=samples,
             temperature=temperature,
             max_new_tokens=max_new_tokens,

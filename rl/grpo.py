@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from entropy_vision.policy import EntropyVLM, Prefix
-from entropy_vision.text import prompt_ids
+from entropy_vision.policy import Prefix
 
 from .advantage import grpo_advantages
 from .batch import Batch
 from .context import Context, Metrics
 from .loss import loss_denominator, policy_terms
-from .rollout import Rollouts, read_prompts, sample, score
+from .rollout import Rollouts, read_questions, sample, score
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,14 @@ class Rolled:
     """One batch's completions, verified: Q questions with G completions each.
 
     Attributes:
-        questions: what the policy has read of the Q questions, with gradients: sampling and the first update share it.
+        read: what the policy has read of the Q questions, with gradients: sampling and the first update share it, so
+            the graphs of all of a step's batches are alive together.
         rewards: float64 [Q, G].
         sums: metrics of all completions as sums, with their counts, so that parts of a step add up.
     """
 
     batch: Batch
-    questions: Prefix
+    read: Prefix
     rollouts: Rollouts
     rewards: Tensor
     sums: Metrics
@@ -45,11 +45,11 @@ class _Learned:
     """The completions of a batch that go through the training forward: L of its questions, G completions each.
 
     Attributes:
-        questions: int64 [L].
+        chosen: int64 [L], which of the batch's questions.
         ids, mask, old_logp, ref_logp: [L * G, T]; advantages: [L * G].
     """
 
-    questions: Tensor
+    chosen: Tensor
     ids: Tensor
     mask: Tensor
     old_logp: Tensor
@@ -57,20 +57,14 @@ class _Learned:
     ref_logp: Tensor | None
 
 
-def read_questions(model: EntropyVLM, context: Context, batch: Batch) -> Prefix:
-    """Pictures and questions of a batch, read once each."""
-    prompts = [prompt_ids(context.tokenizer, ask.question) for ask in batch.asks]
-    return read_prompts(model, context.tokenizer, model.read_patches(batch.patches), batch.owner, prompts)
-
-
 def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     """Sample a group a question and verify it."""
     recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
-    questions = read_questions(context.model, context, batch)
+    read = read_questions(context.model, context.tokenizer, batch)
     rollouts = sample(
         context.model,
         context.tokenizer,
-        questions,
+        read,
         group=size,
         temperature=recipe.temperature,
         max_new_tokens=recipe.max_new_tokens,
@@ -90,7 +84,7 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
         "truncated": float(rollouts.truncated.sum()),
         "entropy": float(rollouts.entropy.sum()),
     }
-    return Rolled(batch, questions, rollouts, total, sums)
+    return Rolled(batch, read, rollouts, total, sums)
 
 
 def _advantages(context: Context, rolled: Sequence[Rolled]) -> list[Tensor]:
@@ -115,7 +109,7 @@ def _to_learn(context: Context, rolled: Rolled, advantages: Tensor) -> _Learned:
     ids, mask, logp = (t[rows] for t in (rolled.rollouts.ids, rolled.rollouts.mask, rolled.rollouts.logp))
     ref_logp = None
     if context.reference is not None and len(questions):
-        prefix = read_questions(context.reference, context, rolled.batch).rows(questions)
+        prefix = read_questions(context.reference, context.tokenizer, rolled.batch).rows(questions)
         ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
     return _Learned(questions, ids, mask, logp, advantages.flatten().float().to(device)[rows], ref_logp)
 
@@ -131,9 +125,10 @@ def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float
     """Gradients of what was rolled, `update` called for each optimiser step.
 
     The objective is the essay's: mean over completions of min(ratio A, bounded ratio A) - beta KL(policy, reference),
-    over all completions of the step whatever their rewards, however they are parted into batches and processes. Each
-    picture and each question is read once, for the sampling and the first update together; all completions continue
-    from there and gradients flow back through what they share.
+    over all completions of the step whatever their rewards, however they are parted into batches and processes. The
+    policy reads each picture and each question once, for the sampling and the first update together; all completions
+    continue from there and gradients flow back through what they share. The reference reads for itself, as does every
+    further update.
     """
     recipe, team = context.recipe.grpo, context.team
     learned = [_to_learn(context, *pair) for pair in zip(rolled, _advantages(context, rolled), strict=True)]
@@ -142,11 +137,11 @@ def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float
     norm = 0.0
     for turn in range(recipe.updates if tokens else 0):
         for source, part in zip(rolled, learned, strict=True):
-            if not len(part.questions):
+            if not len(part.chosen):
                 continue
             # a policy that has changed since the sampling must read anew
-            read = read_questions(context.model, context, source.batch) if turn else source.questions
-            prefix = read.rows(part.questions)
+            read = read_questions(context.model, context.tokenizer, source.batch) if turn else source.read
+            prefix = read.rows(part.chosen)
             terms = policy_terms(
                 score(context.model, context.tokenizer, prefix, part.ids, part.mask, temperature=recipe.temperature),
                 part.old_logp,

@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from entropy_vision.policy import EntropyVLM, Prefix
-from entropy_vision.text import ASSISTANT, END, decode, token_id
+from entropy_vision.text import ASSISTANT, END, decode, prompt_ids, token_id
+
+from .batch import Batch
 
 _LET_GO = 0.75  # of the rows still going, or fewer: worth the copy of what they have read
 
@@ -61,6 +63,15 @@ def read_prompts(
     return prefix
 
 
+def read_questions(
+    model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, batch: Batch, *, blind: bool = False
+) -> Prefix:
+    """Pictures and questions of a batch, read once each; `blind` reads no picture."""
+    pictures = model.empty_prefix(len(batch.patches.counts)) if blind else model.read_patches(batch.patches)
+    prompts = [prompt_ids(tokenizer, ask.question) for ask in batch.asks]
+    return read_prompts(model, tokenizer, pictures, batch.owner, prompts)
+
+
 @torch.no_grad()
 def sample(
     model: EntropyVLM,
@@ -98,11 +109,11 @@ def sample(
             token, live, node, sees = token[still], live[still], node[still], sees[still]
         first, node = _distinct(node * len(tokenizer) + token, live)
         count = first.shape[1]
-        seen = sees.gather(1, first[:, :, None].expand(-1, -1, sees.shape[2]))
         itself = torch.eye(count, dtype=torch.bool, device=device)
+        seen = sees.gather(1, first[:, :, None].expand(-1, -1, sees.shape[2]))
+        seen = torch.cat((seen, itself.expand(len(seen), -1, -1)), dim=2)
         step = torch.full((count,), steps, device=device)
-        seen_too = torch.cat((seen, itself.expand(len(seen), -1, -1)), dim=2)
-        logits, prefix = model.read_lanes(prefix, token.gather(1, first), step, seen_too)
+        logits, prefix = model.read_lanes(prefix, token.gather(1, first), step, seen)
         sees = torch.cat((sees, itself[node]), dim=2)
         logp = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
         entropy = -(logp.exp() * logp.clamp_min(-1e4)).sum(-1)
@@ -133,6 +144,8 @@ def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
         (int64 [R, N], where each key stands first; int64 [R, G], which of those each key is). N is that of the row
         with most; in the others any place fills up.
     """
+    if key.shape[1] == 1:
+        return torch.zeros_like(key), torch.zeros_like(key)
     key = key.masked_fill(~live, -1)
     key = torch.where(live, key, key.amax(1, keepdim=True))
     group = key.shape[1]

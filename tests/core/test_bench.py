@@ -85,10 +85,10 @@ def test_flops_of_a_row_are_those_that_the_tower_runs(folder: Path) -> None:
 
 
 def test_what_reduces_inside_the_tower_takes_all_and_gives_fewer(folder: Path) -> None:
-    result = run_bench(options(videos=folder, selectors=("random",), inside=("tome", "evs-features"), keep=(0.25,)))
+    result = run_bench(options(videos=folder, selectors=("random",), inside=("tome", "evs-features"), keep=(0.3,)))
     dense, random, tome, evs = result["rows"]
     assert [row["selector"] for row in result["rows"]] == ["dense", "random", "tome", "evs-features"]
-    assert tome["tokens"] == evs["tokens"] == random["tokens"] == dense["tokens"] // 4
+    assert tome["tokens"] == evs["tokens"] == random["tokens"]
     assert tome["bytes"] == evs["bytes"] == dense["bytes"]
     assert evs["flops"] == dense["flops"] > tome["flops"] > random["flops"]
 
@@ -134,6 +134,8 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
         ({"selectors": ("rat",)}, "'rate'"),
         ({"model": "ViT-B32"}, "ViT-B-32"),
         ({"inside": ("tome",), "keep": (0.1,)}, "at the least"),
+        ({"inside": ("tomee",)}, "--inside takes tome"),
+        ({"inside": ("tome", "tome")}, "each once"),
         ({"inside": ("tome",), "checkpoint": Path("runs/sft")}, "--checkpoint"),
     ],
     ids=str,

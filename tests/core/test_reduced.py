@@ -10,10 +10,13 @@ import torch
 from oracles_encoder import make_patchset
 from torch.nn import functional as F
 
+from entropy_vision.budget import Budget
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
+from entropy_vision.frames import Frames
 from entropy_vision.packed import PackedPatches
 from entropy_vision.reduced import feature_change, merge, merged, pruned
+from entropy_vision.tokenizer import EntropyTokenizer
 
 CONFIG = {
     "embed_dim": 16,
@@ -46,7 +49,7 @@ def slow_merge(
     hosts, guests = range(0, len(unit), 2), range(1, len(unit), 2)
     partner = {g: max(hosts, key=lambda h, g=g: (float(unit[g] @ unit[h]), -h)) for g in guests}
     going = sorted(guests, key=lambda g: (-float(unit[g] @ unit[partner[g]]), g))[: len(unit) - least]
-    groups = [[h, *(g for g in going if partner[g] == h)] for h in hosts] + [[g] for g in guests if g not in going]
+    groups = [[g] for g in guests if g not in going] + [[h, *(g for g in going if partner[g] == h)] for h in hosts]
     out = []
     for group in groups:
         size = sum(float(sizes[i]) for i in group)
@@ -59,7 +62,7 @@ def slow_merge(
 def slow_tower(encoder: VisionEncoder, packed: PackedPatches, least: list[int], proportional: bool) -> torch.Tensor:
     """One frame through the tower, attention written out."""
     tower = encoder.tower
-    hidden = tower.ln_pre(encoder._embed(packed))
+    hidden = encoder.embed(packed)
     centres, sizes = packed.centres.float(), torch.ones(len(packed))
     for block, count in zip(tower.transformer.resblocks, least, strict=True):
         q, k, v = F.linear(block.ln_1(hidden), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
@@ -113,11 +116,27 @@ def test_every_input_ends_with_its_count_and_each_as_if_it_were_alone() -> None:
     encoder = small()
     sets = [make_patchset((3, 4, 4), 8, [16, 5, 9], seed=1), make_patchset((2, 4, 4), 8, [16, 16], seed=2)]
     together = merged(encoder, PackedPatches.pack(sets), 0.4)
-    assert together.counts == (12, 12)
+    assert together.counts == (12, 13)
     for one, tokens in zip(sets, together.tokens.split(list(together.counts)), strict=True):
         torch.testing.assert_close(merged(encoder, PackedPatches.pack([one]), 0.4).tokens, tokens, rtol=0, atol=1e-5)
     whole = merged(encoder, PackedPatches.pack(sets, attend="input"), 0.4)
-    assert whole.counts == (12, 12) and float(whole.sizes.sum()) == 62
+    assert whole.counts == (12, 13) and float(whole.sizes.sum()) == 62
+
+
+def test_tokens_that_were_merged_before_keep_what_they_stand_for() -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    frames = Frames(pixels=pixels, pts_seconds=np.arange(2.0))
+    kept = EntropyTokenizer(patch_size=8, budget=Budget(tokens=20), merge=2)(frames)
+    packed = PackedPatches.pack([kept])
+    assert packed.spans is not None
+    encoder = small()
+    assert float(merged(encoder, packed, 0.5).sizes.sum()) == 32
+    assert float(pruned(encoder.encode(packed), packed, 1.0).sizes.sum()) == 32
+
+
+def test_patches_of_another_size_are_refused() -> None:
+    with pytest.raises(UsageError, match="patch_size=8"):
+        merged(small(), PackedPatches.pack([make_patchset((1, 4, 4), 4, [16])]), 0.5)
 
 
 def test_no_block_can_merge_more_than_half() -> None:

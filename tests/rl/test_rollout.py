@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from entropy_vision.policy import EntropyVLM, Prefix
 from entropy_vision.rl.rollout import grow, pad_rows, read_prompts, sample, score
 from entropy_vision.text import ASSISTANT, IMAGE, completion_ids, prompt_ids, token_id
 from tests.small_policy import noise_frames, pack, small_policy
@@ -37,6 +38,30 @@ def test_scorer_gives_the_samplers_log_probabilities() -> None:
     assert torch.allclose(again, rollouts.logp, atol=1e-5)
     assert torch.allclose(again, one_a_row, atol=1e-5)
     assert (rollouts.logp[~rollouts.mask] == 0).all()
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_rows_that_are_let_go_leave_the_others_as_they_are(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = small_policy(seed=1)
+    logits, let_go = EntropyVLM.logits, []
+
+    def ends_soon(self: EntropyVLM, hidden: torch.Tensor) -> torch.Tensor:
+        out = logits(self, hidden)
+        out[..., tokenizer.eos_token_id] += 2.5
+        return out
+
+    monkeypatch.setattr(EntropyVLM, "logits", ends_soon)
+    pictures = model.read_patches(pack(*(noise_frames(i) for i in range(24))))
+    prompts = [prompt_ids(tokenizer, QUESTIONS[i % 3]) for i in range(24)]
+    with torch.no_grad():
+        questions = read_prompts(model, tokenizer, pictures, torch.arange(24), prompts)
+        rows = Prefix.rows
+        monkeypatch.setattr(Prefix, "rows", lambda self, index: let_go.append(len(index)) or rows(self, index))
+        generator = torch.Generator().manual_seed(0)
+        rollouts = sample(model, tokenizer, questions, group=group, max_new_tokens=12, generator=generator)
+        assert len(let_go) >= 2 and let_go == sorted(let_go, reverse=True)
+        again = score(model, tokenizer, questions, rollouts.ids, rollouts.mask)
+    assert torch.allclose(again, rollouts.logp, atol=1e-5)
 
 
 def test_sampler_never_takes_a_token_outside_the_support() -> None:
