@@ -199,4 +199,6 @@ def _cell(value: object) -> str:
         return f"{value:,}" if abs(value) < 10**9 else f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(one)}" for key, one in value.items())
     return str(value)

@@ -77,7 +77,7 @@ def run_demo(options: DemoOptions, plan: Plan = FULL) -> dict[str, Any]:
 
     from entropy_vision import demo_report
     from entropy_vision.report import write_report
-    from entropy_vision.rl.checkpoint import load
+    from entropy_vision.rl.checkpoint import load, newest
     from entropy_vision.rl.parallel import in_team
     from entropy_vision.rl.train import run_recipes
 
@@ -90,6 +90,8 @@ def run_demo(options: DemoOptions, plan: Plan = FULL) -> dict[str, Any]:
         f"packed {shards['inputs']} videos: {shards['tokens_total']:,} -> {shards['tokens_kept']:,} patches, "
         "every hash verified"
     )
+    if newest(out / STAGES[0]) is not None:
+        say(f"{out} holds stages that are trained already: they are not trained again, and seconds are this call's")
     recipes = [_recipe(stage, before, out, options.seed, plan) for before, stage in itertools.pairwise(("", *STAGES))]
     runs = dict(zip(STAGES, in_team(plan.team, run_recipes, recipes), strict=True))
     measured, learned = in_team(plan.team, _measure, out, options.seed, plan)
@@ -102,6 +104,7 @@ def run_demo(options: DemoOptions, plan: Plan = FULL) -> dict[str, Any]:
     result["report"] = str(out / "report.html")
     page = demo_report.compose(options, result, measured, learned, costs, stories)
     write_report(page, out / "report.html")
+    say(f"open {out / 'report.html'} in a browser")
     return result
 
 

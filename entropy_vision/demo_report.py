@@ -146,6 +146,7 @@ def compose(
         curve=_curve(options.out / "grpo"),
         curve_note="Means over a step's completions, sampled at temperature 1 on training scenes.",
         samples=_samples(learned),
+        samples_note=_samples_note(learned),
         settings=_settings(result),
         command=_command(options),
     )
@@ -197,6 +198,14 @@ def _samples(learned: Learned, count: int = 8) -> list[Sample]:
         )
         for i in [*changed[::step][: count - 2].tolist(), *rest[:: max(1, len(rest) // 2)][:2].tolist()]
     ]
+
+
+def _samples_note(learned: Learned) -> str:
+    change = learned.greedy_after.accuracy[:, 0] - learned.greedy_before.accuracy[:, 0]
+    return (
+        "The same questions before and after GRPO, six of those that changed and two that did not. Of all "
+        f"{len(change)} greedy answers {int((change > 0).sum())} became right, {int((change < 0).sum())} became wrong."
+    )
 
 
 def _settings(result: dict[str, Any]) -> dict[str, object]:

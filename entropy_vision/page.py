@@ -42,7 +42,7 @@ def render(report: Report) -> str:
             _stories(report),
             _accuracy(report.accuracy, report.accuracy_note),
             _curves(report.curve, report.curve_note),
-            _samples(report.samples),
+            _samples(report.samples, report.samples_note),
             _settings(report.settings, report.command),
         ]
     )
@@ -234,7 +234,7 @@ def running_mean(marks: Sequence[Mark]) -> list[Mark]:
     return [Mark(x=marks[i].x, y=sum(mark.y for mark in windows[i]) / len(windows[i])) for i in ends]
 
 
-def _samples(samples: Sequence[Sample]) -> str:
+def _samples(samples: Sequence[Sample], note: str) -> str:
     if not samples:
         return ""
     cards = "".join(
@@ -243,9 +243,7 @@ def _samples(samples: Sequence[Sample]) -> str:
         f"<div><small>after{_verdict(one.right_after)}</small><pre>{escape(one.after)}</pre></div></div></div>"
         for one in samples
     )
-    return _section(
-        "In its own words", "The same questions before and after GRPO.", f'<div class="samples">{cards}</div>'
-    )
+    return _section("In its own words", escape(note), f'<div class="samples">{cards}</div>')
 
 
 def _verdict(right: bool | None) -> str:

@@ -115,6 +115,7 @@ class Report:
         curve: training, in the order of steps.
         curve_note: what was trained, on what, how many completions a step.
         samples: completions before and after.
+        samples_note: how these were chosen.
         settings: name -> value, as text.
         command: the line that made all this.
     """
@@ -128,6 +129,7 @@ class Report:
     curve: Sequence[CurvePoint] = ()
     curve_note: str = ""
     samples: Sequence[Sample] = ()
+    samples_note: str = "The same questions before and after."
     settings: Mapping[str, object] = field(default_factory=dict)
     command: str = ""
 

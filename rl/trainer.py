@@ -281,6 +281,8 @@ class Trainer:
                 self.facts["step"] = step + 1
                 if self._gate(step + 1, metrics) and "end" not in self.facts:
                     self.facts["end"] = min(step + 1 + recipe.optim.cooldown, recipe.steps)
+                    reached = f"{metrics['val_accuracy']:.3f} of sft.stop_accuracy = {recipe.sft.stop_accuracy:g}"
+                    self._say(f"{recipe.stage}: accuracy {reached} at step {step + 1}, ends at step {self.end}")
                 self._log(step + 1, metrics)
                 headline = "reward" if "reward" in metrics else "loss"
                 bar.advance(note=f"{headline} {metrics[headline]:.3f}")

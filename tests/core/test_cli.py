@@ -276,6 +276,11 @@ def test_more_rows_than_a_screen_holds_are_counted() -> None:
     assert len(as_table({"rows": rows[:60]}).splitlines()) == 62
 
 
+def test_a_mapping_in_a_cell_is_written_for_people() -> None:
+    cost = {"tokens": 5, "seconds": {"select": 0.123456789, "encode": 2}}
+    assert as_table({"cost": cost}).splitlines()[-1].split(maxsplit=1) == ["5", "select 0.1235, encode 2"]
+
+
 def test_a_long_cell_is_wrapped() -> None:
     lines = as_table({"rows": [{"name": "a", "detail": "word " * 40, "n": 1}]}).splitlines()
     assert max(map(len, lines)) < 90 and "".join(lines).count("word") == 40
