@@ -281,8 +281,6 @@ class Trainer:
                 self.facts["step"] = step + 1
                 if self._gate(step + 1, metrics) and "end" not in self.facts:
                     self.facts["end"] = min(step + 1 + recipe.optim.cooldown, recipe.steps)
-                    reached = f"{metrics['val_accuracy']:.3f} of sft.stop_accuracy = {recipe.sft.stop_accuracy:g}"
-                    self._say(f"{recipe.stage}: accuracy {reached} at step {step + 1}, ends at step {self.end}")
                 self._log(step + 1, metrics)
                 headline = "reward" if "reward" in metrics else "loss"
                 bar.advance(note=f"{headline} {metrics[headline]:.3f}")
@@ -340,8 +338,11 @@ class Trainer:
         recipe = self.recipe
         if not recipe.eval.every or step % recipe.eval.every or step < recipe.sft.min_steps:
             return False
-        metrics["val_accuracy"] = self.grade(0.0)[0]
-        return recipe.stage == "sft" and 0 < recipe.sft.stop_accuracy <= metrics["val_accuracy"]
+        accuracy = metrics["val_accuracy"] = self.grade(0.0)[0]
+        reached = recipe.stage == "sft" and 0 < recipe.sft.stop_accuracy <= accuracy
+        if reached and "end" not in self.facts:
+            self._say(f"sft: accuracy {accuracy:.3f} at step {step}, sft.stop_accuracy is {recipe.sft.stop_accuracy:g}")
+        return reached
 
     def _say(self, message: str) -> None:
         if self.team.leads:
