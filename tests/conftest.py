@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,15 @@ def shared_data() -> Path:
     if not (folder / "videos").is_dir():
         pytest.skip("no real videos and images: ENTROPY_VISION_SHARED_DATA names a folder of them")
     return folder
+
+
+@pytest.fixture
+def steady() -> Iterator[None]:
+    """One thread and one seed of torch, so that a test computes the same wherever it runs."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import media
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from entropy_vision import bench
@@ -24,13 +22,7 @@ from entropy_vision.selection import selectors
 from entropy_vision.tokenizer import EntropyTokenizer
 from tests.small_policy import small_policy
 
-
-@pytest.fixture(autouse=True)
-def _steady() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("steady")
 
 
 @pytest.fixture(scope="module")

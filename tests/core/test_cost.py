@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,13 +24,7 @@ from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
 from entropy_vision.packed import PackedPatches
 
-
-@pytest.fixture(autouse=True)
-def _steady() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("steady")
 
 
 def total(counts: dict[str, int]) -> int:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,36 +10,13 @@ import pytest
 import torch
 from oracles_encoder import dense_tokens, images_of, make_patchset, resized_tower
 from safetensors.torch import save_file
+from small_tower import SMALL, small_tower
 
 from entropy_vision.encoder import VisionEncoder, _wants_quick_gelu
 from entropy_vision.errors import InputError, UsageError
 from entropy_vision.packed import PackedPatches
 
-SMALL: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-}
-
-
-@pytest.fixture(autouse=True)
-def _steady() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
-def small(**changes: Any) -> VisionEncoder:
-    """A 4x4 tower whose weights are all away from their initial zeros and ones."""
-    config = deepcopy(SMALL)
-    config["quick_gelu"] = changes.pop("quick_gelu", False)
-    config["vision_cfg"] |= changes
-    encoder = VisionEncoder.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return encoder
+pytestmark = pytest.mark.usefixtures("steady")
 
 
 def close(left: torch.Tensor, right: torch.Tensor, within: float) -> None:
@@ -76,7 +52,7 @@ def test_tokens_and_embedding_equal_open_clip_when_every_patch_is_kept(model: st
     ids=str,
 )
 def test_towers_of_every_supported_kind_equal_open_clip(changes: dict[str, Any]) -> None:
-    encoder = small(**changes)
+    encoder = small_tower(**changes)
     kept = make_patchset((3, 4, 4), 8, [16, 16, 16])
     encoder.tower.output_tokens = True
     with torch.no_grad():
@@ -86,14 +62,14 @@ def test_towers_of_every_supported_kind_equal_open_clip(changes: dict[str, Any])
 
 
 def test_a_kept_subset_equals_the_dense_forward_that_hides_the_dropped_patches() -> None:
-    encoder = small()
+    encoder = small_tower()
     kept = make_patchset((4, 4, 4), 8, [3, 16, 0, 1])
     with torch.no_grad():
         close(encoder([kept])[0], dense_tokens(encoder.tower, kept, encoder.mean, encoder.std), 1e-5)
 
 
 def test_gradients_equal_those_of_the_dense_forward_that_hides_the_dropped_patches() -> None:
-    encoder = small()
+    encoder = small_tower()
     sets = [make_patchset((2, 4, 4), 8, [5, 2], seed=1), make_patchset((1, 4, 4), 8, [5], seed=2)]
     weights = torch.randn(12, 32)
     (torch.cat(encoder(sets)) * weights).sum().backward()
@@ -110,7 +86,7 @@ def test_gradients_equal_those_of_the_dense_forward_that_hides_the_dropped_patch
 
 
 def test_another_grid_equals_the_tower_that_open_clip_resizes() -> None:
-    encoder = small()
+    encoder = small_tower()
     kept = make_patchset((1, 3, 7), 8, [21])
     other = resized_tower(encoder.config, encoder.tower, (24, 56))
     other.output_tokens = True
@@ -119,7 +95,7 @@ def test_another_grid_equals_the_tower_that_open_clip_resizes() -> None:
 
 
 def test_gradients_reach_the_position_rows_through_another_grid() -> None:
-    encoder = small()
+    encoder = small_tower()
     encoder([make_patchset((1, 6, 6), 8, [9])])[0].square().sum().backward()
     grad = encoder.tower.positional_embedding.grad
     assert grad is not None and (grad.abs().sum(1) > 0).all()
@@ -129,7 +105,7 @@ def test_gradients_reach_the_position_rows_through_another_grid() -> None:
 
 
 def test_packed_inputs_equal_each_input_alone() -> None:
-    encoder = small()
+    encoder = small_tower()
     sets = [
         make_patchset((3, 4, 4), 8, [2, 7, 2], seed=1),
         make_patchset((1, 6, 5), 8, [30], seed=2),
@@ -145,7 +121,7 @@ def test_packed_inputs_equal_each_input_alone() -> None:
 
 
 def test_frames_of_an_input_see_each_other_when_asked_to() -> None:
-    encoder = small()
+    encoder = small_tower()
     kept = make_patchset((2, 4, 4), 8, [4, 6])
     tower = encoder.tower
     with torch.no_grad():
@@ -206,14 +182,14 @@ def test_a_pack_refuses_parts_that_do_not_belong_together() -> None:
 
 
 def test_training_mode_equals_evaluation_also_where_the_tower_drops_patches() -> None:
-    encoder = small(patch_dropout=0.5)
+    encoder = small_tower(patch_dropout=0.5)
     kept = make_patchset((2, 4, 4), 8, [5, 2])
     with torch.no_grad():
         assert torch.equal(encoder.train()([kept])[0], encoder.eval()([kept])[0])
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:
-    encoder = small().train()
+    encoder = small_tower().train()
     kept = make_patchset((2, 4, 4), 8, [5, 2])
     grads = []
     for enable in (False, True):
@@ -225,7 +201,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 
 
 def test_half_precision_stays_near_single() -> None:
-    encoder = small()
+    encoder = small_tower()
     kept = make_patchset((2, 4, 4), 8, [5, 2])
     with torch.no_grad():
         single = encoder([kept])[0]
@@ -239,7 +215,7 @@ def test_half_precision_stays_near_single() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_variable_length_kernel_equals_grouped_attention() -> None:
-    encoder = small()
+    encoder = small_tower()
     sets = [make_patchset((3, 4, 4), 8, [2, 7, 2], seed=1), make_patchset((1, 6, 5), 8, [30], seed=2)]
     with torch.no_grad():
         single = torch.cat(encoder(sets))
@@ -259,7 +235,7 @@ def test_weights_carry_open_clips_own_names() -> None:
 
 
 def test_config_rebuilds_the_encoder_after_a_trip_through_json() -> None:
-    encoder = small(quick_gelu=True, ls_init_value=0.2)
+    encoder = small_tower(quick_gelu=True, ls_init_value=0.2)
     encoder.config["mean"] = [0.1, 0.2, 0.3]
     first = VisionEncoder.from_config(json.loads(json.dumps(encoder.config)))
     again = VisionEncoder.from_config(json.loads(json.dumps(first.config))).eval()
@@ -302,14 +278,14 @@ def test_a_weights_file_loads_by_name_and_path(tmp_path: Path) -> None:
 
 def test_patches_of_another_size_are_refused_with_the_size_to_use() -> None:
     with pytest.raises(UsageError, match=r"patch_size=8"):
-        small()([make_patchset((1, 2, 2), 16, [2])])
+        small_tower()([make_patchset((1, 2, 2), 16, [2])])
 
 
 def test_sets_that_cannot_be_packed_are_refused() -> None:
     with pytest.raises(UsageError, match="at least one"):
-        small()([])
+        small_tower()([])
     with pytest.raises(UsageError, match=r"\[8, 16\]"):
-        small()([make_patchset((1, 2, 2), 16, [2]), make_patchset((1, 2, 2), 8, [2])])
+        small_tower()([make_patchset((1, 2, 2), 16, [2]), make_patchset((1, 2, 2), 8, [2])])
 
 
 @pytest.mark.parametrize(
@@ -330,9 +306,9 @@ def test_models_that_cannot_be_used_say_what_can(model: str, pretrained: str | N
 
 def test_custom_blocks_and_missing_pooling_are_refused() -> None:
     with pytest.raises(UsageError, match="custom"):
-        small(qk_norm=True)
+        small_tower(qk_norm=True)
     with pytest.raises(UsageError, match="pooling"):
-        small(pool_type="none").pooled([make_patchset((1, 4, 4), 8, [2])])
+        small_tower(pool_type="none").pooled([make_patchset((1, 4, 4), 8, [2])])
     with pytest.raises(UsageError, match="vision_cfg"):
         VisionEncoder.from_config({"width": 3})
 
