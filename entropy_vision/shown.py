@@ -1,12 +1,19 @@
 """The closed loop: what is lost by going on showing what was last kept at a place, and the choice that follows from it.
 
-    v(p, t) = R(p, t) + A (1 - exp(-C / B)) + w s(t) C exp(-C' / S)
+    v(p, t) = R(p, t) + A (1 - exp(-C / B)) + w L(p, t) + d (sum of L(p, .) over the frames since p was last kept)
+    L(p, t) = C max(s(t) exp(-C' / S), g f(t))
 
 R are the bits of news (`rate.py`), C the bits by which patch p of frame t differs from what was last kept there, C'
-those by which it differs from the frame before, s(t) how still most of frame t is. The second term is bounded: where
-all moves with the camera, what was kept is out of date everywhere and soon will be again, and what moves by itself must
-not drown in it. The third is not: before a camera at rest, what stands still now and is not what was kept stays wrong
-until it is sent. What no frame has shown yet has no C; it is for the floor of coverage.
+those by which it differs from the frame before. The second term is bounded: where all moves with the camera, what was
+kept is out of date everywhere and soon will be again, and what moves by itself must not drown in it. L is not bounded,
+for it is a loss that nothing else explains: before a camera at rest (s) what stands still now and is not what was kept
+stays wrong until it is sent, and while a picture turns into another without moving (f: a dissolve, a fade) no motion
+brings it back. It adds up, so what is wrong a little is sent late and not never. What no frame has shown yet has no C;
+it is for the floor of coverage.
+
+Whether the camera rests is read off how the change of a patch grows with its gradient energy G: a shift by a share x of
+a cell (a quarter of a patch's side) leaves about x^2 G in steep patches and in flat ones, a dissolve as much in either,
+an object its own patches only.
 
 Frames are walked in order, so each choice knows those before it, as a codec's encoder does. All patches with v of at
 least lambda are kept. lambda is found by bisection; what is then missing to exactly K are the largest v that are left.
@@ -28,10 +35,12 @@ _AREA = 256  # pixels of the patch for which the bits below are meant
 _D0 = 9.0  # grey levels squared
 _NOISE = 0.33  # of it
 _BOUND, _SOON = 60.0, 400.0  # A, B: bits
-_WEIGHT, _STILL = 0.6, 60.0  # w, and S in bits
-_MOST = 0.7  # of a frame's patches stand still, or the camera moves; at 0.9 it surely rests
+_WEIGHT, _LATE, _STILL = 0.6, 0.05, 60.0  # w, d, and S in bits
+_RESTS, _MOVES = 0.003, 0.006  # cells squared of apparent shift: up to here the camera rests, from here on it moves
+_SENSOR, _FADE = 8.0, 8.0  # grey levels squared that are noise in a flat patch, and as many more that are a dissolve
+_FADES = 0.6  # g
 _LIGHT = 1.5  # grey levels of common change from which on it is the light
-_STEPS = 8  # of bisection
+_STEPS = 9  # of bisection
 _LUMA, _LOOK = 16, 24  # values: 4 x 4 of luma, then 2 x 2 of Cr and of Cb
 
 
@@ -42,12 +51,14 @@ class Looks:
     Attributes:
         values: int16 [F, N, 24], grey levels, a common change of the light taken off.
         change: float32 [F, N], bits by which each differs from the frame before, as of 256 pixels; 0 in the first.
-        still: float32 [F], in [0, 1].
+        still: float32 [F], s in [0, 1]: how surely the camera rests.
+        fading: float32 [F], f in [0, 1]: how much of the change is a dissolve.
     """
 
     values: np.ndarray
     change: np.ndarray
     still: np.ndarray
+    fading: np.ndarray
 
 
 def looks_of(pixels: np.ndarray, patch_size: int) -> Looks:
@@ -77,32 +88,71 @@ def _into_patches(picture: np.ndarray, columns: int, out: np.ndarray) -> None:
 
 
 @numba.njit(cache=True)
-def _changes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(change, still); takes the light off `values` in place."""
+def _changes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(change, still, fading); takes the light off `values` in place."""
     frames, places, _ = values.shape
-    change, still = np.zeros((frames, places), np.float32), np.ones(frames, np.float32)
-    apart, light = np.empty(places, np.float32), np.zeros(3, np.float32)
+    change = np.zeros((frames, places), np.float32)
+    still, fading = np.ones(frames, np.float32), np.zeros(frames, np.float32)
+    light = np.zeros(3, np.float32)
     for t in range(1, frames):
-        for k in range(3):
-            low, high = (0, _LUMA) if k == 0 else (12 + 4 * k, 16 + 4 * k)
-            for p in range(places):
-                total = 0
-                for i in range(low, high):  # the frame before has its own light off
-                    total += values[t, p, i] - values[t - 1, p, i]
-                apart[p] = total / (high - low)
-            common = ranked(apart, 0.5) - light[k]
-            if abs(common) >= _LIGHT:
-                light[k] += common
-            off = np.int16(round(light[k]))
-            for p in range(places):
-                for i in range(low, high):
-                    values[t, p, i] -= off
-        calm = np.float32(0)
+        _take_light_off(values[t], values[t - 1], light)
         for p in range(places):
             change[t, p] = _differ(values[t, p], values[t - 1, p])
-            calm += np.exp(-change[t, p] / np.float32(_STILL))
-        still[t] = min(max((calm / places - np.float32(_MOST)) / np.float32(0.9 - _MOST), np.float32(0)), np.float32(1))
-    return change, still
+        shift, unexplained = _apparent(values[t], values[t - 1])
+        still[t] = _between_0_and_1((_MOVES - shift) / (_MOVES - _RESTS))
+        fading[t] = _between_0_and_1((unexplained - _SENSOR) / _FADE)
+    return change, still, fading
+
+
+@numba.njit(cache=True)
+def _take_light_off(now: np.ndarray, before: np.ndarray, light: np.ndarray) -> None:
+    """In place off `now`; `before` has its own light off, which `light` float32 [3] is and then that of `now`."""
+    apart = np.empty(len(now), np.float32)
+    for k in range(3):
+        low, high = (0, _LUMA) if k == 0 else (12 + 4 * k, 16 + 4 * k)
+        for p in range(len(now)):
+            total = 0
+            for i in range(low, high):
+                total += now[p, i] - before[p, i]
+            apart[p] = total / (high - low)
+        common = ranked(apart, 0.5) - light[k]
+        if abs(common) >= _LIGHT:
+            light[k] += common
+        off = np.int16(round(light[k]))
+        for p in range(len(now)):
+            for i in range(low, high):
+                now[p, i] -= off
+
+
+@numba.njit(cache=True)
+def _apparent(now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """The shift, in cells squared, that steep patches show beside flat ones, and what flat ones change beyond any.
+
+    The second in grey levels squared: beyond twice what there would be if all change of steep patches were a shift.
+    """
+    places = len(now)
+    left, slope = np.empty(places, np.float32), np.empty(places, np.float32)
+    for p in range(places):
+        error, rise = np.int32(0), np.int32(0)
+        for i in range(_LUMA):
+            apart = np.int32(now[p, i]) - np.int32(before[p, i])
+            error += apart * apart
+            if i % 4 < 3:
+                along = np.int32(now[p, i + 1]) - np.int32(now[p, i])
+                rise += along * along
+            if i < 12:
+                down = np.int32(now[p, i + 4]) - np.int32(now[p, i])
+                rise += down * down
+        left[p], slope[p] = error / np.float32(16), rise / np.float32(12)
+    flat, sharp = slope <= ranked(slope, 0.25), slope >= ranked(slope, 0.75)
+    gentle, steep = ranked(slope[flat], 0.5), ranked(slope[sharp], 0.5)
+    calm, wild = ranked(left[flat], 0.5), ranked(left[sharp], 0.5)
+    return (wild - calm) / (steep - gentle + 1), calm - 2 * wild / (steep + 1) * gentle
+
+
+@numba.njit(cache=True)
+def _between_0_and_1(x: float) -> np.float32:
+    return np.float32(min(max(x, 0.0), 1.0))
 
 
 @numba.njit(cache=True)
@@ -112,15 +162,15 @@ def _differ(one: np.ndarray, other: np.ndarray) -> np.float32:
     Nothing where V / D is below a third, over all channels: noise, and most patches of most frames.
     """
     luma, red, blue = np.int32(0), np.int32(0), np.int32(0)
-    for i in range(_LUMA):
+    for i in range(_LUMA):  # every sum is cut to 32 bits, or they would be taken in 64
         apart = np.int32(one[i]) - np.int32(other[i])
-        luma += apart * apart
+        luma = np.int32(luma + apart * apart)
     for i in range(_LUMA, _LUMA + 4):
         apart = np.int32(one[i]) - np.int32(other[i])
-        red += apart * apart
+        red = np.int32(red + apart * apart)
     for i in range(_LUMA + 4, _LOOK):
         apart = np.int32(one[i]) - np.int32(other[i])
-        blue += apart * apart
+        blue = np.int32(blue + apart * apart)
     a, b, c = np.float32(luma) / (16 * _D0), np.float32(red) / (4 * _D0), np.float32(blue) / (4 * _D0)
     if a + b + c < _NOISE:
         return np.float32(0)
@@ -133,45 +183,51 @@ def walk(
     values: np.ndarray,
     change: np.ndarray,
     still: np.ndarray,
+    fading: np.ndarray,
     least: float,
     most: int,
     whole: bool,
     worth: np.ndarray,
+    losses: np.ndarray,
+    beside: np.ndarray,
     mask: np.ndarray,
 ) -> int:
     """Keep, frame by frame, every patch worth `least` bits or more.
 
     Args:
         bits: float32 [F, N], news, as of 256 pixels like all bits here.
-        values, change, still: of `Looks`.
+        values, change, still, fading: of `Looks`.
         most: stop where more than this many are kept.
         whole: the first frame is kept as a whole.
-        worth: float32 [F, N], written: v.
+        worth, losses: float32 [F, N], written: v and L.
+        beside: int32 [F, N], the frame last kept at the place of which these have v and L already, written; -1 where
+            nothing was kept, anything less where they are not known. So a further walk counts anew only what comes out
+            otherwise.
         mask: bool [F, N], written.
 
     Returns:
         How many patches are kept; the arrays are complete only where it is at most `most`.
     """
     frames, places = bits.shape
-    last = np.empty((places, _LOOK), np.int16)
-    shown = np.zeros(places, np.bool_)
+    last, owed = np.full(places, -1, np.int32), np.zeros(places, np.float32)
     kept = 0
     for t in range(frames):
         for p in range(places):
-            value = bits[t, p]
-            lost = _differ(values[t, p], last[p]) if shown[p] else np.float32(0)
-            if lost > 0:
-                value += np.float32(_BOUND) * (1 - np.exp(-lost / np.float32(_SOON)))
-                if still[t] > 0:
-                    value += np.float32(_WEIGHT) * still[t] * lost * np.exp(-change[t, p] / np.float32(_STILL))
-            worth[t, p] = value
-            keeps = value >= least or (whole and t == 0)
+            if beside[t, p] != last[p]:  # between the frame last kept and this one nothing was: v follows from the two
+                value, loss = bits[t, p], np.float32(0)
+                apart = _differ(values[t, p], values[last[p], p]) if last[p] >= 0 else np.float32(0)
+                if apart > 0:
+                    rests = still[t] * np.exp(-change[t, p] / np.float32(_STILL)) if still[t] > 0 else np.float32(0)
+                    loss = apart * max(rests, np.float32(_FADES) * fading[t])
+                    value += np.float32(_BOUND) * (1 - np.exp(-apart / np.float32(_SOON)))
+                    value += np.float32(_WEIGHT) * loss + np.float32(_LATE) * owed[p]
+                worth[t, p], losses[t, p], beside[t, p] = value, loss, last[p]
+            owed[p] += losses[t, p]
+            keeps = worth[t, p] >= least or (whole and t == 0)
             mask[t, p] = keeps
             if keeps:
                 kept += 1
-                shown[p] = True
-                for i in range(_LOOK):
-                    last[p, i] = values[t, p, i]
+                last[p], owed[p] = t, 0
         if kept > most:
             return kept
     return kept
@@ -191,19 +247,22 @@ def closed_loop(
     """
     scale = np.float32(_AREA / patch_size**2)
     news = np.ascontiguousarray(bits.reshape(len(bits), -1) * scale, np.float32)
-    worth, mask = np.empty(news.shape, np.float32), np.empty(news.shape, bool)
-    given, least = (news, looks.values, looks.change, looks.still), least * float(scale)
-    if walk(*given, least, count, whole, worth, mask) > count:
+    worth, losses, mask = np.empty(news.shape, np.float32), np.empty(news.shape, np.float32), np.empty(news.shape, bool)
+    given = news, looks.values, looks.change, looks.still, looks.fading
+    out = worth, losses, np.full(news.shape, -2, np.int32), mask
+    least *= float(scale)
+    if walk(*given, least, count, whole, *out) > count:
         # v is R and what is lost, so as many have the K-th largest R; nothing loses more than `high`
         low = max(least, float(np.partition(news.ravel(), news.size - count)[news.size - count]))
-        high = float(news.max()) + _BOUND + _AREA / 4 * 3 * 2 * np.log2(255**2 / _D0)
+        most_apart = _AREA / 4 * 3 * 2 * np.log2(255**2 / _D0)
+        high = float(news.max()) + _BOUND + (_WEIGHT + _LATE * len(news)) * most_apart
         for _ in range(_STEPS):
             middle = _between(low, high)
-            if walk(*given, middle, count, whole, worth, mask) > count:
+            if walk(*given, middle, count, whole, *out) > count:
                 low = middle
             else:
                 high = middle
-        walk(*given, high, count, whole, worth, mask)
+        walk(*given, high, count, whole, *out)
     return mask.reshape(bits.shape), worth.reshape(bits.shape) / scale
 
 

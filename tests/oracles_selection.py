@@ -312,19 +312,41 @@ def lost_bits(one: list[int], other: list[int]) -> float:
     return 0.0 if sum(ratios) < 0.33 else 64 * math.log2(math.prod(1 + x * x for x in ratios))
 
 
+def apparent(now: dict[tuple[int, int], list[int]], before: dict[tuple[int, int], list[int]]) -> tuple[float, float]:
+    """How much more steep patches change than flat ones, per gradient energy; what of flat ones' change that leaves."""
+    errors, slopes = [], []
+    for p, values in now.items():
+        cells = np.array(values[:16], float).reshape(4, 4)
+        errors.append(float(((cells - np.array(before[p][:16], float).reshape(4, 4)) ** 2).mean()))
+        slopes.append(float((np.diff(cells, axis=0) ** 2).mean() + (np.diff(cells, axis=1) ** 2).mean()))
+    low, high = _ranked(slopes, 0.25), _ranked(slopes, 0.75)
+    flat = [i for i, slope in enumerate(slopes) if slope <= low]
+    steep = [i for i, slope in enumerate(slopes) if slope >= high]
+
+    def middle(values: list[float], among: list[int]) -> float:
+        return _ranked([values[i] for i in among], 0.5)
+
+    rise = middle(slopes, steep) - middle(slopes, flat) + 1
+    shift = (middle(errors, steep) - middle(errors, flat)) / rise
+    most = middle(errors, steep) / (middle(slopes, steep) + 1)
+    return shift, middle(errors, flat) - 2 * most * middle(slopes, flat)
+
+
 def walk(bits: np.ndarray, looks: list[dict[tuple[int, int], list[int]]], least: float, whole: bool) -> np.ndarray:
     """Keep what is worth `least`, one frame after the other; no light changes. bool [F, R, C]."""
-    mask, last = np.zeros(bits.shape, bool), {}
+    mask, last, owed = np.zeros(bits.shape, bool), {}, dict.fromkeys(looks[0], 0.0)
     for t, seen in enumerate(looks):
         change = {p: lost_bits(seen[p], looks[t - 1][p]) if t else 0.0 for p in seen}
-        calm = sum(math.exp(-c / 60) for c in change.values()) / len(change)
-        still = min(max((calm - 0.7) / 0.2, 0), 1)
+        shift, unexplained = apparent(seen, looks[t - 1]) if t else (0.0, 0.0)
+        still, fading = min(max((0.006 - shift) / 0.003, 0), 1), min(max((unexplained - 8) / 8, 0), 1)
         for p, values in seen.items():
-            worth = float(bits[t][p])
+            worth, loss = float(bits[t][p]), 0.0
             if p in last:
-                lost = lost_bits(values, last[p])
-                worth += 60 * (1 - math.exp(-lost / 400)) + 0.6 * still * lost * math.exp(-change[p] / 60)
+                apart = lost_bits(values, last[p])
+                loss = apart * max(still * math.exp(-change[p] / 60), 0.6 * fading)
+                worth += 60 * (1 - math.exp(-apart / 400)) + 0.6 * loss + 0.05 * owed[p]
+            owed[p] += loss
             if worth >= least or (whole and t == 0):
                 mask[t][p] = True
-                last[p] = values
+                last[p], owed[p] = values, 0.0
     return mask

@@ -27,7 +27,7 @@ class Rate(Selector):
     """Bits against what was seen before, or against the picture itself where nothing was."""
 
     name = "rate"
-    version = 3
+    version = 4
 
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""
@@ -48,9 +48,12 @@ class Rate(Selector):
             mask, worth = closed_loop(bits, looks, count - spare, whole, _NOTHING, patch_size)
         else:
             worth, mask = bits, exact(bits, max(1, count - spare)) & (bits >= _NOTHING)
-        if worth[~mask].max() < _NOTHING:  # what else there is says nothing
-            return exact(worth, count, _filled(_never_shown(mask, count - int(mask.sum())), count))
-        return exact(worth, count, _never_shown(mask, spare))
+        idle = worth[~mask].max() < _NOTHING  # what else there is says nothing
+        floor = _never_shown(mask, count - int(mask.sum()) if idle else spare)
+        # the patch that every frame keeps is paid for by what is worth least, not by the only view of a place
+        only = floor & ~mask
+        only[0] |= whole
+        return exact(np.where(only, np.inf, worth), count, _filled(floor, count) if idle else floor)
 
 
 def _never_shown(mask: np.ndarray, most: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import oracles_selection as oracle
 import pytest
@@ -39,21 +40,45 @@ def test_looks_are_coarse_pictures_of_the_patches_and_changes_their_distance(see
     expected = [oracle.lost_bits(slow[3][p], slow[2][p]) for p in slow[3]]
     np.testing.assert_allclose(looks.change[3], expected, rtol=1e-4)
     assert not looks.change[0].any()
-    if patch == 8:
-        assert (looks.still > 0.5).all()
+    for t in range(1, len(slow)):
+        shift, unexplained = oracle.apparent(slow[t], slow[t - 1])
+        assert looks.still[t] == pytest.approx(min(max((0.006 - shift) / 0.003, 0), 1), abs=1e-3)
+        assert looks.fading[t] == pytest.approx(min(max((unexplained - 8) / 8, 0), 1), abs=1e-3)
+
+
+def mosaic(seed: int) -> np.ndarray:
+    """float [64, 64, 3]: flat colours with edges between them."""
+    return np.random.default_rng(seed).normal(110, 45, (4, 4, 3)).repeat(20, 0).repeat(20, 1)[:64, :64]
+
+
+def turning(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """uint8 [12, 64, 64, 3]: a picture stands, turns into another within two frames, and that stands."""
+    shares = [0, 0, 0, 0, 0.5, 1, 1, 1, 1, 1, 1, 1]
+    return np.stack([np.clip((1 - a) * one + a * two, 0, 255).round().astype(np.uint8) for a in shares])
+
+
+def smooth(seed: int, size: int = 64) -> np.ndarray:
+    """float32 [size, size, 3]: soft slopes, steep at some places and flat at others."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(110, 45, (size // 16 + 1, size // 16 + 1, 3)).astype(np.float32)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("least", [5.0, 60.0, 200.0])
 def test_the_walk_equals_the_slow_form(least: float, whole: bool) -> None:
-    pixels = video(4)
-    bits = np.random.default_rng(0).gamma(0.3, 150, (8, 8, 8)).astype(np.float32)
+    pixels = turning(mosaic(4), mosaic(4)[:, ::-1])  # of the same light
+    bits = np.random.default_rng(0).gamma(0.3, 150, (12, 8, 8)).astype(np.float32)
     looks = looks_of(pixels, 8)
-    worth, mask = np.empty((8, 64), np.float32), np.empty((8, 64), bool)
-    news = bits.reshape(8, 64)
-    kept = walk(news, looks.values, looks.change, looks.still, least, 10**9, whole, worth, mask)
+    assert looks.fading.max() > 0.5 and looks.still[7:].min() > 0.5
+    news = bits.reshape(12, 64)
+    given = news, looks.values, looks.change, looks.still, looks.fading
+    worth, losses, mask = np.empty(news.shape, np.float32), np.empty(news.shape, np.float32), np.empty(news.shape, bool)
+    out = worth, losses, np.full(news.shape, -2, np.int32), mask
+    walk(*given, 90.0, 10**9, not whole, *out)  # what an earlier walk has counted changes nothing
+    kept = walk(*given, least, 10**9, whole, *out)
     expected = oracle.walk(bits, [oracle.look(frame, 8) for frame in pixels], least, whole)
-    np.testing.assert_array_equal(mask.reshape(8, 8, 8), expected)
+    np.testing.assert_array_equal(mask.reshape(bits.shape), expected)
     assert kept == expected.sum()
 
 
@@ -102,3 +127,46 @@ def test_the_light_is_no_reason_to_send_everything_again() -> None:
     ground, rng = soft(7, 64, 64), np.random.default_rng(0)
     pixels = np.stack([np.clip(ground + rng.uniform(-12, 12), 0, 255).round().astype(np.uint8) for _ in range(8)])
     assert looks_of(pixels, 8).change.max() < 16
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_camera_that_rests_is_told_from_one_that_moves_and_from_a_dissolve(seed: int) -> None:
+    world, rng = smooth(seed, 192), np.random.default_rng(seed)
+    world += cv2.resize(rng.normal(0, 25, (48, 48, 3)).astype(np.float32), (192, 192), interpolation=cv2.INTER_CUBIC)
+
+    def seen(x: int, noise: float) -> np.ndarray:
+        view = world[32:160, 32 + x : 160 + x] + rng.normal(0, noise, (128, 128, 3))
+        return np.clip(view, 0, 255).round().astype(np.uint8)
+
+    resting = looks_of(np.stack([seen(0, 2) for _ in range(4)]), 16)
+    assert resting.still.min() == 1 and not resting.fading.any()
+    panning = looks_of(np.stack([seen(2 * t, 1) for t in range(4)]), 16)
+    assert not panning.still[1:].any() and panning.fading.max() < 0.5
+    turned = looks_of(turning(mosaic(seed), mosaic(seed + 10)), 8)
+    assert turned.fading[4:6].max() > 0.5 and not turned.fading[8:].any() and turned.still[8:].min() == 1
+
+
+def test_what_is_a_little_wrong_is_sent_late_and_not_never() -> None:
+    """A patch that changed by little once, beside one that pays in every frame."""
+    pixels = np.full((40, 32, 32, 3), 110, np.uint8)
+    pixels[20:, :16, :16] = 119
+    pixels[38:, :16, :16] = 128
+    news = np.zeros((40, 4), np.float32)
+    news[:, 3] = 600
+    looks = looks_of(pixels, 16)
+    worth, losses, mask = np.empty(news.shape, np.float32), np.empty(news.shape, np.float32), np.empty(news.shape, bool)
+    given = news, looks.values, looks.change, looks.still, looks.fading
+    walk(*given, 500.0, 1000, True, worth, losses, np.full(news.shape, -2, np.int32), mask)
+    (late,) = np.flatnonzero(mask[1:, 0]) + 1
+    assert 28 <= late <= 36
+    assert worth[late, 0] > worth[22, 0] > 250 and not worth[late + 1 : 38, 0].any()
+    np.testing.assert_allclose(worth[39, 0], worth[21, 0], rtol=0.02)  # what was owed is paid
+
+
+def test_the_one_patch_of_every_frame_is_not_taken_from_the_first_view_of_a_place() -> None:
+    frames, tok = as_frames(np.full((30, 64, 64, 3), 90, np.uint8)), EntropyTokenizer(8, budget=Budget(tokens=230))
+    bits = np.full((30, 8, 8), 5, np.float32)
+    bits[0] = 0
+    bits[1:10, :3] = np.random.default_rng(0).uniform(500, 2000, (9, 3, 8))  # more than all of the budget
+    mask = tok.select(frames, bits).mask
+    assert mask[0].all() and (mask.sum(axis=(1, 2)) >= 1).all() and mask.sum() == 230
