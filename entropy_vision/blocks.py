@@ -32,11 +32,6 @@ class Blocks:
     variance: np.ndarray
     slope: np.ndarray
 
-    def energy(self, colour: np.ndarray) -> np.ndarray:
-        """Mean squared distance of the block's values from `colour`."""
-        off = self.mean - colour
-        return self.variance + off * off
-
 
 def measure(planes: Planes) -> Blocks:
     """Block statistics of a frame of uint8 planes."""
@@ -45,14 +40,6 @@ def measure(planes: Planes) -> Blocks:
     _statistics(1, BLOCK)(planes.luma, np.float32(1), out[:, :1])
     # a sample of colour is two of luma wide
     _statistics(2, BLOCK // 2)(_flat(planes.chroma), np.float32(0.25), out[:, 1:])
-    return Blocks(*out)
-
-
-def measure_picture(frame: np.ndarray, side: int) -> Blocks:
-    """The same of uint8 [H, W, 3] whose sides are multiples of `side`."""
-    height, width, _ = frame.shape
-    out = np.empty((3, 3, height // side, width // side), np.float32)
-    _statistics(3, side)(_flat(frame), np.float32(1), out)
     return Blocks(*out)
 
 

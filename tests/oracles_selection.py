@@ -97,16 +97,34 @@ class Frame:
         return out
 
 
+def _prevailing(field: np.ndarray) -> np.ndarray:
+    """Median over 5 x 5 cells of a grid of at most about 14 a side: the blocks themselves, or means of them."""
+    pool = max(1, round(max(field.shape) / 14))
+    if pool == 1:
+        return _median_around(field)
+    size = tuple(max(1, round(length / pool)) for length in field.shape[::-1])
+    coarse = _median_around(cv2.resize(field, size, interpolation=cv2.INTER_AREA))
+    return cv2.resize(coarse, field.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _ranked_of_some(field: np.ndarray) -> float:
+    """About the median: of every so many blocks, some 160."""
+    step = max(1, field.size // 160)
+    while math.gcd(step, field.shape[1]) > 1:
+        step += 1
+    return _ranked(field.ravel()[::step].tolist(), 0.5)
+
+
 def context_bits(rgb: np.ndarray, side: int) -> np.ndarray:
-    """Bits a pixel of every block of one frame against its surroundings (at most 14 blocks a side)."""
+    """Bits a pixel of every block of one frame against its surroundings."""
     frame = Frame(rgb, side)
     colour, floor = [], []
     for k in range(3):
-        colour.append(_median_around(frame.field(frame.planes, k, "mean")))
+        colour.append(_prevailing(frame.field(frame.planes, k, "mean")))
         energy = np.zeros((frame.rows, frame.columns))
         for cell in frame.cells():
             energy[cell] = ((frame.block(frame.planes, cell, k) - colour[k][cell]) ** 2).mean()
-        usual = np.maximum(_median_around(energy), _ranked(energy.ravel().tolist(), 0.5))
+        usual = np.maximum(_prevailing(energy), _ranked_of_some(energy))
         floor.append(2 * usual + 9)
     down, along = max(1, round(frame.rows / 4)), max(1, round(frame.columns / 4))
 
@@ -139,7 +157,7 @@ def context_bits(rgb: np.ndarray, side: int) -> np.ndarray:
 
 
 def rarity(frame: np.ndarray, side: int) -> np.ndarray:
-    """Self-information of every patch among those of its picture (YCrCb): 6 features, Gaussian kernels."""
+    """Self-information of every patch among those of its picture (YCrCb): 6 features, kernels (1 - x / 256)^256."""
     rows, columns = frame.shape[0] // side, frame.shape[1] // side
     points = []
     for r in range(rows):
@@ -158,7 +176,8 @@ def rarity(frame: np.ndarray, side: int) -> np.ndarray:
     width = 1.3 * len(centres) ** (-1 / 10)
     bits = []
     for i, point in enumerate(values):
-        density = sum(math.exp(-((point - centre) ** 2).sum() / (2 * width**2)) for centre in centres)
+        apart = [((point - centre) ** 2).sum() / (2 * width**2) for centre in centres]
+        density = sum(max(0.0, 1 - x / 256) ** 256 for x in apart)
         own = 0 if i % step == 0 else 1
         bits.append(max(0.0, -math.log2((density + own) / (len(centres) + own))))
     return np.array(bits).reshape(rows, columns)
