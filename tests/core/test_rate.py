@@ -55,11 +55,15 @@ def test_gaussian_rate_is_half_a_bit_for_each_doubling_far_above_the_floor() -> 
 def test_bits_of_an_image_equal_the_slow_form(patch: int, rows: int, columns: int) -> None:
     height, width = rows * patch, columns * patch
     rng = np.random.default_rng(height * width)
-    ground = 110 + smooth_noise(rng, height, width, 4, 14)
-    pixels = to_pixels(with_square(ground, height // 3, width // 2, tuple(rng.integers(0, 256, 3))))
-    bits = patch_bits(pixels[None], patch)[0]
-    expected = patch * patch * oracle.picture_bits(pixels, block_side(patch), patch)
-    np.testing.assert_allclose(bits, expected, rtol=1e-4, atol=1e-3)
+    rough = 110 + smooth_noise(rng, height, width, 4, 14)
+    walls = 60 + smooth_noise(rng, height, width, 4, 1)
+    walls[:, : width // 3] += 130
+    walls[height // 2 :, width // 3 :] += (30, 60, 90)
+    for ground in (rough, walls, cv2.blur(walls, (7, 7))):  # the last with soft edges
+        pixels = to_pixels(with_square(ground, height // 3, width // 2, tuple(rng.integers(0, 256, 3))))
+        bits = patch_bits(pixels[None], patch)[0]
+        expected = patch * patch * oracle.picture_bits(pixels, block_side(patch), patch)
+        np.testing.assert_allclose(bits, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(4))
