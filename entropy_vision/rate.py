@@ -38,20 +38,29 @@ class Bits:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """The next frame's: uint8 [H, W, 3], RGB -> float32 [R, C], >= 0. Padding has no bits."""
-        height, width, _ = frame.shape
         (padded,) = pad(frame[None], self.patch_size)
         news = self.memory.news(planes_of(padded, self.patch_size))
-        area = self.patch_size**2
         if news is None:
-            bits = picture_bits(padded, self.patch_size) * area
-        else:
-            blocks = news.reshape(news.shape[0] // 2, 2, news.shape[1] // 2, 2)
-            bits = blocks.sum(axis=(1, 3)) * (area / 4)
-        real = real_pixels(height, width, self.patch_size) / np.float32(area)
-        return bits * real
+            return _of_picture(frame, self.patch_size)
+        blocks = news.reshape(news.shape[0] // 2, 2, news.shape[1] // 2, 2)
+        return _of_real(blocks.sum(axis=(1, 3)) / 4, frame, self.patch_size)
 
 
 def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
     """Bits of every patch of a video: uint8 [F, H, W, 3], RGB -> float32 [F, R, C]."""
+    if len(pixels) == 1:  # nothing comes after it that would be compared with it
+        return _of_picture(pixels[0], patch_size)[None]
     bits = Bits(patch_size)
     return np.stack([bits(frame) for frame in pixels])
+
+
+def _of_picture(frame: np.ndarray, patch_size: int) -> np.ndarray:
+    """Bits [R, C] of a frame that nothing was seen before."""
+    (padded,) = pad(frame[None], patch_size)
+    return _of_real(picture_bits(padded, patch_size), frame, patch_size)
+
+
+def _of_real(bits: np.ndarray, frame: np.ndarray, patch_size: int) -> np.ndarray:
+    """Bits a pixel times the pixels of each patch that are inside the frame, [R, C]."""
+    height, width, _ = frame.shape
+    return bits * real_pixels(height, width, patch_size)
