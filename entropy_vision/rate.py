@@ -19,6 +19,8 @@ Colour counts like luma: an object of the ground's own luma is as visible in Cb 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from entropy_vision.grid import pad, real_pixels
@@ -47,8 +49,13 @@ class Bits:
         else:
             blocks = news.reshape(news.shape[0] // 2, 2, news.shape[1] // 2, 2)
             bits = blocks.sum(axis=(1, 3)) * (area / 4)
-        real = real_pixels(height, width, self.patch_size) / np.float32(area)
-        return bits * real
+        return bits * _real(height, width, self.patch_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _real(height: int, width: int, patch_size: int) -> np.ndarray:
+    """float32 [R, C]: the share of each patch that belongs to the frame; the same for every frame of a video."""
+    return real_pixels(height, width, patch_size) / np.float32(patch_size**2)
 
 
 def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:

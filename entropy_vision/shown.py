@@ -112,15 +112,15 @@ def _differ(one: np.ndarray, other: np.ndarray) -> np.float32:
     Nothing where V / D is below a third, over all channels: noise, and most patches of most frames.
     """
     luma, red, blue = np.int32(0), np.int32(0), np.int32(0)
-    for i in range(_LUMA):
+    for i in range(_LUMA):  # every sum is cut to 32 bits, or they would be taken in 64
         apart = np.int32(one[i]) - np.int32(other[i])
-        luma += apart * apart
+        luma = np.int32(luma + apart * apart)
     for i in range(_LUMA, _LUMA + 4):
         apart = np.int32(one[i]) - np.int32(other[i])
-        red += apart * apart
+        red = np.int32(red + apart * apart)
     for i in range(_LUMA + 4, _LOOK):
         apart = np.int32(one[i]) - np.int32(other[i])
-        blue += apart * apart
+        blue = np.int32(blue + apart * apart)
     a, b, c = np.float32(luma) / (16 * _D0), np.float32(red) / (4 * _D0), np.float32(blue) / (4 * _D0)
     if a + b + c < _NOISE:
         return np.float32(0)
@@ -137,6 +137,7 @@ def walk(
     most: int,
     whole: bool,
     worth: np.ndarray,
+    beside: np.ndarray,
     mask: np.ndarray,
 ) -> int:
     """Keep, frame by frame, every patch worth `least` bits or more.
@@ -147,31 +148,31 @@ def walk(
         most: stop where more than this many are kept.
         whole: the first frame is kept as a whole.
         worth: float32 [F, N], written: v.
+        beside: int32 [F, N], the frame last kept at the place of which `worth` has v already, written; -1 where nothing
+            was kept, anything less where v is not known. So a further walk counts anew only what comes out otherwise.
         mask: bool [F, N], written.
 
     Returns:
         How many patches are kept; the arrays are complete only where it is at most `most`.
     """
     frames, places = bits.shape
-    last = np.empty((places, _LOOK), np.int16)
-    shown = np.zeros(places, np.bool_)
+    last = np.full(places, -1, np.int32)
     kept = 0
     for t in range(frames):
         for p in range(places):
-            value = bits[t, p]
-            lost = _differ(values[t, p], last[p]) if shown[p] else np.float32(0)
-            if lost > 0:
-                value += np.float32(_BOUND) * (1 - np.exp(-lost / np.float32(_SOON)))
-                if still[t] > 0:
-                    value += np.float32(_WEIGHT) * still[t] * lost * np.exp(-change[t, p] / np.float32(_STILL))
-            worth[t, p] = value
-            keeps = value >= least or (whole and t == 0)
+            if beside[t, p] != last[p]:
+                lost = _differ(values[t, p], values[last[p], p]) if last[p] >= 0 else np.float32(0)
+                value = bits[t, p]
+                if lost > 0:
+                    value += np.float32(_BOUND) * (1 - np.exp(-lost / np.float32(_SOON)))
+                    if still[t] > 0:
+                        value += np.float32(_WEIGHT) * still[t] * lost * np.exp(-change[t, p] / np.float32(_STILL))
+                worth[t, p], beside[t, p] = value, last[p]
+            keeps = worth[t, p] >= least or (whole and t == 0)
             mask[t, p] = keeps
             if keeps:
                 kept += 1
-                shown[p] = True
-                for i in range(_LOOK):
-                    last[p, i] = values[t, p, i]
+                last[p] = t
         if kept > most:
             return kept
     return kept
@@ -192,18 +193,20 @@ def closed_loop(
     scale = np.float32(_AREA / patch_size**2)
     news = np.ascontiguousarray(bits.reshape(len(bits), -1) * scale, np.float32)
     worth, mask = np.empty(news.shape, np.float32), np.empty(news.shape, bool)
-    given, least = (news, looks.values, looks.change, looks.still), least * float(scale)
-    if walk(*given, least, count, whole, worth, mask) > count:
+    beside = np.full(news.shape, -2, np.int32)
+    given, out = (news, looks.values, looks.change, looks.still), (worth, beside, mask)
+    least *= float(scale)
+    if walk(*given, least, count, whole, *out) > count:
         # v is R and what is lost, so as many have the K-th largest R; nothing loses more than `high`
         low = max(least, float(np.partition(news.ravel(), news.size - count)[news.size - count]))
         high = float(news.max()) + _BOUND + _AREA / 4 * 3 * 2 * np.log2(255**2 / _D0)
         for _ in range(_STEPS):
             middle = _between(low, high)
-            if walk(*given, middle, count, whole, worth, mask) > count:
+            if walk(*given, middle, count, whole, *out) > count:
                 low = middle
             else:
                 high = middle
-        walk(*given, high, count, whole, worth, mask)
+        walk(*given, high, count, whole, *out)
     return mask.reshape(bits.shape), worth.reshape(bits.shape) / scale
 
 
