@@ -19,7 +19,7 @@ import cv2
 import numba
 import numpy as np
 
-from entropy_vision.blocks import Blocks, blend, compare, every, measure, quantile, quantiles, ranked
+from entropy_vision.blocks import Blocks, blend, compare, every, measure, quantiles, ranked
 from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions, warp
 from entropy_vision.planes import BLOCK, Planes
 
@@ -124,16 +124,31 @@ def _apparent_shift(slope: np.ndarray, energy: np.ndarray, step: int) -> float:
     return float((ranked(left[steep], 0.5) - ranked(left[flat], 0.5)) / (steeper + 1))
 
 
-def arriving(blocks: Blocks) -> np.ndarray:
-    """Bits a pixel of blocks that come into view: what they hold beyond twice what most blocks hold, [R', C']."""
-    usual = 2 * quantile(blocks.variance, 0.6) + np.float32(_D0)
-    rate: np.ndarray = news_rate(blocks.variance, np.broadcast_to(usual[:, None, None], blocks.variance.shape).copy())
-    return rate
+@numba.njit(cache=True)
+def _limit_arriving(rate: np.ndarray, seen: np.ndarray, variance: np.ndarray, step: int) -> None:
+    """What comes into view costs at most what it holds beyond twice what most blocks hold; into `rate` [R', C']."""
+    usual = np.float32(2) * quantiles(variance, 0.6, step) + np.float32(_D0)
+    for y in range(rate.shape[0]):
+        for x in range(rate.shape[1]):
+            if not seen[y, x]:
+                odds = np.float32(1)
+                for k in range(3):
+                    ratio = variance[k, y, x] / usual[k]
+                    odds *= np.float32(1) + ratio * ratio
+                rate[y, x] = min(rate[y, x], np.float32(0.25) * np.log2(odds))
 
 
+@numba.njit(cache=True)
 def gain(known: np.ndarray, moved: np.ndarray) -> float:
     """Share of the blocks that a motion predicts at least twice as well; residual energies [3, R', C']."""
-    return float((moved.sum(axis=0) + _LITTLE < (known.sum(axis=0) + _LITTLE) / 2).mean())
+    _, rows, columns = known.shape
+    better, little = 0, np.float32(_LITTLE)
+    for y in range(rows):
+        for x in range(columns):
+            before = known[0, y, x] + known[1, y, x] + known[2, y, x]
+            after = moved[0, y, x] + moved[1, y, x] + moved[2, y, x]
+            better += after + little < (before + little) / np.float32(2)
+    return better / (rows * columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +250,7 @@ class Memory:
             explained = news_rate(layer, floor)
             rate, recent = np.minimum(rate, explained), np.minimum(recent, explained)
         if past.motion is not None:
-            rate = np.where(seen, rate, np.minimum(rate, arriving(blocks)))
+            _limit_arriving(rate, seen, blocks.variance, every(*rate.shape))
             self.anchor = blocks.mean - light[:, None, None]  # no drift is told while a camera moves
         patience = _PATIENCE if past.motion is None else _PATIENCE_MOVING
         dusk = _steady_change(self.lights, light, self.shown)
