@@ -72,11 +72,11 @@ def error_floor(variance: np.ndarray, slope: np.ndarray, energy: np.ndarray, ste
     floor = np.empty_like(energy)
     for k in range(3):
         errors, slopes = energy[k].ravel()[::step], slope[k].ravel()[::step]
-        noise = min(ranked(errors, 0.25), 2 * ranked(variance[k].ravel()[::step], 0.25))
+        noise = min(ranked(errors, 0.25), np.float32(2) * ranked(variance[k].ravel()[::step], 0.25))
         steep = slopes >= ranked(slopes, 0.5)
         excess = np.maximum(errors[steep] - noise, np.float32(0)) / (slopes[steep] + np.float32(1))
         shift = min(ranked(excess, 0.5), np.float32(_REGISTRATION))
-        floor[k] = slope[k] * shift + np.float32(noise + _D0)
+        floor[k] = slope[k] * shift + (noise + np.float32(_D0))
     return floor
 
 
