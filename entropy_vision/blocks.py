@@ -35,21 +35,7 @@ class Blocks:
 
 def measure(planes: Planes) -> Blocks:
     """Block statistics of a frame of uint8 planes."""
-    rows, columns = (side // BLOCK for side in planes.luma.shape)
-    out = np.empty((3, 3, rows, columns), np.float32)
-    _statistics(1, BLOCK)(planes.luma, np.float32(1), out[:, :1])
-    # a sample of colour is two of luma wide
-    _statistics(2, BLOCK // 2)(_flat(planes.chroma), np.float32(0.25), out[:, 1:])
-    return Blocks(*out)
-
-
-def compare(now: Planes, other: Planes) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and mean square of now - other in each block; `now` uint8, `other` uint8 or float32."""
-    rows, columns = (side // BLOCK for side in now.luma.shape)
-    mean, square = np.empty((2, 3, rows, columns), np.float32)
-    _differences(1, BLOCK)(now.luma, other.luma, mean[:1], square[:1])
-    _differences(2, BLOCK // 2)(_flat(now.chroma), _flat(other.chroma), mean[1:], square[1:])
-    return mean, square
+    return Blocks(*_measure(planes.luma, planes.chroma))
 
 
 def _flat(plane: np.ndarray) -> np.ndarray:
@@ -67,7 +53,7 @@ def every(rows: int, columns: int) -> int:
 
 def quantile(blocks: np.ndarray, share: float) -> np.ndarray:
     """About the value of that rank in each channel: float32 [3, R', C'] -> [3]. Every so many blocks are looked at."""
-    out: np.ndarray = _quantiles(blocks, share, every(*blocks.shape[1:]))
+    out: np.ndarray = quantiles(blocks, share, every(*blocks.shape[1:]))
     return out
 
 
@@ -111,6 +97,20 @@ def _statistics(channels: int, side: int) -> Callable[[np.ndarray, np.float32, n
     return statistics
 
 
+_of_luma, _of_chroma = _statistics(1, BLOCK), _statistics(2, BLOCK // 2)
+
+
+@numba.njit(cache=True)
+def _measure(luma: np.ndarray, chroma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, variance, slope), one call for both planes: calls from Python cost as much as the sums."""
+    height, width = luma.shape
+    out = np.empty((3, 3, height // BLOCK, width // BLOCK), np.float32)
+    _of_luma(luma, np.float32(1), out[:, :1])
+    # a sample of colour is two of luma wide
+    _of_chroma(chroma.reshape(len(chroma), width), np.float32(0.25), out[:, 1:])
+    return out[0], out[1], out[2]
+
+
 @functools.cache
 def _differences(channels: int, side: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
     """(now, other [H, W channels], mean, square [channels, R', C']) of now - other."""
@@ -141,8 +141,24 @@ def _differences(channels: int, side: int) -> Callable[[np.ndarray, np.ndarray, 
     return differences
 
 
+_of_lumas, _of_chromas = _differences(1, BLOCK), _differences(2, BLOCK // 2)
+
+
 @numba.njit(cache=True)
-def _quantiles(blocks: np.ndarray, share: float, step: int) -> np.ndarray:
+def compare(
+    luma: np.ndarray, chroma: np.ndarray, other_luma: np.ndarray, other_chroma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square [3, R', C'] of a frame's uint8 planes less others, uint8 or float32, in each block."""
+    height, width = luma.shape
+    out = np.empty((2, 3, height // BLOCK, width // BLOCK), np.float32)
+    _of_lumas(luma, other_luma, out[0, :1], out[1, :1])
+    lines = len(chroma)
+    _of_chromas(chroma.reshape(lines, width), other_chroma.reshape(lines, width), out[0, 1:], out[1, 1:])
+    return out[0], out[1]
+
+
+@numba.njit(cache=True)
+def quantiles(blocks: np.ndarray, share: float, step: int) -> np.ndarray:
     out = np.empty(len(blocks), np.float32)
     for k in range(len(blocks)):
         out[k] = ranked(blocks[k].ravel()[::step], share)
@@ -150,31 +166,24 @@ def _quantiles(blocks: np.ndarray, share: float, step: int) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def ranked(given: np.ndarray, share: float) -> float:
-    """The value of that rank, by selection (Hoare 1961) with the median of three as pivot."""
-    values = given.copy()
-    rank = int(share * (len(values) - 1))
-    low, high = 0, len(values) - 1
-    while low < high:
-        first, middle, last = values[low], values[(low + high) // 2], values[high]
-        pivot = max(min(first, middle), min(max(first, middle), last))
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if rank <= j:
-            high = j
-        elif rank >= i:
-            low = i
-        else:
-            break
-    return values[rank]
+def ranked(given: np.ndarray, share: float) -> np.float32:
+    """The value of that rank in float32 [N], found bit by bit: how many values are less than it is known at each.
+
+    32 passes without a branch: among so few values selection (Hoare 1961) mostly waits for branches guessed wrongly.
+    """
+    keys = given.copy().view(np.int32)
+    for i in range(len(keys)):
+        keys[i] ^= (keys[i] >> 31) & 0x7FFFFFFF  # in the order of the values, negative ones as well
+    rank, found = int(share * (len(keys) - 1)), np.full(1, -(2**31), np.int32)
+    for bit in range(31, -1, -1):
+        above = np.int32(found[0] + (1 << bit))
+        less = np.int32(0)
+        for key in keys:
+            less = np.int32(less + (key < above))
+        if less <= rank:
+            found[0] = above
+    found[0] ^= (found[0] >> 31) & 0x7FFFFFFF
+    return found.view(np.float32)[0]
 
 
 def blend(memory: Planes, now: Planes, light: np.ndarray, share: np.ndarray) -> None:
@@ -186,8 +195,7 @@ def blend(memory: Planes, now: Planes, light: np.ndarray, share: np.ndarray) -> 
         light: float32 [3], taken off `now`.
         share: float32 [R', C'] in [0, 1], for each block.
     """
-    _blend(1, BLOCK)(memory.luma, now.luma, light[:1], share)
-    _blend(2, BLOCK // 2)(_flat(memory.chroma), _flat(now.chroma), light[1:], share)
+    _both(memory.luma, memory.chroma, now.luma, now.chroma, light, share)
 
 
 @functools.cache
@@ -211,3 +219,20 @@ def _blend(channels: int, side: int) -> Callable[[np.ndarray, np.ndarray, np.nda
                     into[i] += parts[i] * (np.float32(given[i]) - off[i] - into[i])
 
     return blend
+
+
+_into_luma, _into_chroma = _blend(1, BLOCK), _blend(2, BLOCK // 2)
+
+
+@numba.njit(cache=True)
+def _both(
+    luma: np.ndarray,
+    chroma: np.ndarray,
+    now_luma: np.ndarray,
+    now_chroma: np.ndarray,
+    light: np.ndarray,
+    share: np.ndarray,
+) -> None:
+    lines, width = len(chroma), luma.shape[1]
+    _into_luma(luma, now_luma, light[:1], share)
+    _into_chroma(chroma.reshape(lines, width), now_chroma.reshape(lines, width), light[1:], share)

@@ -19,7 +19,7 @@ import cv2
 import numba
 import numpy as np
 
-from entropy_vision.blocks import Blocks, blend, compare, every, measure, quantile, ranked
+from entropy_vision.blocks import Blocks, blend, compare, every, measure, quantiles, ranked
 from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions, warp
 from entropy_vision.planes import BLOCK, Planes
 
@@ -42,41 +42,41 @@ _POOL = 0.5  # weight of the 3 x 3 blocks around beside a block's own rate
 
 def residual(now: Planes, predicted: Planes) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared error [3, R', C'] after the frame's median change [3] is taken off, and that change."""
-    mean, square = compare(now, predicted)
-    light = np.clip(quantile(mean, 0.5), -_FLICKER, _FLICKER)
-    _take_off(square, mean, light)
+    step = every(now.luma.shape[0] // BLOCK, now.luma.shape[1] // BLOCK)
+    square, light = _residual(now.luma, now.chroma, predicted.luma, predicted.chroma, step)
     return square, light
 
 
 @numba.njit(cache=True)
-def _take_off(square: np.ndarray, mean: np.ndarray, light: np.ndarray) -> None:
+def _residual(
+    luma: np.ndarray, chroma: np.ndarray, other_luma: np.ndarray, other_chroma: np.ndarray, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    mean, square = compare(luma, chroma, other_luma, other_chroma)
+    light = quantiles(mean, 0.5, step)
     for k in range(3):
-        one, twice, known = square[k].ravel(), 2 * mean[k].ravel(), light[k]
+        known = light[k] = min(max(light[k], np.float32(-_FLICKER)), np.float32(_FLICKER))
+        one, other = square[k].ravel(), mean[k].ravel()
         for i in range(len(one)):
-            one[i] = max(one[i] + known * (known - twice[i]), np.float32(0))
+            one[i] = max(one[i] + known * (known - np.float32(2) * other[i]), np.float32(0))
+    return square, light
 
 
-def error_floor(blocks: Blocks, energy: np.ndarray) -> np.ndarray:
-    """What of a predictor's residual energy is not news, [3, R', C'].
+@numba.njit(cache=True)
+def error_floor(variance: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> np.ndarray:
+    """What of a predictor's residual energy is not news; all [3, R', C'], every so many blocks are looked at.
 
     The noise is what the better quarter of the blocks cannot predict, but never more than a quarter of the blocks
     already hold by themselves (twice, for two noisy frames are subtracted): after a cut all residuals are large, and
     that is no noise. The registration error is the typical residual per gradient energy over the steeper half.
     """
-    floor: np.ndarray = _error_floor(blocks.variance, blocks.slope, energy, every(*energy.shape[1:]))
-    return floor
-
-
-@numba.njit(cache=True)
-def _error_floor(variance: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> np.ndarray:
     floor = np.empty_like(energy)
     for k in range(3):
         errors, slopes = energy[k].ravel()[::step], slope[k].ravel()[::step]
-        noise = min(ranked(errors, 0.25), 2 * ranked(variance[k].ravel()[::step], 0.25))
+        noise = min(ranked(errors, 0.25), np.float32(2) * ranked(variance[k].ravel()[::step], 0.25))
         steep = slopes >= ranked(slopes, 0.5)
         excess = np.maximum(errors[steep] - noise, np.float32(0)) / (slopes[steep] + np.float32(1))
         shift = min(ranked(excess, 0.5), np.float32(_REGISTRATION))
-        floor[k] = slope[k] * shift + np.float32(noise + _D0)
+        floor[k] = slope[k] * shift + (noise + np.float32(_D0))
     return floor
 
 
@@ -93,6 +93,18 @@ def news_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
                 odds *= np.float32(1) + ratio * ratio
             out[y, x] = np.float32(0.25) * np.log2(odds)
     return out
+
+
+def judged(blocks: Blocks, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bits a pixel [R', C'] of a predictor's residual energy, and the floor [3, R', C'] above which it is news."""
+    rate, floor = _judged(blocks.variance, blocks.slope, energy, every(*energy.shape[1:]))
+    return rate, floor
+
+
+@numba.njit(cache=True)
+def _judged(variance: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    floor = error_floor(variance, slope, energy, step)
+    return news_rate(energy, floor), floor
 
 
 def apparent_shift(blocks: Blocks, energy: np.ndarray) -> float:
@@ -112,16 +124,31 @@ def _apparent_shift(slope: np.ndarray, energy: np.ndarray, step: int) -> float:
     return float((ranked(left[steep], 0.5) - ranked(left[flat], 0.5)) / (steeper + 1))
 
 
-def arriving(blocks: Blocks) -> np.ndarray:
-    """Bits a pixel of blocks that come into view: what they hold beyond twice what most blocks hold, [R', C']."""
-    usual = 2 * quantile(blocks.variance, 0.6) + np.float32(_D0)
-    rate: np.ndarray = news_rate(blocks.variance, np.broadcast_to(usual[:, None, None], blocks.variance.shape).copy())
-    return rate
+@numba.njit(cache=True)
+def _limit_arriving(rate: np.ndarray, seen: np.ndarray, variance: np.ndarray, step: int) -> None:
+    """What comes into view costs at most what it holds beyond twice what most blocks hold; into `rate` [R', C']."""
+    usual = np.float32(2) * quantiles(variance, 0.6, step) + np.float32(_D0)
+    for y in range(rate.shape[0]):
+        for x in range(rate.shape[1]):
+            if not seen[y, x]:
+                odds = np.float32(1)
+                for k in range(3):
+                    ratio = variance[k, y, x] / usual[k]
+                    odds *= np.float32(1) + ratio * ratio
+                rate[y, x] = min(rate[y, x], np.float32(0.25) * np.log2(odds))
 
 
+@numba.njit(cache=True)
 def gain(known: np.ndarray, moved: np.ndarray) -> float:
     """Share of the blocks that a motion predicts at least twice as well; residual energies [3, R', C']."""
-    return float((moved.sum(axis=0) + _LITTLE < (known.sum(axis=0) + _LITTLE) / 2).mean())
+    _, rows, columns = known.shape
+    better, little = 0, np.float32(_LITTLE)
+    for y in range(rows):
+        for x in range(columns):
+            before = known[0, y, x] + known[1, y, x] + known[2, y, x]
+            after = moved[0, y, x] + moved[1, y, x] + moved[2, y, x]
+            better += after + little < (before + little) / np.float32(2)
+    return better / (rows * columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,22 +242,20 @@ class Memory:
             self._anew(now, blocks)
             return None
         seen = self._follow(past.motion, now.luma.shape)
-        floor = error_floor(blocks, past.energy)
-        recent = news_rate(past.energy, floor)
+        recent, floor = judged(blocks, past.energy)
         energy, light = residual(now, self.ground)
-        usual = error_floor(blocks, energy)
-        known = news_rate(energy, usual)
+        known, usual = judged(blocks, energy)
         rate = _together(recent, known, seen)
         for layer in past.layers:
             explained = news_rate(layer, floor)
             rate, recent = np.minimum(rate, explained), np.minimum(recent, explained)
-        level = blocks.mean - light[:, None, None]
         if past.motion is not None:
-            rate = np.where(seen, rate, np.minimum(rate, arriving(blocks)))
-            self.anchor = level  # no drift is told while a camera moves
+            _limit_arriving(rate, seen, blocks.variance, every(*rate.shape))
+            self.anchor = blocks.mean - light[:, None, None]  # no drift is told while a camera moves
         patience = _PATIENCE if past.motion is None else _PATIENCE_MOVING
+        dusk = _steady_change(self.lights, light, self.shown)
         share = _settle(
-            rate, recent, known, seen, usual, level, self._dusk(light), patience, self.waited, self.anchor
+            rate, recent, known, seen, usual, blocks.mean, light, dusk, patience, self.waited, self.anchor
         )  # fmt: skip
         blend(self.ground, now, light, share)
         self.before = now
@@ -239,14 +264,16 @@ class Memory:
     def _anew(self, now: Planes, blocks: Blocks) -> None:
         self.before, self.ground = now, now.astype(np.float32)
         self.waited: np.ndarray = np.zeros(blocks.mean.shape[1:], np.float32)
+        self.everywhere: np.ndarray = np.ones(self.waited.shape, bool)
         self.anchor = blocks.mean
-        self.lights: list[np.ndarray] = [np.zeros(3, np.float32)]
+        self.lights: np.ndarray = np.full((_STEADY, 3), np.nan, np.float32)  # common changes of the last frames
+        self.lights[-1] = 0
         self.shown: np.ndarray = np.zeros(3, np.float32)
 
     def _follow(self, motion: Motion | None, shape: tuple[int, ...]) -> np.ndarray:
         """Move what is remembered with the camera; bool [R', C'], which blocks were in view before."""
         if motion is None:
-            return np.ones(self.waited.shape, bool)
+            return self.everywhere
         self.ground = warp(self.ground, motion)
         coarse = on_grid(motion, 1 / BLOCK, 1 / BLOCK)
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
@@ -255,19 +282,28 @@ class Memory:
         )  # fmt: skip
         return seen_before(motion, shape[0], shape[1], BLOCK)
 
-    def _dusk(self, light: np.ndarray) -> np.ndarray:
-        """The common change [3] where it has kept one sign for some frames and grown large, else nothing."""
-        self.lights = [*self.lights[1 - _STEADY :], light]
-        if len(self.lights) < _STEADY or np.abs(light - self.shown).max() < _DUSK:
-            return np.zeros(3, np.float32)
-        steps = np.stack(self.lights) - self.shown
-        least = np.where((steps > 0).all(axis=0), steps.min(axis=0), 0) + np.where(
-            (steps < 0).all(axis=0), steps.max(axis=0), 0
-        )
-        if np.abs(least).max() < _DUSK:
-            return np.zeros(3, np.float32)
-        self.shown = self.shown + least
-        return least.astype(np.float32)
+
+@numba.njit(cache=True)
+def _steady_change(lights: np.ndarray, light: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """The common change [3] where it has kept one sign for some frames and grown large, else nothing.
+
+    `lights` [frames, 3], NaN where there was no frame, takes in `light`; `shown` [3], what of it was news, follows.
+    """
+    lights[:-1] = lights[1:].copy()
+    lights[-1] = light
+    least, most = np.zeros(3, np.float32), np.float32(0)
+    for k in range(3):
+        darkest, brightest = lights[0, k] - shown[k], lights[0, k] - shown[k]
+        for i in range(1, len(lights)):
+            step = lights[i, k] - shown[k]
+            darkest, brightest = min(darkest, step), max(brightest, step)
+        if not np.isnan(lights[0, k]):
+            least[k] = max(darkest, np.float32(0)) + min(brightest, np.float32(0))
+        most = max(most, abs(least[k]))
+    if most < _DUSK:
+        least[:] = 0
+    shown += least
+    return least
 
 
 @numba.njit(cache=True)
@@ -294,23 +330,33 @@ def _together(recent: np.ndarray, known: np.ndarray, seen: np.ndarray) -> np.nda
     """
     rows, columns = recent.shape
     out = np.empty((rows, columns), np.float32)
-    pool = np.float32(_POOL / 9)
+    first, second = _pooled(recent, seen), _pooled(known, seen)
     for y in range(rows):
         for x in range(columns):
-            one, two = np.float32(0), np.float32(0)
-            for dy in range(-1, 2):
-                v = abs(y + dy)
-                v = max(2 * (rows - 1) - v, 0) if v >= rows else v  # edges mirrored
-                for dx in range(-1, 2):
-                    u = abs(x + dx)
-                    u = max(2 * (columns - 1) - u, 0) if u >= columns else u
-                    if seen[v, u]:
-                        one += recent[v, u]
-                        two += known[v, u]
-            own = np.float32(1 - _POOL) if seen[y, x] else np.float32(0)
-            one = own * recent[y, x] + pool * one
-            two = own * known[y, x] + pool * two
+            one, two = first[y, x], second[y, x]
             out[y, x] = two if two < one else one + np.float32(_STAYS) * (two - one)
+    return out
+
+
+@numba.njit(cache=True)
+def _pooled(rate: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """A rate [R', C'] and those of the 3 x 3 blocks around, half and half, edges mirrored; what is not seen is 0."""
+    rows, columns = rate.shape
+    out = np.empty((rows, columns), np.float32)
+    wide = np.empty((3, columns + 2), np.float32)
+    for y in range(rows):
+        for i in range(3):
+            v = abs(y + i - 1)
+            v = max(2 * (rows - 1) - v, 0) if v >= rows else v
+            for x in range(columns):
+                wide[i, x + 1] = rate[v, x] if seen[v, x] else np.float32(0)
+            wide[i, 0], wide[i, -1] = wide[i, 1 + min(1, columns - 1)], wide[i, max(columns - 1, 1)]
+        above, here, below = wide[0], wide[1], wide[2]
+        for x in range(columns):
+            around = above[x] + above[x + 1] + above[x + 2]
+            around = around + here[x] + here[x + 1] + here[x + 2]
+            around = around + below[x] + below[x + 1] + below[x + 2]
+            out[y, x] = np.float32(1 - _POOL) * here[x + 1] + np.float32(_POOL / 9) * around
     return out
 
 
@@ -321,7 +367,8 @@ def _settle(
     known: np.ndarray,
     seen: np.ndarray,
     usual: np.ndarray,
-    level: np.ndarray,
+    mean: np.ndarray,
+    light: np.ndarray,
     dusk: np.ndarray,
     patience: int,
     waited: np.ndarray,
@@ -333,24 +380,19 @@ def _settle(
     """
     share = np.empty(rate.shape, np.float32)
     sinks = dusk[0] != 0 or dusk[1] != 0 or dusk[2] != 0
+    off = np.empty(3, np.float32)
     for y in range(rate.shape[0]):
         for x in range(rate.shape[1]):
             strange = known[y, x] > _NEWS
             late = False
-            odds, dark = np.float32(1), np.float32(1)
             for k in range(3):
-                off = level[k, y, x] - anchor[k, y, x]
-                late |= abs(off) > _DRIFT
-                ratio = off * off / usual[k, y, x]
-                odds *= 1 + ratio * ratio
-                if sinks:
-                    ratio = dusk[k] * dusk[k] / usual[k, y, x]
-                    dark *= 1 + ratio * ratio
+                off[k] = mean[k, y, x] - light[k] - anchor[k, y, x]
+                late |= abs(off[k]) > _DRIFT
             late = late and not strange
             if late:
-                rate[y, x] = max(rate[y, x], np.float32(0.25) * np.log2(odds))
+                rate[y, x] = max(rate[y, x], _rate_of(off, usual, y, x))
             if sinks:
-                rate[y, x] = max(rate[y, x], np.float32(0.25) * np.log2(dark))
+                rate[y, x] = max(rate[y, x], _rate_of(dusk, usual, y, x))
             if strange:
                 waited[y, x] += recent[y, x] < _NEWS
             else:
@@ -359,7 +401,17 @@ def _settle(
                 share[y, x] = 1
                 waited[y, x] = 0
                 for k in range(3):
-                    anchor[k, y, x] = level[k, y, x]
+                    anchor[k, y, x] = mean[k, y, x] - light[k]
             else:
                 share[y, x] = 0 if strange else _MIX
     return share
+
+
+@numba.njit(cache=True)
+def _rate_of(change: np.ndarray, floor: np.ndarray, y: int, x: int) -> np.float32:
+    """Bits a pixel of a change [3] of block (y, x) above its floor [3, R', C']."""
+    odds = np.float32(1)
+    for k in range(3):
+        ratio = change[k] * change[k] / floor[k, y, x]
+        odds *= 1 + ratio * ratio
+    return np.float32(0.25) * np.log2(odds)

@@ -19,6 +19,8 @@ Colour counts like luma: an object of the ground's own luma is as visible in Cb 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from entropy_vision.grid import pad, real_pixels
@@ -63,4 +65,7 @@ def _of_picture(frame: np.ndarray, patch_size: int) -> np.ndarray:
 def _of_real(bits: np.ndarray, frame: np.ndarray, patch_size: int) -> np.ndarray:
     """Bits a pixel times the pixels of each patch that are inside the frame, [R, C]."""
     height, width, _ = frame.shape
-    return bits * real_pixels(height, width, patch_size)
+    return bits * _real(height, width, patch_size)
+
+
+_real = functools.lru_cache(maxsize=8)(real_pixels)  # the same for every frame of a video
