@@ -147,7 +147,8 @@ def _apparent(now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
     flat, sharp = slope <= ranked(slope, 0.25), slope >= ranked(slope, 0.75)
     gentle, steep = ranked(slope[flat], 0.5), ranked(slope[sharp], 0.5)
     calm, wild = ranked(left[flat], 0.5), ranked(left[sharp], 0.5)
-    return (wild - calm) / (steep - gentle + 1), calm - 2 * wild / (steep + 1) * gentle
+    shift = (wild - calm) / (steep - gentle + 1)
+    return float(shift), float(calm - 2 * wild / (steep + 1) * gentle)
 
 
 @numba.njit(cache=True)
