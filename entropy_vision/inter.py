@@ -20,6 +20,7 @@ import numba
 import numpy as np
 
 from entropy_vision.blocks import Blocks, blend, compare, every, measure, quantiles, ranked
+from entropy_vision.layers import Layers, View, layers_of, misfit, refine
 from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions, warp
 from entropy_vision.planes import BLOCK, Planes
 
@@ -31,9 +32,11 @@ _REGISTRATION = 0.03  # samples squared: a larger error is motion, not registrat
 _MOVES = 0.006  # samples squared of apparent shift from which on a camera motion is looked for
 _CAMERA = 0.15  # of all blocks must be predicted twice as well along a motion for it to be the camera's
 _LAYER = 0.06  # the same, of a further layer
+_STEPS = 2  # of refinement of a further layer's motion
 _STAYS = 0.4  # what a thing that is not new but not the ground either pays of what it would as a new one
 _NEWS = 1.0  # bits a pixel above which a block is not what was known
 _PATIENCE, _PATIENCE_MOVING = 8, 6  # frames after which what stands still becomes the ground
+_PATIENCE_LAYERS = 4  # the same, where layers uncover ground that nobody has seen
 _MIX = 0.3  # share of a frame in the memory of a ground that stands
 _DRIFT = 6.0  # grey levels
 _LITTLE = 0.5  # grey levels squared that are nothing when gains are compared
@@ -156,73 +159,69 @@ class Past:
     """What the frame before says of the present one.
 
     Attributes:
-        energy: float32 [3, R', C'], residual along the camera's motion, or in place.
+        energy: float32 [3, R', C'], residual along the camera's motion and those of further layers, or in place.
         motion: the camera's, None where it stands.
-        layers: residual energies along the motions of further layers.
+        layers: where there are several, whose each sample is.
     """
 
     energy: np.ndarray
     motion: Motion | None
-    layers: list[np.ndarray]
+    layers: Layers | None
 
 
-def look_back(now: Planes, before: Planes, blocks: Blocks) -> Past:
-    """Predict a frame by the one before, in place and along the motions that are shared by much of it."""
+def look_back(now: Planes, before: Planes, blocks: Blocks, known: Layers | None = None) -> Past:
+    """Predict a frame by the one before, in place and along the motions that are shared by much of it.
+
+    Args:
+        known: the layers of the frame before: what moved goes on to move.
+    """
     still, _ = residual(now, before)
     if apparent_shift(blocks, still) < _MOVES:
-        return Past(still, None, [])
-    found = [(motion, warp(before, motion)) for motion in shared_motions(before.luma, now.luma)]
+        return Past(still, None, None)
+    motions = shared_motions(before.luma, now.luma) + (known.motions if known else [])
+    found = [(motion, warp(before, motion)) for motion in motions]
     energies = [residual(now, seen)[0] for _, seen in found]
     if not energies:
-        return Past(still, None, [])
+        return Past(still, None, None)
     middles = [np.median(energy.sum(axis=0)) for energy in energies] if len(energies) > 1 else [0.0]
     first = int(np.argmin(middles))
     best = energies[first]
     if gain(still, best) < _CAMERA:
-        return Past(still, None, [])
-    layers, views = [], [found[first]]
-    for place, energy in enumerate(energies):
-        if place != first and gain(best, energy) >= _LAYER:
-            layers.append(energy)
-            views.append(found[place])
+        return Past(still, None, None)
+    order = [first, *(place for place in range(len(found)) if place != first)]
+    views = _layer_views(now, before, [found[place] for place in order], [energies[place] for place in order])
+    if len(views) == 1:
+        return Past(best, views[0][0], None)
+    layers = layers_of(now, views)
+    return Past(residual(now, layers.compose([seen for _, seen in views], now))[0], views[0][0], layers)
+
+
+def _layer_views(now: Planes, before: Planes, found: list[View], energies: list[np.ndarray]) -> list[View]:
+    """The camera's motion, the first of `found`, and those of further layers, the one that gains most next; refined."""
+    views, best = found[:1], energies[0]
+    errors: list[np.ndarray] = []
+    rest = list(zip(found[1:], energies[1:], strict=True))
+    while rest:
+        gains = [gain(best, energy) for _, energy in rest]
+        most = int(np.argmax(gains))
+        if gains[most] < _LAYER:
+            break
+        (motion, view), _ = rest.pop(most)
+        errors = errors or [misfit(now, views[0][1])]
+        least = np.min(errors, axis=0)
+        for _ in range(_STEPS):
+            motion = refine(motion, view, now, misfit(now, view) < least)
+            view = warp(before, motion)
+        energy, _ = residual(now, view)
+        if gain(best, energy) >= _LAYER:
+            views.append((motion, view))
+            errors.append(misfit(now, view))
             best = np.where(energy.sum(axis=0) < best.sum(axis=0), energy, best)
-    if layers:
-        layers.append(residual(now, _nearest(now, views))[0])
-    return Past(energies[first], found[first][0], layers)
-
-
-def _nearest(now: Planes, views: list[tuple[Motion, Planes]]) -> Planes:
-    """Of several predictions the one that fits the 3 x 3 samples around each best: blocks hold borders of layers.
-
-    Where a nearer layer has gone, nobody can know what lies behind: there the frame predicts itself. Such a place was,
-    in the frame before, under a sample that now belongs to another layer than its own.
-    """
-    errors = []
-    for _, view in views:
-        apart = cv2.absdiff(now.luma, view.luma).astype(np.float32)
-        errors.append(cv2.blur(apart * apart, (3, 3)))
-    owner = cv2.medianBlur(np.argmin(errors, axis=0).astype(np.uint8), 5)
-    bare = np.zeros(owner.shape, bool)
-    for mine, (motion, _) in enumerate(views):
-        for other, (theirs, _) in enumerate(views):
-            if other != mine:
-                # where the sample that lay at the same place in the frame before is now
-                over = cv2.warpAffine(
-                    (owner == other).astype(np.uint8), _after(motion, theirs), owner.shape[1::-1],
-                    flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-                )  # fmt: skip
-                bare |= (owner == mine) & (over == 1)
-    choice = np.where(bare, len(views), np.argmin(errors, axis=0))
-    lumas, chromas = [view.luma for _, view in views], [view.chroma for _, view in views]
-    luma = np.choose(choice, [*lumas, now.luma])
-    chroma = np.choose(choice[::2, ::2, None], [*chromas, now.chroma])
-    return Planes(luma, np.ascontiguousarray(chroma))
-
-
-def _after(motion: Motion, theirs: Motion) -> Motion:
-    """theirs^-1 after motion."""
-    whole = [np.vstack([m, [0, 0, 1]]) for m in (theirs, motion)]
-    return (np.linalg.inv(whole[0]) @ whole[1])[:2]
+    if len(views) == 1:
+        return views
+    owner = np.argmin(errors, axis=0)
+    motions = [refine(motion, view, now, owner == place) for place, (motion, view) in enumerate(views)]
+    return [(motion, warp(before, motion)) for motion in motions]
 
 
 class Memory:
@@ -230,6 +229,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.before: Planes | None = None
+        self.layers: Layers | None = None
 
     def news(self, now: Planes) -> np.ndarray | None:
         """Bits a pixel of each block of the next frame, float32 [R', C']; None where the past says nothing of it."""
@@ -237,32 +237,29 @@ class Memory:
         if self.before is None:
             self._anew(now, blocks)
             return None
-        past = look_back(now, self.before, blocks)
+        past = look_back(now, self.before, blocks, self.layers)
         if _is_cut(past.energy, blocks.variance):
             self._anew(now, blocks)
             return None
-        seen = self._follow(past.motion, now.luma.shape)
-        recent, floor = judged(blocks, past.energy)
+        seen = self._follow(past, now)
+        recent, _ = judged(blocks, past.energy)
         energy, light = residual(now, self.ground)
         known, usual = judged(blocks, energy)
         rate = _together(recent, known, seen)
-        for layer in past.layers:
-            explained = news_rate(layer, floor)
-            rate, recent = np.minimum(rate, explained), np.minimum(recent, explained)
         if past.motion is not None:
             _limit_arriving(rate, seen, blocks.variance, every(*rate.shape))
             self.anchor = blocks.mean - light[:, None, None]  # no drift is told while a camera moves
-        patience = _PATIENCE if past.motion is None else _PATIENCE_MOVING
+        patience = _PATIENCE if past.motion is None else _PATIENCE_LAYERS if past.layers else _PATIENCE_MOVING
         dusk = _steady_change(self.lights, light, self.shown)
         share = _settle(
             rate, recent, known, seen, usual, blocks.mean, light, dusk, patience, self.waited, self.anchor
         )  # fmt: skip
         blend(self.ground, now, light, share)
-        self.before = now
+        self.before, self.layers = now, past.layers
         return rate
 
     def _anew(self, now: Planes, blocks: Blocks) -> None:
-        self.before, self.ground = now, now.astype(np.float32)
+        self.before, self.ground, self.layers = now, now.astype(np.float32), None
         self.waited: np.ndarray = np.zeros(blocks.mean.shape[1:], np.float32)
         self.everywhere: np.ndarray = np.ones(self.waited.shape, bool)
         self.anchor = blocks.mean
@@ -270,17 +267,18 @@ class Memory:
         self.lights[-1] = 0
         self.shown: np.ndarray = np.zeros(3, np.float32)
 
-    def _follow(self, motion: Motion | None, shape: tuple[int, ...]) -> np.ndarray:
+    def _follow(self, past: Past, now: Planes) -> np.ndarray:
         """Move what is remembered with the camera; bool [R', C'], which blocks were in view before."""
+        motion = past.motion
         if motion is None:
             return self.everywhere
-        self.ground = warp(self.ground, motion)
+        self.ground = past.layers.follow(self.ground, now) if past.layers else warp(self.ground, motion)
         coarse = on_grid(motion, 1 / BLOCK, 1 / BLOCK)
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         self.waited = cv2.warpAffine(
             self.waited, coarse, self.waited.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
         )  # fmt: skip
-        return seen_before(motion, shape[0], shape[1], BLOCK)
+        return seen_before(motion, now.luma.shape[0], now.luma.shape[1], BLOCK)
 
 
 @numba.njit(cache=True)
