@@ -224,12 +224,28 @@ def _layer_views(now: Planes, before: Planes, found: list[View], energies: list[
     return [(motion, warp(before, motion)) for motion in motions]
 
 
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the last frame's news were found from, for whoever wants to show it.
+
+    Attributes:
+        recent, known: float32 [R', C'], bits a pixel against the frame before and against memory.
+        seen: bool [R', C'], the blocks that were in view before.
+        past: what the frame before said.
+    """
+
+    recent: np.ndarray
+    known: np.ndarray
+    seen: np.ndarray
+    past: Past
+
+
 class Memory:
     """What stood still so far, and the rate of a frame against it and the frame before. `news` takes them in order."""
 
     def __init__(self) -> None:
         self.before: Planes | None = None
-        self.layers: Layers | None = None
+        self.evidence: Evidence | None = None
 
     def news(self, now: Planes) -> np.ndarray | None:
         """Bits a pixel of each block of the next frame, float32 [R', C']; None where the past says nothing of it."""
@@ -237,7 +253,7 @@ class Memory:
         if self.before is None:
             self._anew(now, blocks)
             return None
-        past = look_back(now, self.before, blocks, self.layers)
+        past = look_back(now, self.before, blocks, self.evidence.past.layers if self.evidence else None)
         if _is_cut(past.energy, blocks.variance):
             self._anew(now, blocks)
             return None
@@ -255,11 +271,11 @@ class Memory:
             rate, recent, known, seen, usual, blocks.mean, light, dusk, patience, self.waited, self.anchor
         )  # fmt: skip
         blend(self.ground, now, light, share)
-        self.before, self.layers = now, past.layers
+        self.before, self.evidence = now, Evidence(recent, known, seen, past)
         return rate
 
     def _anew(self, now: Planes, blocks: Blocks) -> None:
-        self.before, self.ground, self.layers = now, now.astype(np.float32), None
+        self.before, self.ground, self.evidence = now, now.astype(np.float32), None
         self.waited: np.ndarray = np.zeros(blocks.mean.shape[1:], np.float32)
         self.everywhere: np.ndarray = np.ones(self.waited.shape, bool)
         self.anchor = blocks.mean
@@ -328,7 +344,7 @@ def _together(recent: np.ndarray, known: np.ndarray, seen: np.ndarray) -> np.nda
     """
     rows, columns = recent.shape
     out = np.empty((rows, columns), np.float32)
-    first, second = _pooled(recent, seen), _pooled(known, seen)
+    first, second = pooled(recent, seen), pooled(known, seen)
     for y in range(rows):
         for x in range(columns):
             one, two = first[y, x], second[y, x]
@@ -337,7 +353,7 @@ def _together(recent: np.ndarray, known: np.ndarray, seen: np.ndarray) -> np.nda
 
 
 @numba.njit(cache=True)
-def _pooled(rate: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def pooled(rate: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """A rate [R', C'] and those of the 3 x 3 blocks around, half and half, edges mirrored; what is not seen is 0."""
     rows, columns = rate.shape
     out = np.empty((rows, columns), np.float32)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from entropy_vision.frames import Frames
 from entropy_vision.patchset import PatchSet
+from entropy_vision.predictors import PREDICTORS
 
 # dark blue -> violet -> red -> orange -> pale yellow; lightness rises evenly, so the map reads in grey too
 _ANCHORS = np.array(
@@ -32,6 +33,10 @@ _ANCHORS = np.array(
 )
 _PAPER, _INK, _MUTED = (255, 255, 255), (24, 28, 36), (110, 118, 130)
 DIM = (10, 12, 18, 208)  # RGBA laid over dropped patches
+# of the predictors, in their order: what nothing before explains is warm, what something does is cool
+_PREDICTOR_COLORS = np.array(
+    [(252, 186, 66), (38, 48, 74), (66, 128, 217), (150, 84, 205), (38, 160, 128), (232, 87, 74)], np.uint8
+)
 
 
 def heat_colors(bits: np.ndarray, top: float) -> np.ndarray:
@@ -48,6 +53,11 @@ def heat_colors(bits: np.ndarray, top: float) -> np.ndarray:
     below = np.minimum(level.astype(np.int64), len(_ANCHORS) - 2)
     share = (level - below)[..., None]
     return np.rint(_ANCHORS[below] * (1 - share) + _ANCHORS[below + 1] * share).astype(np.uint8)
+
+
+def predictor_colors(predictors: np.ndarray) -> np.ndarray:
+    """Places in `predictors.PREDICTORS`, uint8 [...], as colours, uint8 [..., 3]."""
+    return _PREDICTOR_COLORS[predictors]
 
 
 def heat_top(bits: np.ndarray) -> float:
@@ -88,9 +98,14 @@ def heat_picture(
     Returns:
         uint8 [H, W, 3].
     """
-    heat = spread(heat_colors(bits, top), patch_size, pixels.shape[:2]).astype(np.float64)
+    return tinted(pixels, heat_colors(bits, top), patch_size, opacity)
+
+
+def tinted(pixels: np.ndarray, colors: np.ndarray, patch_size: int, opacity: float) -> np.ndarray:
+    """The grey frame uint8 [H, W, 3] under a colour for each patch, uint8 [R, C, 3]."""
+    over = spread(colors, patch_size, pixels.shape[:2]).astype(np.float64)
     grey = (pixels @ np.array([0.299, 0.587, 0.114]))[..., None]
-    return np.rint(opacity * heat + (1 - opacity) * grey).astype(np.uint8)
+    return np.rint(opacity * over + (1 - opacity) * grey).astype(np.uint8)
 
 
 def kept_picture(pixels: np.ndarray, mask: np.ndarray, patch_size: int) -> np.ndarray:
@@ -101,13 +116,21 @@ def kept_picture(pixels: np.ndarray, mask: np.ndarray, patch_size: int) -> np.nd
     return np.where(kept, pixels, dimmed)
 
 
-def contact_sheet(frames: Frames, kept: Sequence[PatchSet], title: str, limit: int = 6, cell: int = 224) -> np.ndarray:
-    """One row a frame: the frame, then bits and kept patches of every selection.
+def contact_sheet(
+    frames: Frames,
+    kept: Sequence[PatchSet],
+    title: str,
+    predictors: np.ndarray | None = None,
+    limit: int = 6,
+    cell: int = 224,
+) -> np.ndarray:
+    """One row a frame: the frame, then bits and kept patches of every selection, then what explained each patch best.
 
     Args:
         frames: what was scored.
         kept: one or more selections of these frames.
         title: one line of text at the top.
+        predictors: uint8 [F, R, C], places in `PREDICTORS`, on the grid of the first selection.
         limit: at most this many frames, evenly spread.
         cell: height of a picture on the sheet in pixels.
 
@@ -118,9 +141,11 @@ def contact_sheet(frames: Frames, kept: Sequence[PatchSet], title: str, limit: i
     height, width = frames.size
     cell_width = max(1, round(cell * width / height))
     gap, head, left = 12, 78, 92
-    columns = 1 + 2 * len(kept)
+    columns = 1 + 2 * len(kept) + (predictors is not None)
+    names = [] if predictors is None else [(place, PREDICTORS[place]) for place in np.unique(predictors[shown])]
+    foot = 24 * len(names)
     sheet = Image.new(
-        "RGB", (left + columns * (cell_width + gap) + gap, head + len(shown) * (cell + gap) + gap), _PAPER
+        "RGB", (left + columns * (cell_width + gap) + gap, head + len(shown) * (cell + gap) + foot + gap), _PAPER
     )
     draw, small, large = ImageDraw.Draw(sheet), ImageFont.load_default(14), ImageFont.load_default(20)
     draw.text((gap, 14), title, _INK, large)
@@ -131,6 +156,8 @@ def contact_sheet(frames: Frames, kept: Sequence[PatchSet], title: str, limit: i
             f"{one.selector} {score_name(one)} (0 to {top:.3g})",
             f"{one.selector} keeps {len(one):,} of {one.bits.size:,}",
         ]
+    if predictors is not None:
+        labels.append("best predictor")
     for column, label in enumerate(labels):
         draw.text((left + gap + column * (cell_width + gap), 52), label, _MUTED, small)
     for row, index in enumerate(shown):
@@ -141,9 +168,16 @@ def contact_sheet(frames: Frames, kept: Sequence[PatchSet], title: str, limit: i
         for one, top in zip(kept, tops, strict=True):
             pictures.append(heat_picture(frames.pixels[index], one.bits[index], one.patch_size, top))
             pictures.append(kept_picture(frames.pixels[index], one.mask[index], one.patch_size))
+        if predictors is not None:
+            colors = predictor_colors(predictors[index])
+            pictures.append(tinted(frames.pixels[index], colors, kept[0].patch_size, 0.7))
         for column, picture in enumerate(pictures):
             image = Image.fromarray(picture).resize((cell_width, cell), _filter(height, cell))
             sheet.paste(image, (left + gap + column * (cell_width + gap), y))
+    for number, (place, name) in enumerate(names):
+        x, y = left + gap + (columns - 1) * (cell_width + gap), head + len(shown) * (cell + gap) + 24 * number
+        draw.rectangle((x, y + 2, x + 12, y + 14), tuple(_PREDICTOR_COLORS[place].tolist()))
+        draw.text((x + 20, y), name, _MUTED, small)
     return np.asarray(sheet)
 
 

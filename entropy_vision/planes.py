@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numba
 import numpy as np
 
 SAMPLES = 8  # of luma, along a patch's side
@@ -48,8 +49,25 @@ def planes_of(frame: np.ndarray, patch_size: int) -> Planes:
 def reduced(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     """A frame at another size, by means of 2 x 2 pixels as often as these fit."""
     while frame.shape[0] >= 2 * height:
-        frame = cv2.resize(frame, (frame.shape[1] // 2, frame.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        frame = _halved(np.ascontiguousarray(frame))
     return _sized(frame, width, height)
+
+
+@numba.njit(cache=True)
+def _halved(frame: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels, rounded: uint8 [H, W, 3] -> [H / 2, W / 2, 3]; OpenCV's INTER_AREA takes twice as long."""
+    height, width, _ = frame.shape
+    wide, out = 3 * width, np.empty((height // 2, width // 2, 3), np.uint8)
+    pixels, halved, both = frame.reshape(height, wide), out.reshape(len(out), -1), np.empty(wide, np.uint16)
+    for y in range(len(out)):
+        one, two, row = pixels[2 * y], pixels[2 * y + 1], halved[y]
+        for i in range(wide):
+            both[i] = np.uint16(one[i]) + np.uint16(two[i])
+        for x in range(width // 2):  # three channels, written out: twice as fast
+            row[3 * x] = (both[6 * x] + both[6 * x + 3] + 2) >> 2
+            row[3 * x + 1] = (both[6 * x + 1] + both[6 * x + 4] + 2) >> 2
+            row[3 * x + 2] = (both[6 * x + 2] + both[6 * x + 5] + 2) >> 2
+    return out
 
 
 def _sized(plane: np.ndarray, width: int, height: int) -> np.ndarray:

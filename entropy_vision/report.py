@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from entropy_vision.atomic import atomic_write
 from entropy_vision.frames import Frames
 from entropy_vision.page import render
@@ -26,6 +28,7 @@ class Story:
         kept: the selection; its grid has one layer a frame.
         beside: other selections of the same frames, shown next to it.
         note: a sentence below the title.
+        predictors: uint8 [F, R, C], what explained each patch of `kept` best, as `predictors_of` has it.
         question, answer, completion: what was asked, the truth, what the policy said ("" where there is none).
         right: whether the completion was verified as right; None where it was not verified.
     """
@@ -35,6 +38,7 @@ class Story:
     kept: PatchSet
     beside: tuple[PatchSet, ...] = ()
     note: str = ""
+    predictors: np.ndarray | None = None
     question: str = ""
     answer: str = ""
     completion: str = ""
@@ -46,6 +50,8 @@ class Story:
                 raise ValueError(
                     f"Story.kept must have a grid layer a frame: {self.frames.count} frames, grid {kept.grid}"
                 )
+        if self.predictors is not None and self.predictors.shape != self.kept.grid:
+            raise ValueError(f"Story.predictors {self.predictors.shape} must have the grid {self.kept.grid}")
 
 
 @dataclass(frozen=True, kw_only=True)

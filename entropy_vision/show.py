@@ -15,6 +15,7 @@ from entropy_vision.frames import Frames, read_media
 from entropy_vision.options import ShowOptions
 from entropy_vision.overlay import contact_sheet
 from entropy_vision.patchset import PatchSet
+from entropy_vision.predictors import predictors_of, shares
 from entropy_vision.report import Headline, Report, Story, write_report
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -24,6 +25,7 @@ def run_show(options: ShowOptions) -> dict[str, object]:
 
     Returns:
         frames: number of frames scored; tokens_total: patches of all frames; tokens_kept: those kept;
+        predictors: of `rate`, by which predictor explained them best, the shares of all patches;
         picture, report: paths of kept.png and report.html.
 
     Raises:
@@ -38,12 +40,15 @@ def run_show(options: ShowOptions) -> dict[str, object]:
     ]
     frames = read_media(options.source, fps=options.fps, size=options.size)
     kept = [tokenizer(frames) for tokenizer in tokenizers]
-    picture = _write_picture(contact_sheet(frames, kept, options.source.name), options.out / "kept.png")
-    report = write_report(_report(options, frames, kept), options.out / "report.html")
+    predictors = predictors_of(frames.pixels, options.patch_size) if kept[0].selector == "rate" else None
+    sheet = contact_sheet(frames, kept, options.source.name, predictors)
+    picture = _write_picture(sheet, options.out / "kept.png")
+    report = write_report(_report(options, frames, kept, predictors), options.out / "report.html")
     return {
         "frames": frames.count,
         "tokens_total": kept[0].bits.size,
         "tokens_kept": len(kept[0]),
+        "predictors": None if predictors is None else shares(predictors),
         "picture": picture,
         "report": report,
     }
@@ -55,7 +60,7 @@ def _budget(options: ShowOptions) -> Budget:
     return Budget(keep=0.25 if options.keep is None else options.keep)
 
 
-def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet]) -> Report:
+def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet], predictors: np.ndarray | None) -> Report:
     first = kept[0]
     total, count = float(first.bits.sum()), len(first)
     held = float(first.bits[first.mask].sum())
@@ -75,7 +80,9 @@ def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet]) -> Repor
         title=options.source.name,
         lead=f"{100 * first.keep:.3g} % of the patches, chosen by {first.selector}.",
         headlines=headlines,
-        stories=[Story(title=options.source.name, frames=frames, kept=first, beside=tuple(kept[1:]))],
+        stories=[
+            Story(title=options.source.name, frames=frames, kept=first, beside=tuple(kept[1:]), predictors=predictors)
+        ],
         settings={
             **_budget(options).settings(),
             "selector": " ".join(options.selector),

@@ -14,8 +14,18 @@ import numpy as np
 from PIL import Image
 
 from entropy_vision.charts import bars, number
-from entropy_vision.overlay import DIM, heat_colors, heat_top, jpeg_uri, pick_frames, png_uri, score_name
+from entropy_vision.overlay import (
+    DIM,
+    heat_colors,
+    heat_top,
+    jpeg_uri,
+    pick_frames,
+    png_uri,
+    predictor_colors,
+    score_name,
+)
 from entropy_vision.patchset import PatchSet
+from entropy_vision.predictors import PREDICTORS
 
 if TYPE_CHECKING:
     from entropy_vision.report import Story
@@ -54,6 +64,8 @@ def _section(story: Story, quality: _Quality) -> str:
     selections = (story.kept, *story.beside)
     numbers = pick_frames(story.frames.count, quality.frames)
     data = _data(story, selections, numbers, quality)
+    if story.predictors is not None:
+        data |= _predicted(story.predictors[numbers])
     first = len(numbers) // 2
     height, width = story.frames.size
     # "<" may not appear inside a script element, whatever a selector is called
@@ -82,6 +94,14 @@ def _data(story: Story, selections: tuple[PatchSet, ...], numbers: list[int], qu
         "seconds": [round(float(story.frames.pts_seconds[i]), 3) for i in numbers],
         "frames": [jpeg_uri(one, jpeg, full_color=small) for one in pictures],
         "kept": [_selection(kept, numbers) for kept in selections],
+    }
+
+
+def _predicted(predictors: np.ndarray) -> dict[str, Any]:
+    return {
+        "predicted": [png_uri(predictor_colors(one)) for one in predictors],
+        "predictors": ["".join(map(str, one.ravel())) for one in predictors],
+        "predictorNames": PREDICTORS,
     }
 
 
@@ -137,9 +157,7 @@ def _panels(selections: tuple[PatchSet, ...], data: dict[str, Any], first: int, 
         drawn, several = data["kept"][index], len(selections) > 1
         titles = (score_name(kept), "kept") if several else (f"{score_name(kept)} a patch", "kept patches")
         name = f"{_text(kept.selector)}: " if several else ""
-        # edge patches reach over the rim of the frame: the grid is as large as its patches, the stage cuts it off
-        across, down = 100 * kept.grid[2] * kept.patch_size / width, 100 * kept.grid[1] * kept.patch_size / height
-        grid = f'<img class="grid" alt="" style="width:{across:.4f}%;height:{down:.4f}%"'
+        grid = _grid(kept, width, height)
         scale = f'<span class="scale">0 <i></i> {number(heat_top(kept.bits))}</span>'
         panels.append(
             f'<figure class="heat">{stage} data-kept="{index}">{frame}{grid} src="{drawn["heat"][first]}"></div>'
@@ -149,7 +167,32 @@ def _panels(selections: tuple[PatchSet, ...], data: dict[str, Any], first: int, 
             f'<figure class="kept">{stage} data-kept="{index}">{frame}{grid} src="{drawn["mask"][first]}"></div>'
             f"<figcaption>{name}{titles[1]}</figcaption></figure>"
         )
+    if "predicted" in data:
+        grid = _grid(selections[0], width, height)
+        panels.append(
+            f'<figure class="predicted">{stage} data-kept="0">{frame}{grid} src="{data["predicted"][first]}"></div>'
+            f"<figcaption>what explains it best{_legend(data['predictors'])}</figcaption></figure>"
+        )
     return "".join(panels)
+
+
+def _grid(kept: PatchSet, width: int, height: int) -> str:
+    """The beginning of an image tag for what is one pixel a patch.
+
+    Edge patches reach over the rim of the frame: the grid is as large as its patches, the stage cuts it off.
+    """
+    across, down = 100 * kept.grid[2] * kept.patch_size / width, 100 * kept.grid[1] * kept.patch_size / height
+    return f'<img class="grid" alt="" style="width:{across:.4f}%;height:{down:.4f}%"'
+
+
+def _legend(maps: list[str]) -> str:
+    found = sorted({int(place) for one in maps for place in one})
+    colors = predictor_colors(np.array(found))
+    chips = (
+        f'<li><i style="background:rgb({r},{g},{b})"></i>{_text(PREDICTORS[place])}</li>'
+        for place, (r, g, b) in zip(found, colors.tolist(), strict=True)
+    )
+    return f'<ul class="legend">{"".join(chips)}</ul>'
 
 
 def _player(story: Story, numbers: list[int], first: int) -> str:

@@ -13,6 +13,7 @@ for (const story of document.querySelectorAll(".story")) {
     for (const image of story.querySelectorAll(".frame")) image.src = data.frames[now];
     story.querySelectorAll(".heat .grid").forEach((image, i) => { image.src = data.kept[i].heat[now]; });
     story.querySelectorAll(".kept .grid").forEach((image, i) => { image.src = data.kept[i].mask[now]; });
+    story.querySelectorAll(".predicted .grid").forEach((image) => { image.src = data.predicted[now]; });
     if (!slider) return;
     slider.value = now;
     const counts = data.kept.map((kept) => kept.count[now]).join(" / ");
@@ -44,7 +45,9 @@ for (const story of document.querySelectorAll(".story")) {
       const column = Math.min(which.columns - 1, Math.floor((event.clientX - box.left) / box.width * data.width / which.patch));
       const at = row * which.columns + column;
       readout.textContent = which.selector + ": row " + row + ", column " + column + ": " + which.bits[now][at] + " " +
-        which.score + ", " + (which.bitmap[now][at] === "1" ? "kept" : "dropped");
+        which.score + ", " + (which.bitmap[now][at] === "1" ? "kept" : "dropped") +
+        (data.predictors && which === data.kept[0] ?
+          "; explained best by " + data.predictorNames[Number(data.predictors[now][at])] : "");
     });
   }
   draw();
