@@ -51,7 +51,7 @@ def _best(evidence: Evidence) -> np.ndarray:
         best[most == places[-1]] = _ITSELF  # a border between layers, which nothing predicts
     recent, known = (_of_patches(pooled(rate, evidence.seen)) for rate in (evidence.recent, evidence.known))
     best[known + _CLEARLY < recent] = _MEMORY
-    best[seen == 0] = _NEW
+    best[seen <= 0.5] = _NEW
     return best
 
 

@@ -35,6 +35,15 @@ def test_a_video_gives_a_picture_and_a_page(video: Path, tmp_path: Path) -> None
         assert opened.width > 3 * 224 and opened.height > 6 * 224
     page = report.read_text()
     assert "drift.mp4" in page and 'type="range"' in page
+    assert page.count('class="predicted"') == 1 and "the frame before" in page
+    told = result["predictors"]
+    assert isinstance(told, dict) and sum(told.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_only_rate_has_predictors(video: Path, tmp_path: Path) -> None:
+    result = run_show(ShowOptions(source=video, out=tmp_path, size=64, selector=("gradient", "rate")))
+    assert result["predictors"] is None
+    assert 'class="predicted"' not in Path(str(result["report"])).read_text()
 
 
 def test_an_image_gives_a_page_without_a_slider(tmp_path: Path) -> None:
