@@ -10,9 +10,9 @@ from entropy_vision.planes import SAMPLES, planes_of
 
 PREDICTORS = (
     "the picture itself",
-    "the frame before, in place",
-    "the frame before, along the camera",
-    "a further layer",
+    "frame before, in place",
+    "frame before, moved",
+    "another layer, moved",
     "memory of the ground",
     "nothing: new in view",
 )

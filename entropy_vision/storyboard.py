@@ -192,7 +192,7 @@ def _legend(maps: list[str]) -> str:
         f'<li><i style="background:rgb({r},{g},{b})"></i>{_text(PREDICTORS[place])}</li>'
         for place, (r, g, b) in zip(found, colors.tolist(), strict=True)
     )
-    return f'<ul class="legend">{"".join(chips)}</ul>'
+    return f'<ul class="chips">{"".join(chips)}</ul>'
 
 
 def _player(story: Story, numbers: list[int], first: int) -> str:
