@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_vision.atomic import atomic_write, sweep
+from entropy_vision.budget import Budget
 from entropy_vision.console import Progress, progress, say
 from entropy_vision.errors import InputError, InputReason, Terminated, TooManyBad, UsageError
 from entropy_vision.options import PreprocessOptions, VerifyOptions
@@ -50,8 +51,10 @@ def preprocess(
     out: str | Path,
     *,
     patch_size: int = 16,
-    keep: float = 0.25,
+    keep: float | None = None,
+    budget: Budget | None = None,
     selector: str = "rate",
+    merge: int = 1,
     size: int | tuple[int, int] | None = 224,
     fps: float | None = None,
     store: str = "mosaic",
@@ -71,7 +74,8 @@ def preprocess(
     Args:
         sources: files, folders (searched recursively for media, hidden files left out) and glob patterns.
         out: the folder, for one run at a time.
-        patch_size, keep, selector: see `EntropyTokenizer`.
+        patch_size, keep, budget, selector, merge: see `EntropyTokenizer`; a quarter of the patches where neither keep
+            nor budget is given.
         size, fps: see `read_video`.
         store: "mosaic" (JPEG), "raw" (exact) or "index" (positions; the pixels are decoded again when read).
         workers: processes of one thread each; 1 is a process of its own as well, because decoders hang and die.
@@ -93,7 +97,8 @@ def preprocess(
         Terminated: SIGTERM came; the same call goes on from what was finished.
     """
     began = time.monotonic()
-    settings = _settings(patch_size, keep, selector, size, fps, store, salvage)
+    tokenizer = EntropyTokenizer(patch_size=patch_size, keep=keep, budget=budget, selector=selector, merge=merge)
+    settings = _settings(tokenizer, size, fps, store, salvage)
     if workers < 1 or not deadline > 0 or max_bad < 0 or shard_samples < 1 or shard_bytes < 1:
         raise UsageError("workers, deadline, shard_samples and shard_bytes must be above 0, max_bad not below")
     out = Path(out)
@@ -136,8 +141,9 @@ def preprocess(
 
 def run_preprocess(options: PreprocessOptions) -> dict[str, Any]:
     """The verb `preprocess`."""
-    given = {name: value for name, value in vars(options).items() if name not in ("sources", "out", "json")}
-    return preprocess(options.sources, options.out, **given)
+    limits = ("keep", "tokens", "bits", "threshold", "flops", "tower")
+    given = {name: value for name, value in vars(options).items() if name not in ("sources", "out", "json", *limits)}
+    return preprocess(options.sources, options.out, budget=options.budget(), **given)
 
 
 def run_verify(options: VerifyOptions) -> dict[str, Any]:
@@ -146,9 +152,7 @@ def run_verify(options: VerifyOptions) -> dict[str, Any]:
 
 
 def _settings(
-    patch_size: int,
-    keep: float,
-    selector: str,
+    tokenizer: EntropyTokenizer,
     size: int | tuple[int, int] | None,
     fps: float | None,
     store: str,
@@ -157,13 +161,13 @@ def _settings(
     """Everything that the bytes of a sample depend on, beside its input."""
     if store not in STORES:
         raise UsageError(f"store must be one of {', '.join(STORES)}, got {store!r}")
-    tokenizer = EntropyTokenizer(patch_size=patch_size, keep=keep, selector=selector)
     return {
         "version": VERSION,
         "fingerprint": tokenizer.fingerprint(),
-        "patch_size": patch_size,
-        "keep": keep,
-        "selector": selector,
+        "patch_size": tokenizer.patch_size,
+        "budget": tokenizer.budget.settings(),
+        "selector": tokenizer.selector.name,
+        "merge": tokenizer.merge,
         "size": list(size) if isinstance(size, tuple) else size,
         "fps": fps,
         "store": store,
@@ -205,7 +209,7 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
         changed = [name for name in settings if before.get(name) != settings[name]]
         changed = [name for name in changed if name != "fingerprint"] or changed  # it only repeats the others
         if changed:
-            told = ", ".join(f"{name} was {before.get(name)}, is {settings[name]}" for name in changed)
+            told = ", ".join(f"{name} was {_told(before.get(name))}, is {_told(settings[name])}" for name in changed)
             raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
     elif markers(out):
         raise UsageError(f"{out} holds shards without settings.json: give --overwrite or another --out")
@@ -214,6 +218,10 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
     for tar in tars(out):
         if not marker_path(tar).exists():
             tar.unlink()
+
+
+def _told(value: object) -> str:
+    return " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _finished(out: Path) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode
-from entropy_vision.grid import gather
+from entropy_vision.merge import shrink
 from entropy_vision.patchset import PatchSet
 from entropy_vision.probe import check_path
 
@@ -186,4 +186,5 @@ def _from_source(sample: Sample) -> np.ndarray:
     if frames.count != sample.grid[0]:
         detail = f"{frames.count} frames decode, the sample has {sample.grid[0]}"
         raise InputError(sample.source, InputReason.DAMAGED, detail)
-    return gather(frames.pixels, sample.positions, sample.patch_size)
+    spans = np.ones((len(sample), 2), np.int32) if sample.spans is None else sample.spans
+    return shrink(frames.pixels, np.hstack([sample.positions, spans]), sample.patch_size)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_vision.atomic import atomic_write
+from entropy_vision.budget import Budget
 from entropy_vision.errors import InputError
 from entropy_vision.frames import decode
 from entropy_vision.tokenizer import EntropyTokenizer
@@ -33,7 +34,10 @@ def main() -> int:
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
     tokenizer = EntropyTokenizer(
-        patch_size=settings["patch_size"], keep=settings["keep"], selector=settings["selector"]
+        patch_size=settings["patch_size"],
+        budget=Budget(**settings["budget"]),
+        selector=settings["selector"],
+        merge=settings["merge"],
     )
     print(json.dumps({"ready": True}), file=replies)
     for text in sys.stdin:
@@ -59,6 +63,7 @@ def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyToken
         positions=patches.positions,
         bits=patches.bits,
         selector=patches.selector,
+        spans=patches.spans,
         source=task["path"],
         pts_seconds=frames.pts_seconds,
         record={

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
 
+if TYPE_CHECKING:
+    from entropy_vision.budget import Budget
+
 Store = Literal["mosaic", "raw", "index"]
 Inside = Literal["tome", "evs-features"]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
+OptionalInt = Annotated[int | None, arg(metavar="INT")]
 OptionalName = Annotated[str | None, arg(metavar="NAME")]
 
 
@@ -64,20 +68,52 @@ class DemoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions:
+class LimitOptions:
+    """What limits selection; see `Budget`."""
+
+    keep: OptionalFloat = None
+    """Fraction of patches to keep, in (0, 1]; 0.25 where no limit is given. At most one limit is."""
+    tokens: OptionalInt = None
+    """Patches to keep of each input."""
+    bits: OptionalFloat = None
+    """Bits that the patches kept of an input may have together."""
+    threshold: OptionalFloat = None
+    """Bits that a patch must have; every frame keeps its best one."""
+    flops: OptionalFloat = None
+    """FLOPs that the vision tower may take for all frames of an input together."""
+    tower: OptionalName = None
+    """Vision tower that --flops counts, an open_clip model name or a local folder; a ViT-B of the patch size where not
+    given."""
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            _check_keep(self.keep)
+        given = [f"--{name}" for name in self._limits() if name != "tower"]
+        if len(given) > 1:
+            raise UsageError(f"give one limit, not {' and '.join(given)}")
+        if self.tower is not None and self.flops is None:
+            raise UsageError("--tower is the tower that --flops counts: give --flops as well")
+        _check_positive(tokens=self.tokens, flops=self.flops)
+
+    def _limits(self) -> dict[str, Any]:
+        named = {name: getattr(self, name) for name in ("keep", "tokens", "bits", "threshold", "flops", "tower")}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def budget(self) -> Budget:
+        """The limit as one."""
+        from entropy_vision.budget import Budget  # which loads numpy
+
+        return Budget(**(self._limits() or {"keep": 0.25}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(LimitOptions):
     """Draw what is kept of a video or an image: a contact sheet and an HTML page."""
 
     source: Positional[Path]
     """Video or image file."""
     out: Path
     """Folder for kept.png and report.html."""
-    keep: OptionalFloat = None
-    """Fraction of patches to keep, in (0, 1]; 0.25 where no limit is given."""
-    flops: OptionalFloat = None
-    """FLOPs that the vision tower may take for all frames together."""
-    tower: OptionalName = None
-    """Vision tower that --flops counts, an open_clip model name or a local folder; a ViT-B of the patch size where not
-    given."""
     selector: tuple[str, ...] = ("rate",)
     """One selector, or two to see them side by side: rate, histogram, random, uniform, uniform_frames, surprisal,
     gradient, rlt, evs, dtd, apt, pixelprune or onevision."""
@@ -91,29 +127,24 @@ class ShowOptions:
     """Print one JSON object on stdout."""
 
     def __post_init__(self) -> None:
-        if self.keep is not None:
-            _check_keep(self.keep)
-        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps, flops=self.flops)
-        if self.keep is not None and self.flops is not None:
-            raise UsageError("give --keep or --flops, not both")
-        if self.tower is not None and self.flops is None:
-            raise UsageError("--tower is the tower that --flops counts: give --flops as well")
+        super().__post_init__()
+        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
         if not 1 <= len(self.selector) <= 2:
             raise UsageError(f"--selector takes one name or two, got {len(self.selector)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessOptions:
+class PreprocessOptions(LimitOptions):
     """Turn videos and images into WebDataset shards of kept patches; the same line again resumes."""
 
     sources: Positional[tuple[Path, ...]]
     """Files, folders (searched recursively) or glob patterns."""
     out: Path
     """Folder for the shards."""
-    keep: float = 0.25
-    """Fraction of patches to keep, in (0, 1]."""
     selector: str = "rate"
     """Name of the selector; `show --help` lists them."""
+    merge: int = 1
+    """2, 4 or 8: nothing is dropped, quiet regions of up to so many patches a side become one token each."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     size: int = 224
@@ -136,9 +167,9 @@ class PreprocessOptions:
     """Print one JSON object on stdout."""
 
     def __post_init__(self) -> None:
-        _check_keep(self.keep)
+        super().__post_init__()
         _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
-        _check_positive(workers=self.workers, deadline=self.deadline)
+        _check_positive(workers=self.workers, deadline=self.deadline, merge=self.merge)
         if not self.sources:
             raise UsageError("name at least one file or folder to preprocess")
         if not self.max_bad >= 0:

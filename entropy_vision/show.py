@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from entropy_vision.atomic import atomic_file
-from entropy_vision.budget import Budget
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames, read_media
 from entropy_vision.options import ShowOptions
@@ -34,7 +33,7 @@ def run_show(options: ShowOptions) -> dict[str, object]:
     """
     if options.patch_size > options.size:
         raise UsageError(f"--patch-size {options.patch_size} must not exceed --size {options.size}")
-    budget = _budget(options)
+    budget = options.budget()
     tokenizers = [
         EntropyTokenizer(patch_size=options.patch_size, budget=budget, selector=name) for name in options.selector
     ]
@@ -52,12 +51,6 @@ def run_show(options: ShowOptions) -> dict[str, object]:
         "picture": picture,
         "report": report,
     }
-
-
-def _budget(options: ShowOptions) -> Budget:
-    if options.flops is not None:
-        return Budget(flops=options.flops, tower=options.tower)
-    return Budget(keep=0.25 if options.keep is None else options.keep)
 
 
 def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet], predictors: np.ndarray | None) -> Report:
@@ -84,7 +77,7 @@ def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet], predicto
             Story(title=options.source.name, frames=frames, kept=first, beside=tuple(kept[1:]), predictors=predictors)
         ],
         settings={
-            **_budget(options).settings(),
+            **options.budget().settings(),
             "selector": " ".join(options.selector),
             "patch size": options.patch_size,
             "frame size": f"{frames.size[0]} x {frames.size[1]}",
@@ -96,7 +89,7 @@ def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet], predicto
 
 def _command(options: ShowOptions) -> str:
     words = ["entropy-vision", "show", str(options.source), "--out", str(options.out)]
-    for name, value in _budget(options).settings().items():
+    for name, value in options.budget().settings().items():
         words += [f"--{name}", str(value)]
     words += ["--selector", *options.selector, "--patch-size", str(options.patch_size), "--size", str(options.size)]
     if options.fps is not None:

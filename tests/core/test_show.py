@@ -35,7 +35,7 @@ def test_a_video_gives_a_picture_and_a_page(video: Path, tmp_path: Path) -> None
         assert opened.width > 3 * 224 and opened.height > 6 * 224
     page = report.read_text()
     assert "drift.mp4" in page and 'type="range"' in page
-    assert page.count('class="predicted"') == 1 and "frame before, moved" in page or "frame before, in place" in page
+    assert page.count('class="predicted"') == 1 and "frame before, " in page
     told = result["predictors"]
     assert isinstance(told, dict) and sum(told.values()) == pytest.approx(1, abs=1e-3)
 
@@ -129,7 +129,7 @@ def test_a_budget_in_flops_is_met_and_told(video: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--flops", "1e9", "--keep", "0.5"], "give --keep or --flops, not both"),
+        (["--flops", "1e9", "--keep", "0.5"], "give one limit, not --keep and --flops"),
         (["--tower", "ViT-B-16"], "give --flops as well"),
         (["--flops", "0"], "--flops must be above 0, got 0"),
         (["--flops", "1e6"], "pay for no patch of ViT-B-16: one takes 341065728"),

@@ -16,14 +16,14 @@ import pytest
 from media import drifting, write
 from PIL import Image
 
-from entropy_vision import cli
+from entropy_vision import Budget, cli
 from entropy_vision.data import read_shards
 from entropy_vision.data.files import find_inputs
 from entropy_vision.data.pool import Pool
 from entropy_vision.data.preprocess import allowed_failures, preprocess, run_preprocess, run_verify
 from entropy_vision.data.verify import verify
 from entropy_vision.errors import InputError, TooManyBad, UsageError
-from entropy_vision.frames import read_image, read_video
+from entropy_vision.frames import read_image, read_media, read_video
 from entropy_vision.options import PreprocessOptions, VerifyOptions
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -147,11 +147,32 @@ def test_the_tree_does_not_depend_on_workers_or_order(source: Path, tmp_path: Pa
 
 def test_other_settings_are_refused_unless_told_to_overwrite(source: Path, tmp_path: Path) -> None:
     preprocess([source], tmp_path / "out", **FAST)
-    with pytest.raises(UsageError, match=r"keep was 0.25, is 0.5.*--overwrite"):
+    with pytest.raises(UsageError, match=r"budget was keep 0.25, is keep 0.5.*--overwrite"):
         preprocess([source], tmp_path / "out", keep=0.5, **FAST)
     result = preprocess([source], tmp_path / "out", keep=0.5, overwrite=True, **FAST)
     assert result["written"] == 6
     assert all(sample.keep == 0.5 for sample in read_shards(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("limit", [{"tokens": 20}, {"threshold": 40.0}, {"bits": 900.0}, {"flops": 3e9}])
+def test_any_budget_limits_every_input(source: Path, tmp_path: Path, limit: dict[str, float]) -> None:
+    budget = Budget(**limit)
+    preprocess([source], tmp_path / "out", size=64, budget=budget, store="raw")
+    tok = EntropyTokenizer(16, budget=budget)
+    for sample in read_shards(tmp_path / "out"):
+        frames = read_media(sample.source, size=64)
+        np.testing.assert_array_equal(sample.positions, tok(frames).positions)
+
+
+@pytest.mark.parametrize("store", ["raw", "index"])
+def test_merged_patches_are_in_the_shards_and_read_again(source: Path, tmp_path: Path, store: str) -> None:
+    preprocess([source], tmp_path / "out", size=64, keep=0.5, merge=2, store=store)
+    tok = EntropyTokenizer(16, keep=0.5, merge=2)
+    for sample in read_shards(tmp_path / "out"):
+        expected = tok(read_media(sample.source, size=64))
+        assert expected.spans is not None and sample.spans is not None
+        np.testing.assert_array_equal(sample.spans, expected.spans)
+        np.testing.assert_array_equal(sample.pixels, expected.pixels)
 
 
 def test_index_samples_are_decoded_again_from_an_unchanged_source(
