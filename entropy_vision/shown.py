@@ -1,19 +1,19 @@
 """The closed loop: what is lost by going on showing what was last kept at a place, and the choice that follows from it.
 
     v(p, t) = R(p, t) + A (1 - exp(-C / B)) + w L(p, t) + d (sum of L(p, .) over the frames since p was last kept)
-    L(p, t) = C max(s(t) exp(-C' / S), g f(t))
+    L(p, t) = C max(exp(-max(C', C'') / S), g f(t))
 
 R are the bits of news (`rate.py`), C the bits by which patch p of frame t differs from what was last kept there, C'
-those by which it differs from the frame before. The second term is bounded: where all moves with the camera, what was
-kept is out of date everywhere and soon will be again, and what moves by itself must not drown in it. L is not bounded,
-for it is a loss that nothing else explains: before a camera at rest (s) what stands still now and is not what was kept
-stays wrong until it is sent, and while a picture turns into another without moving (f: a dissolve, a fade) no motion
-brings it back. It adds up, so what is wrong a little is sent late and not never. What no frame has shown yet has no C;
-it is for the floor of coverage.
+those by which it differs from the frame before, C'' those by which the camera will have changed it some frames on. The
+second term is bounded: where all moves with the camera, what was kept is out of date everywhere and soon will be again,
+and what moves by itself must not drown in it. L is not bounded, for it is a loss that nothing else explains: what rests
+and is not what was kept stays wrong until it is sent, and while a picture turns into another without moving (f: a
+dissolve, a fade) no motion brings it back. It adds up, so what is wrong a little is sent late and not never. What no
+frame has shown yet has no C; it is for the floor of coverage.
 
-Whether the camera rests is read off how the change of a patch grows with its gradient energy G: a shift by a share x of
-a cell (a quarter of a patch's side) leaves about x^2 G in steep patches and in flat ones, a dissolve as much in either,
-an object its own patches only.
+What the camera does is read off how the change of a patch grows with its gradient energy G: a shift by a share x of a
+cell (a quarter of a patch's side) leaves about x^2 G in steep patches and in flat ones, and after n frames n^2 x^2 G. A
+dissolve leaves as much in either. So a flat patch rests whatever moves, and what an object uncovers there is sent.
 
 Frames are walked in order, so each choice knows those before it, as a codec's encoder does. All patches with v of at
 least lambda are kept. lambda is found by bisection; what is then missing to exactly K are the largest v that are left.
@@ -36,7 +36,8 @@ _D0 = 9.0  # grey levels squared
 _NOISE = 0.33  # of it
 _BOUND, _SOON = 60.0, 400.0  # A, B: bits
 _WEIGHT, _LATE, _STILL = 0.6, 0.05, 60.0  # w, d, and S in bits
-_RESTS, _MOVES = 0.003, 0.006  # cells squared of apparent shift: up to here the camera rests, from here on it moves
+_RESTS = 0.003  # cells squared of apparent shift up to which the camera rests
+_AHEAD = 8  # n: a third of a second
 _SENSOR, _FADE = 8.0, 8.0  # grey levels squared that are noise in a flat patch, and as many more that are a dissolve
 _FADES = 0.6  # g
 _LIGHT = 1.5  # grey levels of common change from which on it is the light
@@ -50,14 +51,12 @@ class Looks:
 
     Attributes:
         values: int16 [F, N, 24], grey levels, a common change of the light taken off.
-        change: float32 [F, N], bits by which each differs from the frame before, as of 256 pixels; 0 in the first.
-        still: float32 [F], s in [0, 1]: how surely the camera rests.
+        rests: float32 [F, N] in [0, 1]: exp(-max(C', C'') / S), how surely each is now what it was and will be.
         fading: float32 [F], f in [0, 1]: how much of the change is a dissolve.
     """
 
     values: np.ndarray
-    change: np.ndarray
-    still: np.ndarray
+    rests: np.ndarray
     fading: np.ndarray
 
 
@@ -88,20 +87,23 @@ def _into_patches(picture: np.ndarray, columns: int, out: np.ndarray) -> None:
 
 
 @numba.njit(cache=True)
-def _changes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(change, still, fading); takes the light off `values` in place."""
+def _changes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rests, fading); takes the light off `values` in place."""
     frames, places, _ = values.shape
-    change = np.zeros((frames, places), np.float32)
-    still, fading = np.ones(frames, np.float32), np.zeros(frames, np.float32)
+    rests, fading = np.ones((frames, places), np.float32), np.zeros(frames, np.float32)
     light = np.zeros(3, np.float32)
     for t in range(1, frames):
         _take_light_off(values[t], values[t - 1], light)
+        slope, shift, unexplained = _apparent(values[t], values[t - 1])
+        fading[t] = min(max((unexplained - _SENSOR) / _FADE, 0.0), 1.0)
         for p in range(places):
-            change[t, p] = _differ(values[t, p], values[t - 1, p])
-        shift, unexplained = _apparent(values[t], values[t - 1])
-        still[t] = _between_0_and_1((_MOVES - shift) / (_MOVES - _RESTS))
-        fading[t] = _between_0_and_1((unexplained - _SENSOR) / _FADE)
-    return change, still, fading
+            change = _differ(values[t, p], values[t - 1, p])
+            if shift > _RESTS:
+                ratio = np.float32(_AHEAD**2 / _D0) * np.float32(shift - _RESTS) * slope[p]
+                change = max(change, np.float32(_AREA / 4) * np.log2(1 + ratio * ratio))
+            if change > 0:
+                rests[t, p] = np.exp(-change / np.float32(_STILL))
+    return rests, fading
 
 
 @numba.njit(cache=True)
@@ -125,10 +127,11 @@ def _take_light_off(now: np.ndarray, before: np.ndarray, light: np.ndarray) -> N
 
 
 @numba.njit(cache=True)
-def _apparent(now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """The shift, in cells squared, that steep patches show beside flat ones, and what flat ones change beyond any.
+def _apparent(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Gradient energies [N], the shift that steep patches show beside flat ones, and what flat ones change beyond any.
 
-    The second in grey levels squared: beyond twice what there would be if all change of steep patches were a shift.
+    The second in cells squared; the third in grey levels squared: beyond twice what there would be if all change of
+    steep patches were a shift.
     """
     places = len(now)
     left, slope = np.empty(places, np.float32), np.empty(places, np.float32)
@@ -148,12 +151,7 @@ def _apparent(now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
     gentle, steep = ranked(slope[flat], 0.5), ranked(slope[sharp], 0.5)
     calm, wild = ranked(left[flat], 0.5), ranked(left[sharp], 0.5)
     shift = (wild - calm) / (steep - gentle + 1)
-    return float(shift), float(calm - 2 * wild / (steep + 1) * gentle)
-
-
-@numba.njit(cache=True)
-def _between_0_and_1(x: float) -> np.float32:
-    return np.float32(min(max(x, 0.0), 1.0))
+    return slope, float(shift), float(calm - 2 * wild / (steep + 1) * gentle)
 
 
 @numba.njit(cache=True)
@@ -182,8 +180,7 @@ def _differ(one: np.ndarray, other: np.ndarray) -> np.float32:
 def walk(
     bits: np.ndarray,
     values: np.ndarray,
-    change: np.ndarray,
-    still: np.ndarray,
+    rests: np.ndarray,
     fading: np.ndarray,
     least: float,
     most: int,
@@ -197,7 +194,7 @@ def walk(
 
     Args:
         bits: float32 [F, N], news, as of 256 pixels like all bits here.
-        values, change, still, fading: of `Looks`.
+        values, rests, fading: of `Looks`.
         most: stop where more than this many are kept.
         whole: the first frame is kept as a whole.
         worth, losses: float32 [F, N], written: v and L.
@@ -218,8 +215,7 @@ def walk(
                 value, loss = bits[t, p], np.float32(0)
                 apart = _differ(values[t, p], values[last[p], p]) if last[p] >= 0 else np.float32(0)
                 if apart > 0:
-                    rests = still[t] * np.exp(-change[t, p] / np.float32(_STILL)) if still[t] > 0 else np.float32(0)
-                    loss = apart * max(rests, np.float32(_FADES) * fading[t])
+                    loss = apart * max(rests[t, p], np.float32(_FADES) * fading[t])
                     value += np.float32(_BOUND) * (1 - np.exp(-apart / np.float32(_SOON)))
                     value += np.float32(_WEIGHT) * loss + np.float32(_LATE) * owed[p]
                 worth[t, p], losses[t, p], beside[t, p] = value, loss, last[p]
@@ -249,7 +245,7 @@ def closed_loop(
     scale = np.float32(_AREA / patch_size**2)
     news = np.ascontiguousarray(bits.reshape(len(bits), -1) * scale, np.float32)
     worth, losses, mask = np.empty(news.shape, np.float32), np.empty(news.shape, np.float32), np.empty(news.shape, bool)
-    given = news, looks.values, looks.change, looks.still, looks.fading
+    given = news, looks.values, looks.rests, looks.fading
     out = worth, losses, np.full(news.shape, -2, np.int32), mask
     least *= float(scale)
     if walk(*given, least, count, whole, *out) > count:

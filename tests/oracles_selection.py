@@ -331,13 +331,16 @@ def lost_bits(one: list[int], other: list[int]) -> float:
     return 0.0 if sum(ratios) < 0.33 else 64 * math.log2(math.prod(1 + x * x for x in ratios))
 
 
-def apparent(now: dict[tuple[int, int], list[int]], before: dict[tuple[int, int], list[int]]) -> tuple[float, float]:
-    """How much more steep patches change than flat ones, per gradient energy; what of flat ones' change that leaves."""
+Look = dict[tuple[int, int], list[int]]
+
+
+def apparent(now: Look, before: Look) -> tuple[list[float], float, float]:
+    """Gradient energies; how much more steep patches change than flat ones, per gradient energy; what that leaves."""
     errors, slopes = [], []
     for p, values in now.items():
         cells = np.array(values[:16], float).reshape(4, 4)
         errors.append(float(((cells - np.array(before[p][:16], float).reshape(4, 4)) ** 2).mean()))
-        slopes.append(float((np.diff(cells, axis=0) ** 2).mean() + (np.diff(cells, axis=1) ** 2).mean()))
+        slopes.append(float((np.diff(cells, axis=0) ** 2).sum() + (np.diff(cells, axis=1) ** 2).sum()) / 12)
     low, high = _ranked(slopes, 0.25), _ranked(slopes, 0.75)
     flat = [i for i, slope in enumerate(slopes) if slope <= low]
     steep = [i for i, slope in enumerate(slopes) if slope >= high]
@@ -348,21 +351,31 @@ def apparent(now: dict[tuple[int, int], list[int]], before: dict[tuple[int, int]
     rise = middle(slopes, steep) - middle(slopes, flat) + 1
     shift = (middle(errors, steep) - middle(errors, flat)) / rise
     most = middle(errors, steep) / (middle(slopes, steep) + 1)
-    return shift, middle(errors, flat) - 2 * most * middle(slopes, flat)
+    return slopes, shift, middle(errors, flat) - 2 * most * middle(slopes, flat)
 
 
-def walk(bits: np.ndarray, looks: list[dict[tuple[int, int], list[int]]], least: float, whole: bool) -> np.ndarray:
+def rests_and_fading(now: Look, before: Look | None) -> tuple[dict[tuple[int, int], float], float]:
+    """How surely each patch goes on to be what it is, and how much of the change is a dissolve."""
+    if before is None:
+        return dict.fromkeys(now, 1.0), 0.0
+    slopes, shift, unexplained = apparent(now, before)
+    rests = {}
+    for (p, values), slope in zip(now.items(), slopes, strict=True):
+        ahead = 64 * math.log2(1 + (64 * max(shift - 0.003, 0) * slope / 9) ** 2)
+        rests[p] = math.exp(-max(lost_bits(values, before[p]), ahead) / 60)
+    return rests, min(max((unexplained - 8) / 8, 0), 1)
+
+
+def walk(bits: np.ndarray, looks: list[Look], least: float, whole: bool) -> np.ndarray:
     """Keep what is worth `least`, one frame after the other; no light changes. bool [F, R, C]."""
     mask, last, owed = np.zeros(bits.shape, bool), {}, dict.fromkeys(looks[0], 0.0)
     for t, seen in enumerate(looks):
-        change = {p: lost_bits(seen[p], looks[t - 1][p]) if t else 0.0 for p in seen}
-        shift, unexplained = apparent(seen, looks[t - 1]) if t else (0.0, 0.0)
-        still, fading = min(max((0.006 - shift) / 0.003, 0), 1), min(max((unexplained - 8) / 8, 0), 1)
+        rests, fading = rests_and_fading(seen, looks[t - 1] if t else None)
         for p, values in seen.items():
             worth, loss = float(bits[t][p]), 0.0
             if p in last:
                 apart = lost_bits(values, last[p])
-                loss = apart * max(still * math.exp(-change[p] / 60), 0.6 * fading)
+                loss = apart * max(rests[p], 0.6 * fading)
                 worth += 60 * (1 - math.exp(-apart / 400)) + 0.6 * loss + 0.05 * owed[p]
             owed[p] += loss
             if worth >= least or (whole and t == 0):
