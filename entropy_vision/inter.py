@@ -124,7 +124,7 @@ def _apparent_shift(slope: np.ndarray, energy: np.ndarray, step: int) -> float:
     slopes, left = slope.ravel()[::step], energy.ravel()[::step]
     flat, steep = slopes <= ranked(slopes, 0.25), slopes >= ranked(slopes, 0.75)
     steeper = ranked(slopes[steep], 0.5) - ranked(slopes[flat], 0.5)
-    return float((ranked(left[steep], 0.25) - ranked(left[flat], 0.5)) / (steeper + 1))
+    return float((ranked(left[steep], 0.5) - ranked(left[flat], 0.5)) / (steeper + 1))
 
 
 @numba.njit(cache=True)
