@@ -5,6 +5,7 @@
       shard-000000.tar        samples in the order of the sorted inputs
       shard-000000.json       its marker: a shard without one is not done
       errors.jsonl            one line for every input that failed in the last run
+      inputs.parquet          a row for every input: its shard and key, or why it failed; written when a run ends
       .staging/               samples not yet in a shard; gone when the run ends
 
 Samples wait in `.staging` until the shard they belong to is full, so the shards do not depend on how many workers
@@ -44,6 +45,7 @@ from .shards import SHARD_BYTES, SHARD_SAMPLES
 from .verify import verify
 
 _WORKER = "entropy_vision.data.worker"
+_TABLE = "inputs.parquet"
 
 
 def preprocess(
@@ -72,7 +74,8 @@ def preprocess(
     Inputs that failed are tried again by every run.
 
     Args:
-        sources: files, folders (searched recursively for media, hidden files left out) and glob patterns.
+        sources: files, folders (searched recursively for media, hidden files left out), glob patterns, and lists of
+            paths: .txt, or .csv, .tsv, .jsonl, .parquet with a column path, video, image, file or source.
         out: the folder, for one run at a time.
         patch_size, keep, budget, selector, merge: see `EntropyTokenizer`; a quarter of the patches where neither keep
             nor budget is given.
@@ -125,6 +128,9 @@ def preprocess(
             assembly.close()
         ledger.write_errors(out / "errors.jsonl")
         counts = ledger.counts() if stopped else ledger.close()
+        if not stopped:
+            shards = {line["key"]: name for name, line in _lines(out)}
+            ledger.write_table(out / _TABLE, shards)
         result: dict[str, Any] = {
             **counts,
             "shards": len(markers(out)),
@@ -199,6 +205,7 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
     if overwrite:
         for old in (*markers(out), *tars(out), *staging.glob("*.part"), *staging.glob("*.note"), path):
             old.unlink(missing_ok=True)
+    (out / _TABLE).unlink(missing_ok=True)  # it is of a run that ended
     sweep(out)
     sweep(staging)
     if path.exists():
@@ -222,6 +229,14 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
 
 def _told(value: object) -> str:
     return " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _lines(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(shard, what its marker says of a sample) of every sample that is in a shard."""
+    for path in markers(out):
+        marker = read_marker(path)
+        for line in marker.samples:
+            yield marker.shard, line
 
 
 def _finished(out: Path) -> dict[str, dict[str, Any]]:
@@ -265,7 +280,7 @@ def _tasks(
         entry = done.get(key)
         if entry is not None:
             totals = {name: entry[name] for name in ("tokens_total", "tokens_kept")}
-            ledger.put(index, Outcome(source=str(path), status="resumed", sha256=sha256, **totals))
+            ledger.put(index, Outcome(source=str(path), status="resumed", key=key, sha256=sha256, **totals))
             assembly.skip(index)
             bar.advance(note=path.name)
             continue

@@ -138,7 +138,7 @@ class PreprocessOptions(LimitOptions):
     """Turn videos and images into WebDataset shards of kept patches; the same line again resumes."""
 
     sources: Positional[tuple[Path, ...]]
-    """Files, folders (searched recursively) or glob patterns."""
+    """Files, folders (searched recursively), glob patterns, or lists: .txt, .csv, .tsv, .jsonl, .parquet."""
     out: Path
     """Folder for the shards."""
     selector: str = "rate"
