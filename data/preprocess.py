@@ -39,6 +39,7 @@ from .archive import VERSION, marker_path, markers, read_marker, tars
 from .assembly import Assembly
 from .files import find_inputs, sha256_of
 from .ledger import Ledger, Outcome, failed
+from .plan import plan
 from .pool import Pool
 from .sample import QUALITY, STORES
 from .shards import SHARD_BYTES, SHARD_SAMPLES
@@ -65,6 +66,7 @@ def preprocess(
     max_bad: float = 0.05,
     overwrite: bool = False,
     salvage: bool = False,
+    dry_run: bool = False,
     shard_samples: int = SHARD_SAMPLES,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def preprocess(
             (5 % of three files would allow none), but never that all fail; 0 allows none.
         overwrite: remove what the folder holds and start afresh.
         salvage: take what decodes of damaged videos, and say so in the sample; they fail without.
+        dry_run: write nothing, and return what `plan.plan` says instead.
         shard_samples, shard_bytes: a shard is closed before it holds more than either.
 
     Returns:
@@ -110,6 +113,10 @@ def preprocess(
         raise UsageError(f"no videos or images in {', '.join(map(str, sources)) or 'nothing'}: name another source")
     if store == "index":  # whoever reads the shards decodes these files again, from wherever they stand
         inputs = [path.absolute() for path in inputs]
+    if dry_run:
+        if not overwrite:
+            _refuse_others(out, settings)
+        return plan(inputs, out, settings)
     with _locked(out) as staging:
         _prepare(out, staging, settings, overwrite)
         ledger = Ledger(len(inputs))
@@ -208,6 +215,17 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
     (out / _TABLE).unlink(missing_ok=True)  # it is of a run that ended
     sweep(out)
     sweep(staging)
+    _refuse_others(out, settings)
+    if not path.exists():
+        atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    for tar in tars(out):
+        if not marker_path(tar).exists():
+            tar.unlink()
+
+
+def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
+    """Raise UsageError where the folder holds shards made with other settings."""
+    path = out / "settings.json"
     if path.exists():
         try:
             before = json.loads(path.read_bytes())
@@ -220,11 +238,6 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
             raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
     elif markers(out):
         raise UsageError(f"{out} holds shards without settings.json: give --overwrite or another --out")
-    else:
-        atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    for tar in tars(out):
-        if not marker_path(tar).exists():
-            tar.unlink()
 
 
 def _told(value: object) -> str:

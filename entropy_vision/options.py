@@ -163,6 +163,8 @@ class PreprocessOptions(LimitOptions):
     """Take what decodes of damaged videos, and say so in the sample; they fail where not given."""
     overwrite: bool = False
     """Start afresh where the folder holds shards made with other settings."""
+    dry_run: bool = False
+    """Write nothing: count the inputs, read some headers and estimate frames and tokens."""
     json: bool = False
     """Print one JSON object on stdout."""
 
