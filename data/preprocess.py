@@ -97,7 +97,8 @@ def preprocess(
         "out"}; inputs = written + resumed + failed; tokens are those of all inputs that are in the shards.
 
     Raises:
-        UsageError: no inputs, a wrong option, or a folder made with other settings.
+        UsageError: no inputs, a wrong option, a budget too small for an input's merged patches, or a folder made with
+            other settings.
         TooManyBad: more failed than max_bad allows; the shards are complete nevertheless.
         OSError: the disk is full, or refuses to be written to; the same call goes on from what was finished.
         Terminated: SIGTERM came; the same call goes on from what was finished.
@@ -128,6 +129,8 @@ def preprocess(
                 for reply in pool.run(tasks, stop.is_set):
                     if "errno" in reply:
                         raise OSError(reply["errno"], os.strerror(reply["errno"]), str(out))
+                    if "usage" in reply:
+                        raise UsageError(reply["usage"])
                     assembly.reply(reply)
                     bar.advance(note=inputs[reply["index"]].name)
             stopped = stop.is_set()

@@ -16,7 +16,7 @@ from typing import Any
 
 from entropy_vision.atomic import atomic_write
 from entropy_vision.budget import Budget
-from entropy_vision.errors import InputError
+from entropy_vision.errors import InputError, UsageError
 from entropy_vision.frames import decode
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -47,6 +47,8 @@ def main() -> int:
             part, note = make(task, settings, tokenizer)
         except InputError as error:
             reply |= {"reason": str(error.reason), "detail": error.detail}
+        except UsageError as error:  # a budget that these frames cannot be cut to: the run's fault, not the input's
+            reply |= {"usage": f"{task['path']}: {error}"}
         else:
             reply |= _write(task, part, note)
         print(json.dumps(reply), file=replies)

@@ -38,11 +38,6 @@ def measure(planes: Planes) -> Blocks:
     return Blocks(*_measure(planes.luma, planes.chroma))
 
 
-def _flat(plane: np.ndarray) -> np.ndarray:
-    """[H, W, K] -> [H, W K]."""
-    return plane.reshape(len(plane), -1)
-
-
 def every(rows: int, columns: int) -> int:
     """Step at which blocks are looked at where a rank among them is wanted: some 160, of all columns alike."""
     step = max(1, rows * columns // 160)

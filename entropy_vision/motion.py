@@ -28,6 +28,7 @@ _MIN_INLIERS = 8
 _REFINE = 10  # steps of fitting a similarity
 _SHARE = 0.03  # of the corners must share a motion
 _AFFINE_INLIERS = 24  # below that six free numbers follow the noise
+_LINE = 0.01  # of the frame's longer side: corners within that of one line say nothing of what lies beside it
 _REACH = 0.5  # of the frame's longer side: a layer is that wide or that high, an object is smaller
 
 
@@ -60,7 +61,7 @@ def shared_motions(before: np.ndarray, now: np.ndarray) -> list[np.ndarray]:
         if agree < least:
             break
         if _extent(points, inliers) > _REACH * max(now.shape):
-            many = agree >= _AFFINE_INLIERS
+            many = agree >= _AFFINE_INLIERS and _width(points, inliers) > _LINE * max(now.shape)
             motion = _least_squares(points, targets, inliers) if many else _similarity(points, targets, _REFINE)[0]
             found.append(_at_full_size(motion, now.shape, (height, width)))
         points, targets = points[~inliers], targets[~inliers]
@@ -90,6 +91,21 @@ def _extent(points: np.ndarray, chosen: np.ndarray) -> float:
                 low, high = min(low, points[i, axis]), max(high, points[i, axis])
         longer = max(longer, high - low)
     return float(longer)
+
+
+@numba.njit(cache=True)
+def _width(points: np.ndarray, chosen: np.ndarray) -> float:
+    """Standard deviation of the chosen ones of points [N, 2] across the line that they lie along."""
+    count, x, y, xx, xy, yy = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(len(points)):
+        if chosen[i]:
+            u, v = float(points[i, 0]), float(points[i, 1])
+            count, x, y, xx, xy, yy = count + 1, x + u, y + v, xx + u * u, xy + u * v, yy + v * v
+    if not count:
+        return 0.0
+    xx, xy, yy = xx / count - (x / count) ** 2, xy / count - x * y / count**2, yy / count - (y / count) ** 2
+    least = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
+    return float(np.sqrt(max(least, 0.0)))
 
 
 @numba.njit(cache=True)

@@ -52,6 +52,37 @@ def _reader(side: int) -> Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.
     def read(
         pixels: np.ndarray, per: int, logs: np.ndarray, mean: np.ndarray, variance: np.ndarray, points: np.ndarray
     ) -> None:
+        # compiled with what is around them: numba finds nothing in its cache that holds other compiled functions
+        def put_blocks(
+            total: np.ndarray, square: np.ndarray, per: int, mean: np.ndarray, variance: np.ndarray, sums: np.ndarray
+        ) -> None:
+            area = side * side
+            for block in range(len(mean)):
+                first, last = 3 * side * block, 3 * side * (block + 1)
+                totals, squares = total[first:last], square[first:last]
+                for k in range(3):
+                    one, two = np.int64(0), np.int64(0)
+                    for x in range(side):
+                        one += totals[3 * x + k]
+                        two += squares[3 * x + k]
+                    mean[block, k] = one / area
+                    variance[block, k] = (area * two - one * one) / (area * area)
+                    sums[block // per, k] += one
+
+        def put_levels(counters: np.ndarray, per: int, levels: np.ndarray) -> None:
+            both = np.empty(2, np.uint64)
+            counts = both.view(np.uint8)  # in which order does not matter
+            for block in range(len(counters) // side):
+                words = counters[side * block : side * (block + 1)]
+                even, odd = np.uint64(0), np.uint64(0)
+                for x in range(side):
+                    even += words[x] & _EVERY_SECOND
+                    odd += (words[x] >> np.uint64(4)) & _EVERY_SECOND
+                both[0], both[1] = even, odd
+                level = levels[block // per]
+                for n in range(_LEVELS):
+                    level[n] += counts[n]
+
         height, wide = pixels.shape
         width, size = wide // 3, side * per
         columns = width // size
@@ -73,38 +104,6 @@ def _reader(side: int) -> Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.
             put_levels(counters, per, levels)
             if row % per == per - 1:
                 _put_patches(sums, levels, slope, low, high, size, logs, points[row // per * columns :])
-
-    @numba.njit(cache=True)
-    def put_blocks(
-        total: np.ndarray, square: np.ndarray, per: int, mean: np.ndarray, variance: np.ndarray, sums: np.ndarray
-    ) -> None:
-        area = side * side
-        for block in range(len(mean)):
-            first, last = 3 * side * block, 3 * side * (block + 1)
-            totals, squares = total[first:last], square[first:last]
-            for k in range(3):
-                one, two = np.int64(0), np.int64(0)
-                for x in range(side):
-                    one += totals[3 * x + k]
-                    two += squares[3 * x + k]
-                mean[block, k] = one / area
-                variance[block, k] = (area * two - one * one) / (area * area)
-                sums[block // per, k] += one
-
-    @numba.njit(cache=True)
-    def put_levels(counters: np.ndarray, per: int, levels: np.ndarray) -> None:
-        both = np.empty(2, np.uint64)
-        counts = both.view(np.uint8)  # in which order does not matter
-        for block in range(len(counters) // side):
-            words = counters[side * block : side * (block + 1)]
-            even, odd = np.uint64(0), np.uint64(0)
-            for x in range(side):
-                even += words[x] & _EVERY_SECOND
-                odd += (words[x] >> np.uint64(4)) & _EVERY_SECOND
-            both[0], both[1] = even, odd
-            level = levels[block // per]
-            for n in range(_LEVELS):
-                level[n] += counts[n]
 
     return read
 

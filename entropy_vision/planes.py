@@ -49,13 +49,20 @@ def planes_of(frame: np.ndarray, patch_size: int) -> Planes:
 def reduced(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     """A frame at another size, by means of 2 x 2 pixels as often as these fit."""
     while frame.shape[0] >= 2 * height:
-        frame = _halved(np.ascontiguousarray(frame))
+        height_now, width_now, _ = frame.shape
+        if height_now % 2 or width_now % 2:  # what is cut off at the rim would shift the grid: stretched instead
+            frame = cv2.resize(frame, (width_now // 2, height_now // 2), interpolation=cv2.INTER_AREA)
+        else:
+            frame = _halved(np.ascontiguousarray(frame))
     return _sized(frame, width, height)
 
 
 @numba.njit(cache=True)
 def _halved(frame: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels, rounded: uint8 [H, W, 3] -> [H / 2, W / 2, 3]; OpenCV's INTER_AREA takes twice as long."""
+    """Means of 2 x 2 pixels, rounded: uint8 [H, W, 3], even -> [H / 2, W / 2, 3].
+
+    OpenCV's INTER_AREA gives the same and takes twice as long.
+    """
     height, width, _ = frame.shape
     wide, out = 3 * width, np.empty((height // 2, width // 2, 3), np.uint8)
     pixels, halved, both = frame.reshape(height, wide), out.reshape(len(out), -1), np.empty(wide, np.uint16)

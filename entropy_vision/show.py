@@ -24,7 +24,7 @@ def run_show(options: ShowOptions) -> dict[str, object]:
 
     Returns:
         frames: number of frames scored; tokens_total: patches of all frames; tokens_kept: those kept;
-        predictors: of `rate`, by which predictor explained them best, the shares of all patches;
+        predictors: of a video by `rate`, by which predictor explained them best, the shares of all patches;
         picture, report: paths of kept.png and report.html.
 
     Raises:
@@ -39,7 +39,9 @@ def run_show(options: ShowOptions) -> dict[str, object]:
     ]
     frames = read_media(options.source, fps=options.fps, size=options.size)
     kept = [tokenizer(frames) for tokenizer in tokenizers]
-    predictors = predictors_of(frames.pixels, options.patch_size) if kept[0].selector == "rate" else None
+    predictors = (
+        predictors_of(frames.pixels, options.patch_size) if kept[0].selector == "rate" and frames.count > 1 else None
+    )
     sheet = contact_sheet(frames, kept, options.source.name, predictors)
     picture = _write_picture(sheet, options.out / "kept.png")
     report = write_report(_report(options, frames, kept, predictors), options.out / "report.html")

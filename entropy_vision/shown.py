@@ -119,7 +119,7 @@ def _take_light_off(now: np.ndarray, before: np.ndarray, light: np.ndarray) -> N
             apart[p] = total / (high - low)
         common = ranked(apart, 0.5) - light[k]
         if abs(common) >= _LIGHT:
-            light[k] += common
+            light[k] = min(max(light[k] + common, np.float32(-255)), np.float32(255))  # changes may never add up to 0
         off = np.int16(round(light[k]))
         for p in range(len(now)):
             for i in range(low, high):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
-from entropy_vision.planes import Planes
+from entropy_vision.planes import Planes, reduced
+from entropy_vision.rate import patch_bits
 
 
 def texture(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -91,3 +92,31 @@ def test_on_grid_is_the_same_motion_in_larger_cells() -> None:
     centre = np.array([3.0, 2.0, 1])
     at = moved @ np.array([8 * 3 + 3.5, 8 * 2 + 3.5, 1])
     np.testing.assert_allclose(coarse @ centre, (at - 3.5) / 8)
+
+
+@pytest.mark.parametrize("top", [60, 97, 150])
+@pytest.mark.parametrize("width", [4, 7, 10])
+def test_corners_that_lie_on_one_line_fit_no_more_than_a_similarity(width: int, top: int) -> None:
+    """A comb that pans: all its corners are on one row."""
+    comb = np.full((336, 400, 3), 200, np.uint8)
+    for x in range(0, 400, 2 * width):
+        comb[top:, x : x + width] = 40
+    frames = np.stack([comb[:, 2 * t : 2 * t + 336] for t in range(3)])
+    assert np.isfinite(patch_bits(frames, 16)).all()
+
+
+def test_two_rows_of_corners_say_nothing_of_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    plane = np.full((240, 260), 200, np.uint8)
+    for x in range(4, 256, 8):
+        plane[118 + int(rng.integers(2)) :, x : x + 4] = 40
+    for motion in shared_motions(plane[:, 0:240].copy(), plane[:, 1:241].copy()):
+        np.testing.assert_allclose(motion[:, :2], np.eye(2), atol=0.01)
+
+
+def test_halving_odd_sides_keeps_the_grid() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (75, 75, 3)).astype(np.uint8)
+    expected = cv2.resize(frame, (37, 37), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(reduced(frame, 37, 37), expected)
+    even = frame[:74, :74]
+    np.testing.assert_array_equal(reduced(even, 37, 37), cv2.resize(even, (37, 37), interpolation=cv2.INTER_AREA))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import oracles_selection as oracle
@@ -271,3 +276,13 @@ def test_small_text_in_noise_stands_out_on_its_quiet_plate() -> None:
     bits = patch_bits(to_pixels(picture + 30 * (ink[..., None] / 255))[None], 8)[0]
     written = cv2.resize(ink.astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA) > 40
     assert (ranks(bits, written) <= 32).all()
+
+
+def test_what_reads_a_picture_is_compiled_once_for_all_processes(tmp_path: Path) -> None:
+    script = (
+        "import numpy as np; from entropy_vision.picture import _reader, read_picture\n"
+        "read_picture(np.zeros((16, 16, 3), np.uint8), 8, 2); print(sum(_reader(8).stats.cache_hits.values()))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    found = [subprocess.check_output([sys.executable, "-c", script], env=environment, text=True) for _ in range(2)]
+    assert [int(count) for count in found] == [0, 1]

@@ -51,6 +51,7 @@ def test_an_image_gives_a_page_without_a_slider(tmp_path: Path) -> None:
     result = run_show(ShowOptions(source=tmp_path / "still.png", out=tmp_path, keep=0.5, size=72, patch_size=16))
     assert (result["frames"], result["tokens_total"], result["tokens_kept"]) == (1, 25, 12)
     assert 'type="range"' not in Path(str(result["report"])).read_text()
+    assert result["predictors"] is None
 
 
 def test_two_selectors_stand_side_by_side(video: Path, tmp_path: Path) -> None:

@@ -198,6 +198,11 @@ def test_merged_patches_are_in_the_shards_and_read_again(source: Path, tmp_path:
         np.testing.assert_array_equal(sample.pixels, expected.pixels)
 
 
+def test_a_budget_too_small_to_cover_an_input_ends_the_run_in_a_line(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"video\d.mp4|copy.mp4|image.png.*cannot cover|cannot cover"):
+        preprocess([source], tmp_path / "out", size=64, budget=Budget(tokens=2), patch_size=8, merge=2)
+
+
 def test_index_samples_are_decoded_again_from_an_unchanged_source(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
