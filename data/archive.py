@@ -8,6 +8,7 @@ and a digest of itself. A tar without a marker is not read.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import tarfile
@@ -66,8 +67,11 @@ def pack(key: str, members: Members) -> bytes:
     return b"".join(records)
 
 
-def unpack(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def unpack(path: Path, records: bytes | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, members) of every sample, in the order of the file.
+
+    Args:
+        records: a part of the file, already read, as `locate` finds it; None for the file itself.
 
     Raises:
         InputError: DAMAGED, for a cut or broken archive, and for anything this format does not hold: links, devices,
@@ -76,7 +80,7 @@ def unpack(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     done: set[str] = set()
     key, members = "", dict[str, bytes]()
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", fileobj=None if records is None else io.BytesIO(records)) as archive:
             for entry in archive:
                 match = _MEMBER.fullmatch(entry.name)
                 if not entry.isreg() or entry.pax_headers or match is None:
@@ -98,6 +102,30 @@ def unpack(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         raise _damaged(path, f"the archive is broken ({error})") from None
     if key:
         yield key, members
+
+
+def locate(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each sample's records begin and end in a shard, in order, from the headers alone.
+
+    What the records hold is for `unpack` to judge.
+
+    Raises:
+        InputError: DAMAGED, for a broken archive or a key that comes twice.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    size, last = path.stat().st_size, ""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for entry in archive:
+                key = entry.name.partition(".")[0]
+                if key != last and key in places:
+                    raise _damaged(path, f"sample {key} comes twice")
+                start, last = places[key][0] if key in places else entry.offset, key
+                end = entry.offset_data - (-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                places[key] = start, min(end, size)  # a header may promise more than there is
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(path, f"the archive is broken ({error})") from None
+    return places
 
 
 def checksums(members: Members) -> dict[str, int]:
