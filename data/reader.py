@@ -74,6 +74,7 @@ class ShardReader(IterableDataset[Any]):
             raise UsageError(f"tokens must be at least 1, got {tokens}")
         self.folder, self.check, self.batch, self.tokens = Path(folder), check, batch, tokens
         self.shuffle, self.seed, self.epoch, self.consumed = shuffle, seed, epoch, 0
+        self._planned: tuple[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] | None = None
         self._given = 0
         self._process: int | None = None  # that made a pass of its own
         self._begun: Iterator[Any] | None = None
@@ -170,17 +171,20 @@ class ShardReader(IterableDataset[Any]):
 
     def _plan(self) -> tuple[np.ndarray, np.ndarray]:
         """(order, cuts): which sample stands where in the sequence, int64 [n], and the cuts of what is left of it."""
+        settled = self.seed, self.epoch, self.consumed
+        if self._planned is None or self._planned[0] != settled:
+            self._planned = settled, self._made_plan()
+        return self._planned[1]
+
+    def _made_plan(self) -> tuple[np.ndarray, np.ndarray]:
         count = len(self.index.keys)
         order = shuffled(self.index.keys, self.seed, self.epoch) if self.shuffle else np.arange(count)
-        if self.batch is not None:
-            edges = np.array([self.consumed, count])
-        elif self.tokens is None:
-            edges = np.arange(count + 1)
-        else:
+        edges = np.arange(count + 1)
+        if self.tokens is not None:
             places, edges = fill_bins(self.index.tokens[order], self.tokens)
             order = order[places]
-        if not 0 <= self.consumed <= count or self.consumed not in edges:
-            raise UsageError(f"a state with {self.consumed} consumed samples does not fit {count}: it was altered")
+        if self.consumed not in edges:
+            raise UsageError(f"no step ends behind {self.consumed} of these {count} samples: the state was altered")
         if self.batch is not None:
             return order, cut_batches(self.consumed, count, self.batch, self.world)
         return order, cut_bins(edges[edges >= self.consumed], self.world)
