@@ -84,6 +84,10 @@ class ShardReader(IterableDataset[Any]):
         """What the markers say, read at first use."""
         return read_index(self.folder)
 
+    @cached_property
+    def _samples(self) -> Access:
+        return Access(self.index, self.check)
+
     @property
     def steps(self) -> int:
         """How many steps are left in the epoch from where a pass begins."""
@@ -205,13 +209,12 @@ class ShardReader(IterableDataset[Any]):
             yield item
 
     def _items(self, worker: int, workers: int) -> Iterator[Any]:
-        samples = Access(self.index, self.check)
         single = self.batch is None and self.tokens is None
         for numbers in self.numbers(worker, workers):
             if not single:
-                yield [samples[number] for number in numbers.tolist()]
+                yield [self._samples[number] for number in numbers.tolist()]
             elif len(numbers):
-                yield samples[int(numbers[0])]
+                yield self._samples[int(numbers[0])]
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:

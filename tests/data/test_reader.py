@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from itertools import chain, pairwise, product
 from pathlib import Path
@@ -285,8 +286,9 @@ def test_numbers_that_cannot_work_are_refused_at_the_call(own: Path, options: di
 
 
 @settings(deadline=None, max_examples=80)
-@given(st.lists(st.integers(1, 60), max_size=120), st.integers(1, 80))
-def test_bins_are_those_of_the_loops(sizes: list[int], budget: int) -> None:
+@given(st.integers(0, 120), st.integers(1, 80), st.integers(0, 99))
+def test_bins_are_those_of_the_loops(count: int, budget: int, seed: int) -> None:
+    sizes = np.random.default_rng(seed).integers(1, 61, count).tolist()
     places, edges = fill_bins(np.array(sizes, np.int64), budget)
     bins = [places[start:end].tolist() for start, end in pairwise(edges)]
     assert bins == oracle.bins_of(sizes, budget, WINDOW)
@@ -346,6 +348,34 @@ def test_a_damaged_sample_is_named_and_the_others_are_given_out(own: Path, worke
         list(drain())
     order = as_keys(oracle.sequence(as_keys(list(range(9))), 0, 0))
     assert seen == order[: order.index("00000005")]
+
+
+def test_samples_are_located_as_tar_itself_finds_them(own: Path) -> None:
+    for shard in sorted(own.glob("*.tar")):
+        with tarfile.open(shard) as archive:
+            entries = archive.getmembers()
+        starts = {}
+        for entry in reversed(entries):
+            starts[entry.name.partition(".")[0]] = entry.offset
+        places = locate(shard)
+        assert {key: start for key, (start, _) in places.items()} == starts
+        assert [start for start, _ in places.values()][1:] == [end for _, end in places.values()][:-1]
+        assert shard.stat().st_size - [end for _, end in places.values()][-1] == 1024
+
+
+@pytest.mark.parametrize(
+    "size", [b"-0000001000\0", b"77777777777\0", b"x" * 12, bytes(12), b"\x80" + bytes(10) + b"\1"]
+)
+def test_a_header_with_a_size_that_cannot_be_is_damage(own: Path, size: bytes) -> None:
+    shard = own / "shard-000000.tar"
+    for key in ("00000001", "00000003"):
+        content = bytearray(shard.read_bytes())
+        at = locate(shard)[key][0]
+        content[at + 124 : at + 136] = size
+        (own / "shard-000001.tar").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            locate(own / "shard-000001.tar")
+        assert caught.value.reason is InputReason.DAMAGED
 
 
 def test_shards_that_are_cut_gone_exchanged_or_hostile_are_named(own: Path) -> None:
