@@ -108,6 +108,7 @@ class Assembly:
             outcome = Outcome(
                 source=line["source"],
                 status="written",
+                key=line["key"],
                 sha256=line["sha256"],
                 tokens_total=line["tokens_total"],
                 tokens_kept=line["tokens_kept"],

@@ -11,6 +11,8 @@ from pathlib import Path
 from entropy_vision.probe import looks_like_video
 from entropy_vision.still import is_still
 
+from .lists import is_list, read_list
+
 # In a folder, a file of these names is an input even when it is broken (so that it is counted); any other file is one
 # when its first bytes are those of a video or an image.
 _SUFFIXES = tuple(
@@ -23,13 +25,16 @@ _SUFFIXES = tuple(
 
 
 def find_inputs(sources: Iterable[str | Path], exclude: Path | None = None) -> list[Path]:
-    """The files that files, folders (searched recursively) and glob patterns name, each once, sorted by path.
+    """The files that files, folders (searched recursively), glob patterns and lists name, each once, sorted by path.
 
     A named file is an input whatever it is, even where it is missing; in folders, hidden files and files that are
-    no media by name or content are passed over.
+    no media by name or content are passed over. `lists.read_list` says what a list is.
 
     Args:
         exclude: a folder not to look into (the output, where it lies inside a source).
+
+    Raises:
+        UsageError: a list that cannot be read.
     """
     found: dict[str, Path] = {}
     hidden = exclude.resolve() if exclude is not None else None
@@ -37,6 +42,8 @@ def find_inputs(sources: Iterable[str | Path], exclude: Path | None = None) -> l
         path = Path(source)
         if path.is_dir():
             files = _inside(path, hidden)
+        elif is_list(path):
+            files = read_list(path)
         elif not path.exists() and glob.has_magic(str(source)):
             matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))
             files = [file for match in matches for file in (_inside(match, hidden) if match.is_dir() else [match])]

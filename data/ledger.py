@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ class Outcome:
 
     Attributes:
         source: its path.
+        key: of its sample; "" where it has none.
         status: "written", "resumed" (it was in a shard before this run) or "failed".
         sha256: of its content; "" where it could not be read.
         tokens_total, tokens_kept: patches of its grid, and those kept; 0 where it failed.
@@ -27,6 +30,7 @@ class Outcome:
 
     source: str
     status: str
+    key: str = ""
     sha256: str = ""
     tokens_total: int = 0
     tokens_kept: int = 0
@@ -74,6 +78,37 @@ class Ledger:
         if counts["inputs"] != counts["written"] + counts["resumed"] + counts["failed"]:
             raise RuntimeError(f"inputs are unaccounted for: {counts}")
         return counts
+
+    def write_table(self, path: Path, shards: Mapping[str, str]) -> None:
+        """Write a row for every input, in their order, as Parquet.
+
+        Columns: source, status ("done" or "failed"), key, shard, sha256, tokens_total, tokens_kept, reason, detail. A
+        run that was stopped and resumed writes what one in a single piece does.
+
+        Args:
+            shards: {key: the shard its sample is in}.
+        """
+        import pyarrow
+        from pyarrow import parquet
+
+        rows = [row for _, row in sorted(self.rows.items())]
+        text = {
+            "source": [row.source for row in rows],
+            "status": ["failed" if row.status == "failed" else "done" for row in rows],
+            "key": [row.key for row in rows],
+            "shard": [shards.get(row.key, "") for row in rows],
+            "sha256": [row.sha256 for row in rows],
+        }
+        tokens = {name: [getattr(row, name) for row in rows] for name in ("tokens_total", "tokens_kept")}
+        why = {"reason": [str(row.reason or "") for row in rows], "detail": [row.detail for row in rows]}
+        table = pyarrow.table(
+            {name: pyarrow.array(values, pyarrow.string()) for name, values in text.items()}
+            | {name: pyarrow.array(values, pyarrow.int64()) for name, values in tokens.items()}
+            | {name: pyarrow.array(values, pyarrow.string()) for name, values in why.items()}
+        )
+        buffer = io.BytesIO()
+        parquet.write_table(table, buffer, compression="zstd")
+        atomic_write(path, buffer.getvalue())
 
     def write_errors(self, path: Path) -> None:
         """Write the failures, a JSON object a line, in the order of the inputs."""

@@ -5,6 +5,7 @@
       shard-000000.tar        samples in the order of the sorted inputs
       shard-000000.json       its marker: a shard without one is not done
       errors.jsonl            one line for every input that failed in the last run
+      inputs.parquet          a row for every input: its shard and key, or why it failed; written when a run ends
       .staging/               samples not yet in a shard; gone when the run ends
 
 Samples wait in `.staging` until the shard they belong to is full, so the shards do not depend on how many workers
@@ -38,12 +39,14 @@ from .archive import VERSION, marker_path, markers, read_marker, tars
 from .assembly import Assembly
 from .files import find_inputs, sha256_of
 from .ledger import Ledger, Outcome, failed
+from .plan import plan
 from .pool import Pool
 from .sample import QUALITY, STORES
 from .shards import SHARD_BYTES, SHARD_SAMPLES
 from .verify import verify
 
 _WORKER = "entropy_vision.data.worker"
+_TABLE = "inputs.parquet"
 
 
 def preprocess(
@@ -63,6 +66,7 @@ def preprocess(
     max_bad: float = 0.05,
     overwrite: bool = False,
     salvage: bool = False,
+    dry_run: bool = False,
     shard_samples: int = SHARD_SAMPLES,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any]:
@@ -72,7 +76,8 @@ def preprocess(
     Inputs that failed are tried again by every run.
 
     Args:
-        sources: files, folders (searched recursively for media, hidden files left out) and glob patterns.
+        sources: files, folders (searched recursively for media, hidden files left out), glob patterns, and lists of
+            paths: .txt, or .csv, .tsv, .jsonl, .parquet with a column path, video, image, file or source.
         out: the folder, for one run at a time.
         patch_size, keep, budget, selector, merge: see `EntropyTokenizer`; a quarter of the patches where neither keep
             nor budget is given.
@@ -84,6 +89,7 @@ def preprocess(
             (5 % of three files would allow none), but never that all fail; 0 allows none.
         overwrite: remove what the folder holds and start afresh.
         salvage: take what decodes of damaged videos, and say so in the sample; they fail without.
+        dry_run: write nothing, and return what `plan.plan` says instead.
         shard_samples, shard_bytes: a shard is closed before it holds more than either.
 
     Returns:
@@ -107,6 +113,10 @@ def preprocess(
         raise UsageError(f"no videos or images in {', '.join(map(str, sources)) or 'nothing'}: name another source")
     if store == "index":  # whoever reads the shards decodes these files again, from wherever they stand
         inputs = [path.absolute() for path in inputs]
+    if dry_run:
+        if not overwrite:
+            _refuse_others(out, settings)
+        return plan(inputs, out, settings)
     with _locked(out) as staging:
         _prepare(out, staging, settings, overwrite)
         ledger = Ledger(len(inputs))
@@ -125,6 +135,9 @@ def preprocess(
             assembly.close()
         ledger.write_errors(out / "errors.jsonl")
         counts = ledger.counts() if stopped else ledger.close()
+        if not stopped:
+            shards = {line["key"]: name for name, line in _lines(out)}
+            ledger.write_table(out / _TABLE, shards)
         result: dict[str, Any] = {
             **counts,
             "shards": len(markers(out)),
@@ -199,8 +212,20 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
     if overwrite:
         for old in (*markers(out), *tars(out), *staging.glob("*.part"), *staging.glob("*.note"), path):
             old.unlink(missing_ok=True)
+    (out / _TABLE).unlink(missing_ok=True)  # it is of a run that ended
     sweep(out)
     sweep(staging)
+    _refuse_others(out, settings)
+    if not path.exists():
+        atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    for tar in tars(out):
+        if not marker_path(tar).exists():
+            tar.unlink()
+
+
+def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
+    """Raise UsageError where the folder holds shards made with other settings."""
+    path = out / "settings.json"
     if path.exists():
         try:
             before = json.loads(path.read_bytes())
@@ -213,15 +238,18 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
             raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
     elif markers(out):
         raise UsageError(f"{out} holds shards without settings.json: give --overwrite or another --out")
-    else:
-        atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    for tar in tars(out):
-        if not marker_path(tar).exists():
-            tar.unlink()
 
 
 def _told(value: object) -> str:
     return " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _lines(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(shard, what its marker says of a sample) of every sample that is in a shard."""
+    for path in markers(out):
+        marker = read_marker(path)
+        for line in marker.samples:
+            yield marker.shard, line
 
 
 def _finished(out: Path) -> dict[str, dict[str, Any]]:
@@ -265,7 +293,7 @@ def _tasks(
         entry = done.get(key)
         if entry is not None:
             totals = {name: entry[name] for name in ("tokens_total", "tokens_kept")}
-            ledger.put(index, Outcome(source=str(path), status="resumed", sha256=sha256, **totals))
+            ledger.put(index, Outcome(source=str(path), status="resumed", key=key, sha256=sha256, **totals))
             assembly.skip(index)
             bar.advance(note=path.name)
             continue

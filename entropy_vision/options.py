@@ -138,7 +138,7 @@ class PreprocessOptions(LimitOptions):
     """Turn videos and images into WebDataset shards of kept patches; the same line again resumes."""
 
     sources: Positional[tuple[Path, ...]]
-    """Files, folders (searched recursively) or glob patterns."""
+    """Files, folders (searched recursively), glob patterns, or lists: .txt, .csv, .tsv, .jsonl, .parquet."""
     out: Path
     """Folder for the shards."""
     selector: str = "rate"
@@ -163,6 +163,8 @@ class PreprocessOptions(LimitOptions):
     """Take what decodes of damaged videos, and say so in the sample; they fail where not given."""
     overwrite: bool = False
     """Start afresh where the folder holds shards made with other settings."""
+    dry_run: bool = False
+    """Write nothing: count the inputs, read some headers and estimate frames and tokens."""
     json: bool = False
     """Print one JSON object on stdout."""
 

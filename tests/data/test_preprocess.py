@@ -154,6 +154,29 @@ def test_other_settings_are_refused_unless_told_to_overwrite(source: Path, tmp_p
     assert all(sample.keep == 0.5 for sample in read_shards(tmp_path / "out"))
 
 
+def test_a_dry_run_writes_nothing_and_tells_what_comes(spoilt: Path, tmp_path: Path) -> None:
+    told = preprocess([spoilt, tmp_path / "gone.mp4"], tmp_path / "out", dry_run=True, **FAST)
+    assert not (tmp_path / "out").exists()
+    result = preprocess([spoilt, tmp_path / "gone.mp4"], tmp_path / "out", max_bad=9, salvage=True, **FAST)
+    assert (told["inputs"], told["missing"], told["in_shards"]) == (result["inputs"], 1, 0)
+    assert told["probed"] == told["inputs"] - 1
+    preprocess([spoilt], tmp_path / "whole", max_bad=9, **FAST)
+    again = preprocess([spoilt], tmp_path / "whole", dry_run=True, **FAST)
+    assert again["in_shards"] == 6
+    with pytest.raises(UsageError, match="size was 64, is 32"):
+        preprocess([spoilt], tmp_path / "whole", dry_run=True, size=32, selector="uniform")
+
+
+def test_the_estimate_of_whole_files_is_what_comes(source: Path, tmp_path: Path) -> None:
+    told = preprocess([source], tmp_path / "out", dry_run=True, size=64, fps=10.0)
+    result = preprocess([source], tmp_path / "out", size=64, fps=10.0)
+    assert {name: told[name] for name in ("inputs", "tokens_total", "tokens_kept")} == {
+        name: result[name] for name in ("inputs", "tokens_total", "tokens_kept")
+    }
+    assert told["unreadable"] == 0 and told["bytes"] == sum(path.stat().st_size for path in source.iterdir())
+    assert preprocess([source], tmp_path / "b", dry_run=True, budget=Budget(bits=900))["tokens_kept"] is None
+
+
 @pytest.mark.parametrize("limit", [{"tokens": 20}, {"threshold": 40.0}, {"bits": 900.0}, {"flops": 3e9}])
 def test_any_budget_limits_every_input(source: Path, tmp_path: Path, limit: dict[str, float]) -> None:
     budget = Budget(**limit)

@@ -1,0 +1,85 @@
+"""What a run would do, found from file names and headers, and written nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from entropy_vision.budget import Budget
+from entropy_vision.console import progress
+from entropy_vision.errors import InputError, InputReason
+from entropy_vision.grid import grid_size
+from entropy_vision.probe import Limits, check_path, probe_video
+from entropy_vision.still import is_still
+from entropy_vision.video import quiet_ffmpeg, sample
+
+from .archive import markers, read_marker
+
+_PROBED = 64  # inputs whose headers are read; the rest is taken to be like them
+
+
+def plan(inputs: Sequence[Path], out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Count what there is and estimate what comes of it.
+
+    Args:
+        settings: of the run, as it would write them down.
+
+    Returns:
+        inputs: files named; missing: those that are not there; bytes: of the others; in_shards: those of that path
+        that `out` holds already (a run tells by content); probed: whose headers were read, evenly spread over the
+        inputs; unreadable: of these, with no frames to be had; frames, tokens_total, tokens_kept: estimates for all
+        inputs, by the mean of the probed ones, tokens_kept None where only the pixels tell.
+    """
+    sizes = [path.stat().st_size if path.is_file() else None for path in inputs]
+    there = [path for path, size in zip(inputs, sizes, strict=True) if size is not None]
+    held = {line["source"] for marker in markers(out) for line in read_marker(marker).samples}
+    step = max(1, len(there) // _PROBED)
+    probed = there[::step][:_PROBED]
+    quiet_ffmpeg()
+    grids: list[tuple[int, int, int]] = []
+    with progress("read headers", len(probed)) as bar:
+        for path in probed:
+            with suppress(InputError):  # counted below: probed less those with a grid
+                grids.append(_grid(path, settings))
+            bar.advance(note=path.name)
+    scale = len(there) / max(1, len(probed))
+    patches = [frames * rows * columns for frames, rows, columns in grids]
+    kept = [Budget(**settings["budget"]).size(count) for count in patches]
+    return {
+        "inputs": len(inputs),
+        "missing": sizes.count(None),
+        "bytes": sum(size or 0 for size in sizes),
+        "in_shards": sum(str(path) in held for path in inputs),
+        "probed": len(probed),
+        "unreadable": len(probed) - len(grids),
+        "frames": round(scale * sum(frames for frames, _, _ in grids)),
+        "tokens_total": round(scale * sum(patches)),
+        "tokens_kept": None if None in kept else round(scale * sum(count or 0 for count in kept)),
+        "out": str(out),
+    }
+
+
+def _grid(path: Path, settings: dict[str, Any]) -> tuple[int, int, int]:
+    """(F, R, C) of an input by its header alone. Raises InputError as decoding would."""
+    side = settings["patch_size"]
+    if is_still(check_path(path)):
+        frames, height, width = 1, *_still_size(path)
+    else:
+        probe = probe_video(path, Limits())
+        frames = sum(1 for _ in sample(((time, None) for time in probe.times), settings["fps"]))
+        height, width = (probe.width, probe.height) if probe.rotation % 180 else (probe.height, probe.width)
+    if settings["size"] is not None:
+        height, width = settings["size"] if isinstance(settings["size"], list) else (settings["size"],) * 2
+    return (frames, *grid_size(height, width, side))
+
+
+def _still_size(path: Path) -> tuple[int, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(path, InputReason.DAMAGED, f"the image's header is damaged ({error})") from None
