@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from entropy_vision.probe import check_path
 from .archive import checksums, markers, pack, read_marker, tars, unpack, write_shard
 from .files import sha256_of
 from .sample import STORES, Sample, from_members, to_members
+
+if TYPE_CHECKING:
+    from .reader import ShardReader
 
 SHARD_SAMPLES = 1000
 SHARD_BYTES = 64 << 20
@@ -90,19 +93,53 @@ def write_shards(
     return total
 
 
-def read_shards(folder: str | Path, *, check: bool = True) -> Iterator[Sample]:
-    """The samples of a folder, in order; each is a PatchSet with its key, source, times and record.
+def read_shards(
+    folder: str | Path,
+    *,
+    check: bool = True,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    batch: int | None = None,
+    tokens: int | None = None,
+    rank: int | None = None,
+    world: int | None = None,
+) -> ShardReader:
+    """The samples of a folder: a torch IterableDataset, and an iterable without any DataLoader too.
 
-    Samples stored as "index" hold no pixels: their source is decoded again, as the record says, and must still have
-    the checksum it had.
+    Each is a PatchSet with its key, source, times and record. Samples stored as "index" hold no pixels: their source is
+    decoded again, as the record says, and must still have the checksum it had. `ShardReader` says how samples are
+    ordered, dealt to ranks and workers, and resumed.
 
     Args:
         check: compare the checksum of every member first (about 1 ms a megabyte).
+        shuffle: a permutation of all samples, by `seed` and `epoch`, instead of the order of the shards.
+        batch: lists of samples, so many a step on all ranks together.
+        tokens: lists of samples with at most so many visual tokens, one list a step for every rank.
+        rank, world: this process and how many share the samples; from RANK and WORLD_SIZE where these are set.
 
     Raises:
-        InputError: no shards here, a marker, shard or sample that is damaged, or a source that is gone or changed.
+        UsageError: at the call, for numbers that cannot work.
+        InputError: on reading, no shards here, a marker, shard or sample that is damaged, or a source that is gone or
+            changed.
     """
-    folder = Path(folder)
+    from .reader import ShardReader  # torch
+
+    return ShardReader(
+        folder,
+        check=check,
+        shuffle=shuffle,
+        seed=seed,
+        epoch=epoch,
+        batch=batch,
+        tokens=tokens,
+        rank=rank,
+        world=world,
+    )
+
+
+def straight_through(folder: Path, *, check: bool) -> Iterator[Sample]:
+    """The samples of a folder in the order of its shards, each file read once from its start to its end."""
     for path in finished(folder):
         marker = read_marker(path)
         lines = iter(marker.samples)
@@ -113,7 +150,7 @@ def read_shards(folder: str | Path, *, check: bool = True) -> Iterator[Sample]:
                 raise InputError(shard, InputReason.DAMAGED, f"sample {key} is not the one its marker names")
             if check and wanted["crc32"] != checksums(members):
                 raise InputError(shard, InputReason.DAMAGED, f"sample {key}: a checksum does not fit")
-            yield _decoded(shard, key, members)
+            yield decoded(shard, key, members)
         if next(lines, None) is not None:
             raise InputError(shard, InputReason.DAMAGED, "samples are missing at its end")
 
@@ -153,9 +190,14 @@ def finished(folder: Path) -> list[Path]:
 
 def members_of(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, members) of every sample of a shard; an InputError where the tar is gone."""
+    return unpack(existing(shard))
+
+
+def existing(shard: Path) -> Path:
+    """The shard of a marker; an InputError where it is gone."""
     if not shard.is_file():
         raise InputError(shard, InputReason.MISSING, "the shard is gone, its marker is still there")
-    return unpack(shard)
+    return shard
 
 
 def blank(members: dict[str, bytes]) -> np.ndarray | None:
@@ -166,7 +208,8 @@ def blank(members: dict[str, bytes]) -> np.ndarray | None:
     return np.zeros((record["kept"], record["patch_size"], record["patch_size"], 3), np.uint8)
 
 
-def _decoded(shard: Path, key: str, members: dict[str, bytes]) -> Sample:
+def decoded(shard: Path, key: str, members: dict[str, bytes]) -> Sample:
+    """The sample of its members; where they hold no pixels, from its source."""
     try:
         pixels = blank(members)
         sample = from_members(key, members, pixels)

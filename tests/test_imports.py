@@ -29,6 +29,9 @@ LIGHT = (
     "entropy_vision.data",
     "entropy_vision.data.world",
     "entropy_vision.data.shards",
+    "entropy_vision.data.index",
+    "entropy_vision.data.order",
+    "entropy_vision.data.bins",
     "entropy_vision.rl",
     "entropy_vision.rl.verifiers",
 )
