@@ -46,7 +46,7 @@ from .shards import SHARD_BYTES, SHARD_SAMPLES
 from .verify import verify
 
 _WORKER = "entropy_vision.data.worker"
-_TABLE = "inputs.parquet"
+_TABLE, _STAGING = "inputs.parquet", ".staging"
 
 
 def preprocess(
@@ -116,33 +116,21 @@ def preprocess(
         inputs = [path.absolute() for path in inputs]
     if dry_run:
         if not overwrite:
-            _refuse_others(out, settings)
+            _refuse_others(out, out / _STAGING, settings)
         return plan(inputs, out, settings)
     with _locked(out) as staging:
         _prepare(out, staging, settings, overwrite)
         ledger = Ledger(len(inputs))
         done = _finished(out)
         assembly = Assembly(out, staging, ledger, shard_samples, shard_bytes)
-        with _stop_signal() as stop, progress("preprocess", len(inputs)) as bar:
-            tasks = _tasks(inputs, done, staging, ledger, assembly, bar)
-            with Pool(_WORKER, settings, count=workers, deadline=deadline) as pool:
-                for reply in pool.run(tasks, stop.is_set):
-                    if "errno" in reply:
-                        raise OSError(reply["errno"], os.strerror(reply["errno"]), str(out))
-                    if "usage" in reply:
-                        raise UsageError(reply["usage"])
-                    assembly.reply(reply)
-                    bar.advance(note=inputs[reply["index"]].name)
-            stopped = stop.is_set()
+        with Pool(_WORKER, settings, count=workers, deadline=deadline) as pool:
+            stopped = _work(inputs, done, pool, ledger, assembly)
         if not stopped:
             assembly.close()
+            ledger.write_table(out / _TABLE, {line["key"]: name for name, line in _lines(out)})
         ledger.write_errors(out / "errors.jsonl")
-        counts = ledger.counts() if stopped else ledger.close()
-        if not stopped:
-            shards = {line["key"]: name for name, line in _lines(out)}
-            ledger.write_table(out / _TABLE, shards)
         result: dict[str, Any] = {
-            **counts,
+            **(ledger.counts() if stopped else ledger.close()),
             "shards": len(markers(out)),
             "seconds": round(time.monotonic() - began, 3),
             "reasons": ledger.reasons(),
@@ -153,6 +141,21 @@ def preprocess(
         shutil.rmtree(staging)
     _judge(result, max_bad, out)
     return result
+
+
+def _work(
+    inputs: Sequence[Path], done: dict[str, dict[str, Any]], pool: Pool, ledger: Ledger, assembly: Assembly
+) -> bool:
+    """Settle the inputs; True where SIGTERM came before all were."""
+    with _stop_signal() as stop, progress("preprocess", len(inputs)) as bar:
+        for reply in pool.run(_tasks(inputs, done, ledger, assembly, bar), stop.is_set):
+            if "errno" in reply:
+                raise OSError(reply["errno"], os.strerror(reply["errno"]), str(assembly.out))
+            if "usage" in reply:
+                raise UsageError(reply["usage"])
+            assembly.reply(reply)
+            bar.advance(note=inputs[reply["index"]].name)
+        return stop.is_set()
 
 
 def run_preprocess(options: PreprocessOptions) -> dict[str, Any]:
@@ -183,6 +186,7 @@ def _settings(
         "patch_size": tokenizer.patch_size,
         "budget": tokenizer.budget.settings(),
         "selector": tokenizer.selector.name,
+        "selector_version": tokenizer.selector.version,
         "merge": tokenizer.merge,
         "size": list(size) if isinstance(size, tuple) else size,
         "fps": fps,
@@ -195,7 +199,7 @@ def _settings(
 @contextmanager
 def _locked(out: Path) -> Iterator[Path]:
     """The staging folder, while nobody else writes to `out`."""
-    staging = out / ".staging"
+    staging = out / _STAGING
     try:
         staging.mkdir(parents=True, exist_ok=True)
         lock = (staging / "lock").open("wb")
@@ -218,24 +222,28 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
     (out / _TABLE).unlink(missing_ok=True)  # it is of a run that ended
     sweep(out)
     sweep(staging)
-    _refuse_others(out, settings)
-    if not path.exists():
-        atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    _refuse_others(out, staging, settings)
+    atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
     for tar in tars(out):
         if not marker_path(tar).exists():
             tar.unlink()
 
 
-def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
-    """Raise UsageError where the folder holds shards made with other settings."""
+def _refuse_others(out: Path, staging: Path, settings: dict[str, Any]) -> None:
+    """Raise UsageError where the folder holds samples made with other settings."""
     path = out / "settings.json"
+    if not markers(out) and next(staging.glob("*.note"), None) is None:
+        return  # nothing was made
     if path.exists():
         try:
             before = json.loads(path.read_bytes())
         except ValueError:
             before = {}
+        if "keep" in before:  # as it was written when no other budget could be given
+            before |= {"budget": {"keep": before["keep"]}, "merge": 1}
         changed = [name for name in settings if before.get(name) != settings[name]]
-        changed = [name for name in changed if name != "fingerprint"] or changed  # it only repeats the others
+        # a fingerprint says that something changed, the others say what
+        changed = [name for name in changed if name != "fingerprint"] or changed
         if changed:
             told = ", ".join(f"{name} was {_told(before.get(name))}, is {_told(settings[name])}" for name in changed)
             raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
@@ -272,7 +280,6 @@ def _finished(out: Path) -> dict[str, dict[str, Any]]:
 def _tasks(
     inputs: Sequence[Path],
     done: dict[str, dict[str, Any]],
-    staging: Path,
     ledger: Ledger,
     assembly: Assembly,
     bar: Progress,

@@ -181,6 +181,19 @@ def ranked(given: np.ndarray, share: float) -> np.float32:
     return found.view(np.float32)[0]
 
 
+@numba.njit(cache=True)
+def flat_and_steep(slopes: np.ndarray, errors: np.ndarray) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Medians of the flattest quarter of places and of the steepest: their slopes, then their errors.
+
+    A shift leaves errors that grow with the slope, noise and a dissolve leave as much in either.
+
+    Args:
+        slopes, errors: float32 [N].
+    """
+    flat, steep = slopes <= ranked(slopes, 0.25), slopes >= ranked(slopes, 0.75)
+    return ranked(slopes[flat], 0.5), ranked(slopes[steep], 0.5), ranked(errors[flat], 0.5), ranked(errors[steep], 0.5)
+
+
 def blend(memory: Planes, now: Planes, light: np.ndarray, share: np.ndarray) -> None:
     """memory += share * (now - light - memory), in place.
 

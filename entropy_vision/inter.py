@@ -19,7 +19,8 @@ import cv2
 import numba
 import numpy as np
 
-from entropy_vision.blocks import Blocks, blend, compare, every, measure, quantiles, ranked
+from entropy_vision.blocks import Blocks, blend, compare, every, flat_and_steep, measure, quantiles, ranked
+from entropy_vision.intra import gaussian_rate
 from entropy_vision.layers import Layers, View, layers_of, misfit, refine
 from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions, warp
 from entropy_vision.planes import BLOCK, Planes
@@ -94,7 +95,7 @@ def news_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
             for k in range(3):
                 ratio = energy[k, y, x] / floor[k, y, x]
                 odds *= np.float32(1) + ratio * ratio
-            out[y, x] = np.float32(0.25) * np.log2(odds)
+            out[y, x] = gaussian_rate(odds)
     return out
 
 
@@ -121,10 +122,8 @@ def apparent_shift(blocks: Blocks, energy: np.ndarray) -> float:
 
 @numba.njit(cache=True)
 def _apparent_shift(slope: np.ndarray, energy: np.ndarray, step: int) -> float:
-    slopes, left = slope.ravel()[::step], energy.ravel()[::step]
-    flat, steep = slopes <= ranked(slopes, 0.25), slopes >= ranked(slopes, 0.75)
-    steeper = ranked(slopes[steep], 0.5) - ranked(slopes[flat], 0.5)
-    return float((ranked(left[steep], 0.5) - ranked(left[flat], 0.5)) / (steeper + 1))
+    gentle, steep, calm, wild = flat_and_steep(slope.ravel()[::step], energy.ravel()[::step])
+    return float((wild - calm) / (steep - gentle + 1))
 
 
 @numba.njit(cache=True)
@@ -138,7 +137,7 @@ def _limit_arriving(rate: np.ndarray, seen: np.ndarray, variance: np.ndarray, st
                 for k in range(3):
                     ratio = variance[k, y, x] / usual[k]
                     odds *= np.float32(1) + ratio * ratio
-                rate[y, x] = min(rate[y, x], np.float32(0.25) * np.log2(odds))
+                rate[y, x] = min(rate[y, x], gaussian_rate(odds))
 
 
 @numba.njit(cache=True)
@@ -428,4 +427,5 @@ def _rate_of(change: np.ndarray, floor: np.ndarray, y: int, x: int) -> np.float3
     for k in range(3):
         ratio = change[k] * change[k] / floor[k, y, x]
         odds *= 1 + ratio * ratio
-    return np.float32(0.25) * np.log2(odds)
+    rate: np.float32 = gaussian_rate(odds)
+    return rate

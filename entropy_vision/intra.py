@@ -27,8 +27,8 @@ _SIDES = ((-1, 0), (0, -1), (-1, -1), (-1, 1))  # above, left and the two corner
 
 
 @numba.njit(cache=True)
-def gaussian_rate(odds: float) -> float:
-    """Bits a pixel: 1/4 log2 of `odds`, the product over channels of 1 + (energy / floor)^2.
+def gaussian_rate(odds: np.float32) -> np.float32:
+    """Bits a pixel, float32 as `odds` is: 1/4 log2 of the odds, the product over channels of 1 + (energy / floor)^2.
 
     The smooth form of max(0, 1/2 log2(energy / floor)): the same far above the floor, and never quite nothing below
     it. A hard floor makes equals of all that lies under it, and where a budget reaches that far (coins that fill half

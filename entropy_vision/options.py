@@ -72,7 +72,7 @@ class LimitOptions:
     """What limits selection; see `Budget`."""
 
     keep: OptionalFloat = None
-    """Fraction of patches to keep, in (0, 1]; 0.25 where no limit is given. At most one limit is."""
+    """Fraction of patches to keep, in (0, 1]; 0.25 where no limit is given. Only one limit may be."""
     tokens: OptionalInt = None
     """Patches to keep of each input."""
     bits: OptionalFloat = None
@@ -94,6 +94,10 @@ class LimitOptions:
         if self.tower is not None and self.flops is None:
             raise UsageError("--tower is the tower that --flops counts: give --flops as well")
         _check_positive(tokens=self.tokens, flops=self.flops)
+        for name in ("bits", "threshold"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UsageError(f"--{name} must not be negative, got {value}")
 
     def _limits(self) -> dict[str, Any]:
         named = {name: getattr(self, name) for name in ("keep", "tokens", "bits", "threshold", "flops", "tower")}
@@ -144,7 +148,8 @@ class PreprocessOptions(LimitOptions):
     selector: str = "rate"
     """Name of the selector; `show --help` lists them."""
     merge: int = 1
-    """2, 4 or 8: nothing is dropped, quiet regions of up to so many patches a side become one token each."""
+    """A power of two: nothing is dropped, quiet regions of up to so many patches a side become one token each. The
+    limit, --keep, --tokens or --flops, must allow one for each such region; 1 drops what is not kept."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     size: int = 224

@@ -124,7 +124,7 @@ def contact_sheet(
     limit: int = 6,
     cell: int = 224,
 ) -> np.ndarray:
-    """One row a frame: the frame, then bits and kept patches of every selection, then what explained each patch best.
+    """One row a frame: the frame, bits and kept patches of every selection, the predictor closest to each patch.
 
     Args:
         frames: what was scored.
@@ -157,7 +157,7 @@ def contact_sheet(
             f"{one.selector} keeps {len(one):,} of {one.bits.size:,}",
         ]
     if predictors is not None:
-        labels.append("best predictor")
+        labels.append("closest predictor")
     for column, label in enumerate(labels):
         draw.text((left + gap + column * (cell_width + gap), 52), label, _MUTED, small)
     for row, index in enumerate(shown):

@@ -1,4 +1,8 @@
-"""Which of the predictors of `rate` explains each patch best: what `show` paints beside the bits."""
+"""Which of the predictors of `rate` comes closest to each patch: what `show` paints beside the bits.
+
+The closest may still be far off: a thing that goes its own way is painted as the ground it moves before, and its bits
+say how little that explains.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Story:
         kept: the selection; its grid has one layer a frame.
         beside: other selections of the same frames, shown next to it.
         note: a sentence below the title.
-        predictors: uint8 [F, R, C], what explained each patch of `kept` best, as `predictors_of` has it.
+        predictors: uint8 [F, R, C], the predictor closest to each patch of `kept`, as `predictors_of` has it.
         question, answer, completion: what was asked, the truth, what the policy said ("" where there is none).
         right: whether the completion was verified as right; None where it was not verified.
     """

@@ -24,7 +24,7 @@ def run_show(options: ShowOptions) -> dict[str, object]:
 
     Returns:
         frames: number of frames scored; tokens_total: patches of all frames; tokens_kept: those kept;
-        predictors: of a video by `rate`, by which predictor explained them best, the shares of all patches;
+        predictors: of a video by `rate`, the share of patches that each predictor came closest to;
         picture, report: paths of kept.png and report.html.
 
     Raises:

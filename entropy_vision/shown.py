@@ -27,7 +27,7 @@ import cv2
 import numba
 import numpy as np
 
-from entropy_vision.blocks import ranked
+from entropy_vision.blocks import flat_and_steep, ranked
 from entropy_vision.grid import grid_size, pad
 from entropy_vision.planes import reduced
 
@@ -37,7 +37,7 @@ _NOISE = 0.33  # of it
 _BOUND, _SOON = 60.0, 400.0  # A, B: bits
 _WEIGHT, _LATE, _STILL = 0.6, 0.05, 60.0  # w, d, and S in bits
 _RESTS = 0.003  # cells squared of apparent shift up to which the camera rests
-_AHEAD = 8  # n: a third of a second
+_AHEAD = 8  # n, frames
 _SENSOR, _FADE = 8.0, 8.0  # grey levels squared that are noise in a flat patch, and as many more that are a dissolve
 _FADES = 0.6  # g
 _LIGHT = 1.5  # grey levels of common change from which on it is the light
@@ -147,9 +147,7 @@ def _apparent(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, float, f
                 down = np.int32(now[p, i + 4]) - np.int32(now[p, i])
                 rise += down * down
         left[p], slope[p] = error / np.float32(16), rise / np.float32(12)
-    flat, sharp = slope <= ranked(slope, 0.25), slope >= ranked(slope, 0.75)
-    gentle, steep = ranked(slope[flat], 0.5), ranked(slope[sharp], 0.5)
-    calm, wild = ranked(left[flat], 0.5), ranked(left[sharp], 0.5)
+    gentle, steep, calm, wild = flat_and_steep(slope, left)
     shift = (wild - calm) / (steep - gentle + 1)
     return slope, float(shift), float(calm - 2 * wild / (steep + 1) * gentle)
 
@@ -251,7 +249,7 @@ def closed_loop(
     if walk(*given, least, count, whole, *out) > count:
         # v is R and what is lost, so as many have the K-th largest R; nothing loses more than `high`
         low = max(least, float(np.partition(news.ravel(), news.size - count)[news.size - count]))
-        most_apart = _AREA / 4 * 3 * 2 * np.log2(255**2 / _D0)
+        most_apart = _AREA / 4 * 3 * 2 * np.log2(510**2 / _D0)  # with the light taken off
         high = float(news.max()) + _BOUND + (_WEIGHT + _LATE * len(news)) * most_apart
         for _ in range(_STEPS):
             middle = _between(low, high)

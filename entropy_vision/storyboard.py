@@ -64,8 +64,9 @@ def _section(story: Story, quality: _Quality) -> str:
     selections = (story.kept, *story.beside)
     numbers = pick_frames(story.frames.count, quality.frames)
     data = _data(story, selections, numbers, quality)
-    if story.predictors is not None:
-        data |= _predicted(story.predictors[numbers])
+    predictors = None if story.predictors is None else story.predictors[numbers]
+    if predictors is not None:
+        data |= _predicted(predictors)
     first = len(numbers) // 2
     height, width = story.frames.size
     # "<" may not appear inside a script element, whatever a selector is called
@@ -73,7 +74,7 @@ def _section(story: Story, quality: _Quality) -> str:
     return (
         f'<article class="story"><header><h3>{_text(story.title)}</h3>{_counts(selections)}</header>'
         + (f'<p class="note">{_text(story.note)}</p>' if story.note else "")
-        + f'<div class="panels">{_panels(selections, data, first, width, height)}</div>'
+        + f'<div class="panels">{_panels(selections, data, predictors, first, width, height)}</div>'
         + (_player(story, numbers, first) if len(numbers) > 1 else "")
         + '<p class="readout">Point at a patch to read its score.</p>'
         + _asked(story)
@@ -100,7 +101,7 @@ def _data(story: Story, selections: tuple[PatchSet, ...], numbers: list[int], qu
 def _predicted(predictors: np.ndarray) -> dict[str, Any]:
     return {
         "predicted": [png_uri(predictor_colors(one)) for one in predictors],
-        "predictors": ["".join(map(str, one.ravel())) for one in predictors],
+        "predictors": ["".join(map(str, one.ravel())) for one in predictors],  # a digit a patch
         "predictorNames": PREDICTORS,
     }
 
@@ -148,7 +149,14 @@ def _counts(selections: tuple[PatchSet, ...]) -> str:
     return f'<span class="count">{" · ".join(told)}</span>'
 
 
-def _panels(selections: tuple[PatchSet, ...], data: dict[str, Any], first: int, width: int, height: int) -> str:
+def _panels(
+    selections: tuple[PatchSet, ...],
+    data: dict[str, Any],
+    predictors: np.ndarray | None,
+    first: int,
+    width: int,
+    height: int,
+) -> str:
     pixel = " pixel" if max(width, height) <= _PIXEL_SIDE else ""
     frame = f'<img class="frame" alt="frame" src="{data["frames"][first]}">'
     stage = f'<div class="stage{pixel}" style="aspect-ratio:{width}/{height}"'
@@ -167,11 +175,11 @@ def _panels(selections: tuple[PatchSet, ...], data: dict[str, Any], first: int, 
             f'<figure class="kept">{stage} data-kept="{index}">{frame}{grid} src="{drawn["mask"][first]}"></div>'
             f"<figcaption>{name}{titles[1]}</figcaption></figure>"
         )
-    if "predicted" in data:
+    if predictors is not None:
         grid = _grid(selections[0], width, height)
         panels.append(
             f'<figure class="predicted">{stage} data-kept="0">{frame}{grid} src="{data["predicted"][first]}"></div>'
-            f"<figcaption>what explains it best{_legend(data['predictors'])}</figcaption></figure>"
+            f"<figcaption>closest predictor{_legend(np.unique(predictors))}</figcaption></figure>"
         )
     return "".join(panels)
 
@@ -185,12 +193,10 @@ def _grid(kept: PatchSet, width: int, height: int) -> str:
     return f'<img class="grid" alt="" style="width:{across:.4f}%;height:{down:.4f}%"'
 
 
-def _legend(maps: list[str]) -> str:
-    found = sorted({int(place) for one in maps for place in one})
-    colors = predictor_colors(np.array(found))
+def _legend(places: np.ndarray) -> str:
     chips = (
         f'<li><i style="background:rgb({r},{g},{b})"></i>{_text(PREDICTORS[place])}</li>'
-        for place, (r, g, b) in zip(found, colors.tolist(), strict=True)
+        for place, (r, g, b) in zip(places.tolist(), predictor_colors(places).tolist(), strict=True)
     )
     return f'<ul class="chips">{"".join(chips)}</ul>'
 

@@ -47,7 +47,7 @@ for (const story of document.querySelectorAll(".story")) {
       readout.textContent = which.selector + ": row " + row + ", column " + column + ": " + which.bits[now][at] + " " +
         which.score + ", " + (which.bitmap[now][at] === "1" ? "kept" : "dropped") +
         (data.predictors && which === data.kept[0] ?
-          "; explained best by " + data.predictorNames[Number(data.predictors[now][at])] : "");
+          "; closest predictor: " + data.predictorNames[Number(data.predictors[now][at])] : "");
     });
   }
   draw();

@@ -155,6 +155,14 @@ def test_a_flat_ground_rests_whatever_moves_before_it() -> None:
     assert looks.rests[4].min() < 0.1
 
 
+def test_light_that_seems_to_fall_for_ever_stays_within_what_grey_levels_there_are() -> None:
+    """Three kinds of patches in turn go up by 30 twice and down by 60: the median change is +30 in every frame."""
+    phase = (np.arange(36).reshape(6, 6) % 3).repeat(8, 0).repeat(8, 1)
+    pixels = np.stack([np.repeat((90 + 30 * ((phase + t) % 3))[..., None], 3, axis=2) for t in range(60)])
+    values = looks_of(pixels.astype(np.uint8), 8).values
+    assert np.abs(values).max() <= 255 + 255
+
+
 def test_what_is_a_little_wrong_is_sent_late_and_not_never() -> None:
     """A patch that changed by little once, beside one that pays in every frame."""
     pixels = np.full((40, 32, 32, 3), 110, np.uint8)

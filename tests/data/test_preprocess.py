@@ -199,8 +199,20 @@ def test_merged_patches_are_in_the_shards_and_read_again(source: Path, tmp_path:
 
 
 def test_a_budget_too_small_to_cover_an_input_ends_the_run_in_a_line(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"video\d.mp4|copy.mp4|image.png.*cannot cover|cannot cover"):
+    with pytest.raises(UsageError, match=r"^\S+(video|copy|image)\S*: 2 tokens cannot cover"):
         preprocess([source], tmp_path / "out", size=64, budget=Budget(tokens=2), patch_size=8, merge=2)
+    # nothing was made, so other settings are no others
+    assert preprocess([source], tmp_path / "out", size=64, keep=0.5, patch_size=8, merge=2)["written"] == 6
+
+
+def test_settings_of_before_there_were_budgets_are_told_by_what_changed(source: Path, tmp_path: Path) -> None:
+    preprocess([source], tmp_path / "out", **FAST)
+    path = tmp_path / "out" / "settings.json"
+    settings = json.loads(path.read_text())
+    old = {name: one for name, one in settings.items() if name not in ("budget", "merge")}
+    path.write_text(json.dumps({**old, "keep": 0.25, "selector_version": 0, "fingerprint": "0"}))
+    with pytest.raises(UsageError, match=r"settings \(selector_version was 0, is \d\)"):
+        preprocess([source], tmp_path / "out", **FAST)
 
 
 def test_index_samples_are_decoded_again_from_an_unchanged_source(
