@@ -21,9 +21,9 @@ from entropy_vision.frames import decode
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import canonical, pack
-from .files import bytes_digest
 from .sample import Sample, to_members
 from .shards import line
+from .source import Source, bytes_digest, localized, sha256_of
 
 
 def main() -> int:
@@ -39,25 +39,32 @@ def main() -> int:
         selector=settings["selector"],
         merge=settings["merge"],
     )
+    scratch = Path(settings["scratch"])
     print(json.dumps({"ready": True}), file=replies)
     for text in sys.stdin:
         task = json.loads(text)
         reply: dict[str, Any] = {"index": task["index"]}
         try:
-            part, note = make(task, settings, tokenizer)
+            part, note = make(task, settings, tokenizer, scratch)
         except InputError as error:
             reply |= {"reason": str(error.reason), "detail": error.detail}
         except UsageError as error:  # a budget that these frames cannot be cut to: the run's fault, not the input's
-            reply |= {"usage": f"{task['path']}: {error}"}
+            reply |= {"usage": f"{task['name']}: {error}"}
         else:
             reply |= _write(task, part, note)
         print(json.dumps(reply), file=replies)
     return 0
 
 
-def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyTokenizer) -> tuple[bytes, dict[str, Any]]:
+def make(
+    task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyTokenizer, scratch: Path
+) -> tuple[bytes, dict[str, Any]]:
     """Decode, choose, pack: (the sample, what is noted of it, its line for the marker included)."""
-    frames, info = decode(task["path"], fps=settings["fps"], size=settings["size"], salvage=settings["salvage"])
+    source = Source(**task["source"])
+    with localized(source, scratch) as path:
+        # what lies elsewhere was planned without being read
+        sha256 = task["digest"] if source.stands_alone else sha256_of(path)
+        frames, info = decode(path, fps=settings["fps"], size=settings["size"], salvage=settings["salvage"])
     patches = tokenizer(frames)
     sample = Sample(
         key=task["key"],
@@ -66,10 +73,10 @@ def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyToken
         bits=patches.bits,
         selector=patches.selector,
         spans=patches.spans,
-        source=task["path"],
+        source=source.name,
         pts_seconds=frames.pts_seconds,
         record={
-            "sha256": task["sha256"],
+            "sha256": sha256,
             "size": list(frames.size),
             "fingerprint": tokenizer.fingerprint(),
             "decoder": asdict(info),
@@ -78,7 +85,8 @@ def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyToken
     )
     members = to_members(sample, settings["store"])
     part = pack(sample.key, members)
-    return part, {"line": line(sample, members), "bytes": len(part), "sha256": bytes_digest(part)}
+    about = {"mark": settings["mark"], "digest": task["digest"]}
+    return part, {"line": line(sample, members), "bytes": len(part), "sha256": bytes_digest(part), **about}
 
 
 def _write(task: dict[str, Any], part: bytes, note: dict[str, Any]) -> dict[str, int]:

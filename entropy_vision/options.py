@@ -141,9 +141,10 @@ class ShowOptions(LimitOptions):
 class PreprocessOptions(LimitOptions):
     """Turn videos and images into WebDataset shards of kept patches; the same line again resumes."""
 
-    sources: Positional[tuple[Path, ...]]
-    """Files, folders (searched recursively), glob patterns, or lists: .txt, .csv, .tsv, .jsonl, .parquet."""
-    out: Path
+    sources: Positional[tuple[str, ...]]
+    """Files, folders (searched recursively), glob patterns, tars of media, or lists of them: .txt, .csv, .tsv, .jsonl,
+    .parquet. Addresses such as s3://bucket/folder may stand wherever paths do."""
+    out: str
     """Folder for the shards."""
     selector: str = "rate"
     """Name of the selector; `show --help` lists them."""
@@ -160,12 +161,18 @@ class PreprocessOptions(LimitOptions):
     """mosaic: kept patches as one JPEG · raw: exact pixels · index: positions only."""
     workers: int = 1
     """Worker processes, one core each."""
+    rank: OptionalInt = None
+    """Which of --world processes this one is, each with a share of the inputs; torchrun and SLURM say it themselves."""
+    world: OptionalInt = None
+    """How many processes share the inputs."""
     deadline: float = 300.0
     """Seconds one input may take before its worker is killed."""
     max_bad: float = 0.05
     """How many inputs may fail before the exit code is 3: below 1 a fraction, from 1 on a count."""
     salvage: bool = False
     """Take what decodes of damaged videos, and say so in the sample; they fail where not given."""
+    retry: bool = False
+    """Try the inputs that failed once more; otherwise only when the file has changed."""
     overwrite: bool = False
     """Start afresh where the folder holds shards made with other settings."""
     dry_run: bool = False
@@ -187,8 +194,8 @@ class PreprocessOptions(LimitOptions):
 class VerifyOptions:
     """Check every hash and every sample of a folder of shards."""
 
-    shards: Positional[Path]
-    """Folder that `preprocess` wrote."""
+    shards: Positional[str]
+    """Folder, or address, that `preprocess` wrote."""
     json: bool = False
     """Print one JSON object on stdout."""
 
