@@ -162,7 +162,7 @@ def preprocess(
                 ledger.put(_renamed(done[entry.key], entry.source.name), resumed=True)
             mark = bytes_digest(canonical(settings).encode())
             assembly = Assembly(out, staging, mark, ledger, shard_samples, shard_bytes)
-            greeting = {**settings, "mark": mark, "scratch": str(staging)}
+            greeting = {**settings, "mark": mark, "scratch": str(staging), "parent": os.getpid()}
             with Pool(_WORKER, greeting, count=workers, deadline=deadline) as pool:
                 _work(mine, tables, pool, ledger, assembly, stop.is_set)
             result: dict[str, Any] = {

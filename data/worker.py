@@ -6,9 +6,11 @@ input. It runs on one thread; a machine is filled with workers, one a core.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +27,8 @@ from .sample import Sample, to_members
 from .shards import line
 from .source import Source, bytes_digest, localized, sha256_of
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main() -> int:
     """Serve until stdin ends. The first line is {"settings"}, every other a task."""
@@ -33,6 +37,7 @@ def main() -> int:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
+    _die_with(settings["parent"])
     tokenizer = EntropyTokenizer(
         patch_size=settings["patch_size"],
         budget=Budget(**settings["budget"]),
@@ -54,6 +59,17 @@ def main() -> int:
             reply |= _write(task, part, note)
         print(json.dumps(reply), file=replies)
     return 0
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end this process when its parent is gone: whoever resumes the run must be alone with its files.
+
+    Elsewhere than on Linux, an orphan ends by itself after the task it has.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was gone before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def make(

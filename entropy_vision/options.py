@@ -177,6 +177,10 @@ class PreprocessOptions(LimitOptions):
     """Start afresh where the folder holds shards made with other settings."""
     dry_run: bool = False
     """Write nothing: count the inputs, read some headers and estimate frames and tokens."""
+    shard_samples: int = 1000
+    """A shard is closed before it holds more samples."""
+    shard_bytes: int = 1 << 26
+    """A shard is closed before it is larger."""
     json: bool = False
     """Print one JSON object on stdout."""
 
@@ -184,6 +188,7 @@ class PreprocessOptions(LimitOptions):
         super().__post_init__()
         _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
         _check_positive(workers=self.workers, deadline=self.deadline, merge=self.merge)
+        _check_positive(shard_samples=self.shard_samples, shard_bytes=self.shard_bytes)
         if not self.sources:
             raise UsageError("name at least one file or folder to preprocess")
         if not self.max_bad >= 0:
