@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pyarrow import parquet
 
 from entropy_vision.data.archive import markers, read_marker, tars
 from entropy_vision.data.plan import read_plan
+from entropy_vision.data.source import sha256_of
 from entropy_vision.data.verify import verify
 
 _HOOK = """
@@ -75,7 +77,7 @@ class Line:
     """One command line, and the same again."""
 
     def __init__(self, source: Path, hook: Path, out: Path, workers: int = 2) -> None:
-        self.hook, self.out, self.once = hook, out, out.parent / f"{out.name}.once"
+        self.hook, self.out, self.once = hook, out, hook / "-".join(out.parts[1:])
         self.line = [sys.executable, "-m", "entropy_vision.cli", "preprocess", str(source), "--out", str(out), "--json"]
         self.line += ["--size", "64", "--selector", "uniform", "--max-bad", "1", "--shard-samples", "4"]
         self.line += ["--workers", str(workers)]
@@ -203,3 +205,51 @@ def _processes_of(out: Path) -> list[str]:
             if str(out).encode() in path.read_bytes():
                 found.append(path.parent.name)
     return found
+
+
+# --- disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of half a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_a_line_and_more_room_goes_on(
+    source: Path, hook: Path, whole: tuple[Path, int, int], small_disk: Path
+) -> None:
+    line = Line(source, hook, small_disk / "out")
+    page = 4096
+    sizes = [-(-len(content) // page) * page for content in tree(whole[0]).values()]
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(os.statvfs(small_disk).f_bavail * page - int(0.7 * sum(sizes))))
+    for _ in range(2):
+        code, told = line.run()
+        assert code == 2 and "No space left on device" in json.loads(told)["error"]
+        assert markers(line.out)
+        for path in markers(line.out):  # what stands under its name is whole, and stays
+            marker = read_marker(path)
+            assert sha256_of(line.out / marker.shard) == marker.sha256
+    ballast.unlink()
+    ends_whole(line, whole[0])
+
+
+def test_a_disk_that_cannot_be_written_to_is_a_line(
+    source: Path, hook: Path, whole: tuple[Path, int, int], small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    line = Line(source, hook, small_disk / "out")
+    assert line.run("run", whole[1] // 2, signal.SIGTERM)[0] == 143
+    before = tree(line.out)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    code, told = line.run()
+    assert code == 2 and "\n" not in json.loads(told)["error"]
+    assert tree(line.out) == before
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    ends_whole(line, whole[0])
