@@ -175,7 +175,7 @@ def preprocess(
             if stop.is_set():
                 raise Terminated("stopped; the same line goes on from here", {**result, "waiting": assembly.waiting})
             _summarize(out, names)
-    _judge(result, max_bad, out)
+    judge(result, max_bad, out)
     return result
 
 
@@ -278,8 +278,14 @@ class _Pace:
 def run_preprocess(options: PreprocessOptions) -> dict[str, Any]:
     """The verb `preprocess`."""
     limits = ("keep", "tokens", "bits", "threshold", "flops", "tower")
-    given = {name: value for name, value in vars(options).items() if name not in ("sources", "out", "json", *limits)}
-    return preprocess(options.sources, options.out, budget=options.budget(), **given)
+    apart = ("sources", "out", "json", "ray", "rank", "world", *limits)
+    given: dict[str, Any] = {name: value for name, value in vars(options).items() if name not in apart}
+    given["budget"] = options.budget()
+    if options.ray is None:
+        return preprocess(options.sources, options.out, rank=options.rank, world=options.world, **given)
+    from .ray import preprocess_on_ray
+
+    return preprocess_on_ray(options.sources, options.out, address=options.ray, world=options.world, **given)
 
 
 def run_verify(options: VerifyOptions) -> dict[str, Any]:
@@ -446,13 +452,14 @@ def allowed_failures(max_bad: float, inputs: int) -> int:
     return min(max(1, math.floor(max_bad * inputs)), inputs - 1)
 
 
-def _judge(result: dict[str, Any], max_bad: float, out: Path) -> None:
+def judge(result: dict[str, Any], max_bad: float, out: str | Path) -> None:
+    """Say how many inputs failed. Raises TooManyBad where that is more than max_bad allows."""
     if not result["failed"]:
         return
     allowed = allowed_failures(max_bad, result["inputs"])
     why = ", ".join(f"{number} {reason}" for reason, number in result["reasons"].items())
     counted = f"{result['failed']} of {result['inputs']} inputs failed ({why})"
-    names = f"{out / 'errors.jsonl'} names each"
+    names = f"{as_path(out) / 'errors.jsonl'} names each"
     if result["failed"] > allowed:
         raise TooManyBad(f"{counted}, --max-bad {max_bad:g} allows {allowed}: {names}", result)
     say(f"{counted}: {names}")

@@ -165,6 +165,8 @@ class PreprocessOptions(LimitOptions):
     """Which of --world processes this one is, each with a share of the inputs; torchrun and SLURM say it themselves."""
     world: OptionalInt = None
     """How many processes share the inputs."""
+    ray: OptionalName = None
+    """Run the ranks on a Ray cluster: auto, local, or its address."""
     deadline: float = 300.0
     """Seconds one input may take before its worker is killed."""
     max_bad: float = 0.05
