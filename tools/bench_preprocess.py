@@ -89,9 +89,8 @@ def spent(work: Callable[[], object]) -> float:
 def by_part(paths: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
     """A row for every clip and pipeline."""
     tokenizer = EntropyTokenizer()
-    times: dict[str, dict[str, list[float]]] = {
-        name: {"decode": [], "ours": [], "plain": [], "tuned": []} for name in paths
-    }
+    kinds = ("decode", "ours", "plain", "tuned")
+    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in paths}
     with tempfile.TemporaryDirectory() as held:
         folder = Path(held)
         for _ in range(rounds + 1):
@@ -101,11 +100,11 @@ def by_part(paths: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
                 times[name]["plain"].append(spent(lambda path=path: plain(path, folder)))
                 times[name]["tuned"].append(spent(lambda path=path: plain(path, folder, width=224, height=224)))
     rows = []
-    for name, kinds in times.items():
-        for kind in ("ours", "plain"):
-            speed = [base / one for base, one in zip(kinds["decode"][1:], kinds[kind][1:], strict=True)]
-            row = {"clip": name, "pipeline": kind, "ms": quartiles(kinds[kind][1:]), "speed": quartiles(speed)}
-            row |= {"decode_ms": quartiles(kinds["decode"][1:]), "n": rounds}
+    for name, taken in times.items():
+        for kind in kinds[1:]:
+            speed = [base / one for base, one in zip(taken["decode"][1:], taken[kind][1:], strict=True)]
+            row = {"clip": name, "pipeline": kind, "ms": quartiles(taken[kind][1:]), "speed": quartiles(speed)}
+            row |= {"decode_ms": quartiles(taken["decode"][1:]), "n": rounds}
             rows.append(row | ({"bar": BARS[name]} if kind == "ours" else {}))
     return rows
 
