@@ -152,21 +152,26 @@ def open_video(path: Path) -> Any:
 
 
 def best_stream(path: Path, container: Any) -> Any:
-    """The video stream that decord takes as well: FFmpeg's best one, which may not be the first.
+    """FFmpeg's best video stream, which may not be the first.
 
     Raises:
         InputError: NO_VIDEO_STREAM (a cover picture in an audio file is no video), or NO_FRAMES for an unknown codec.
     """
-    from av.stream import Disposition
-
     stream = container.streams.best("video")
-    if stream is None or stream.disposition & Disposition.attached_pic:
+    if stream is None or is_cover(stream):
         kinds = ", ".join(sorted({one.type for one in container.streams if one is not stream})) or "no streams at all"
         raise InputError(path, InputReason.NO_VIDEO_STREAM, f"no video in it, only {kinds}")
     if stream.codec_context is None:
         raise InputError(path, InputReason.NO_FRAMES, "nothing here decodes the codec of its video stream")
     stream.codec_context.thread_count = 1
     return stream
+
+
+def is_cover(stream: Any) -> bool:
+    """True for the picture of a cover, which stands in a file as a video stream of one frame."""
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def probe_video(path: Path, limits: Limits) -> Probe:
@@ -197,7 +202,7 @@ def probe_video(path: Path, limits: Limits) -> Probe:
             or _missing_end(seconds, seen, interval)
             or broken
         )
-        promised = max(stream.frames, round(seconds / interval) if damage else 0)
+        promised = max(stream.frames - seen.hidden, round(seconds / interval) if damage else 0)
         believable = promised <= 10 * len(stamps) + 100  # a broken header may say anything
         return Probe(
             codec=context.name,
@@ -276,7 +281,10 @@ def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int,
     except av.FFmpegError as error:
         seen.errors += 1
         seen.damage = f"reading stops before the end ({error.strerror})"
-    seen.odd = "it has packets that are not to be shown" if seen.hidden else ""
+    if seen.hidden:
+        seen.odd = "it has packets that are not to be shown"
+    elif len([one for one in container.streams.video if not is_cover(one)]) > 1:
+        seen.odd = "it has more than one video stream"  # of which decord's FFmpeg may think another the best
     if corrupt and runs_backwards(seen.stamps):
         seen.odd = "its clock is set back"  # two recordings in one: the seam counts as corrupt, but nothing is missing
     elif corrupt:
