@@ -9,24 +9,24 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from entropy_vision.errors import InputReason
 
 _TICK = 0.2  # seconds between two looks at deadlines and at `stop`
 _START = 120.0  # seconds a worker may take to import its libraries
+_SAID = 4000  # bytes of what a worker writes to stderr that are kept, of its end; decoders may write without end
 
 
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
-    errors: BinaryIO
     buffer: bytes = b""
+    said: bytes = b""
     ready: bool = False
     task: dict[str, Any] | None = None
     due: float = 0.0
@@ -85,26 +85,28 @@ class Pool:
                 return
             due = min((worker.due for worker in self.workers if worker.task is not None), default=math.inf)
             for key, _ in self.selector.select(max(0.0, min(_TICK, due - time.monotonic()))):
-                yield from self._read(key.data)
+                worker, answer = key.data
+                if worker in self.workers:  # else it died a moment ago
+                    yield from answer(worker)
             yield from self._late()
             waiting = waiting or draw()
 
     def _start(self) -> None:
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its worker
         path = os.pathsep.join(entry for entry in sys.path if entry)
         single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=subprocess.PIPE,
             bufsize=0,
             env={**os.environ, **single, "PYTHONPATH": path},
             start_new_session=True,  # ctrl-C on the terminal reaches the parent alone
         )
-        worker = _Worker(process, errors)
+        worker = _Worker(process)
         self.workers.append(worker)
-        self.selector.register(_pipe(process.stdout), selectors.EVENT_READ, worker)
+        self.selector.register(_pipe(process.stdout), selectors.EVENT_READ, (worker, self._read))
+        self.selector.register(_pipe(process.stderr), selectors.EVENT_READ, (worker, self._hear))
         _send(worker, self.greeting)
 
     def _give(self, worker: _Worker, task: dict[str, Any]) -> None:
@@ -126,6 +128,13 @@ class Pool:
                 worker.task = None
                 yield reply
 
+    def _hear(self, worker: _Worker) -> Iterator[dict[str, Any]]:
+        chunk = os.read(_pipe(worker.process.stderr).fileno(), 1 << 16)
+        worker.said = (worker.said + chunk)[-_SAID:]
+        if not chunk:  # it is closed, and would be ready for ever
+            self.selector.unregister(_pipe(worker.process.stderr))
+        yield from ()
+
     def _late(self) -> Iterator[dict[str, Any]]:
         now = time.monotonic()
         for worker in [one for one in self.workers if one.task is not None and one.due < now]:
@@ -139,9 +148,8 @@ class Pool:
 
     def _died(self, worker: _Worker) -> Iterator[dict[str, Any]]:
         code, task = worker.process.wait(), worker.task
-        worker.errors.seek(0, os.SEEK_END)
-        worker.errors.seek(max(0, worker.errors.tell() - 4000))
-        said = worker.errors.read().decode(errors="replace").strip()
+        rest = os.read(_pipe(worker.process.stderr).fileno(), 1 << 16)
+        said = (worker.said + rest)[-_SAID:].decode(errors="replace").strip()
         self._end(worker)
         if not worker.ready:
             raise RuntimeError(f"a worker ended with code {code} before its first task:\n{said}")
@@ -155,11 +163,12 @@ class Pool:
 
     def _end(self, worker: _Worker) -> None:
         self.workers.remove(worker)
-        self.selector.unregister(_pipe(worker.process.stdout))
         worker.process.kill()
         worker.process.wait()
-        for pipe in (worker.process.stdin, worker.process.stdout, worker.errors):
-            _pipe(pipe).close()
+        for pipe in map(_pipe, (worker.process.stdin, worker.process.stdout, worker.process.stderr)):
+            if pipe in self.selector.get_map():
+                self.selector.unregister(pipe)
+            pipe.close()
 
 
 def _pipe(pipe: Any) -> Any:

@@ -1,7 +1,7 @@
 """One worker process: tasks come as JSON lines on stdin, a reply goes out for each, samples go to files.
 
-It is a process of its own because decoders hang and die: whoever started it may kill it at any moment and loses one
-input. It runs on one thread; a machine is filled with workers, one a core.
+It is a process of its own because decoders hang, die and take memory without end: whoever started it may kill it at any
+moment and loses one input. It runs on one thread; a machine is filled with workers, one a core.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from entropy_vision.atomic import atomic_write
 from entropy_vision.budget import Budget
-from entropy_vision.errors import InputError, UsageError
+from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -33,6 +33,8 @@ _PR_SET_PDEATHSIG = 1
 def main() -> int:
     """Serve until stdin ends. The first line is {"settings"}, every other a task."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = memory_limit()
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     # replies own the real stdout; whatever a library prints goes to stderr
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -53,6 +55,11 @@ def main() -> int:
             part, note = make(task, settings, tokenizer, scratch)
         except InputError as error:
             reply |= {"reason": str(error.reason), "detail": error.detail}
+        except MemoryError:
+            detail = (
+                f"it takes more than the {most >> 20} MiB a worker may use: take fewer frames (fps) or a smaller size"
+            )
+            reply |= {"reason": str(InputReason.TOO_LARGE), "detail": detail}
         except UsageError as error:  # a budget that these frames cannot be cut to: the run's fault, not the input's
             reply |= {"usage": f"{task['name']}: {error}"}
         else:
@@ -70,6 +77,19 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it was gone before we asked
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def memory_limit() -> int:
+    """Bytes a worker may ask for: half of the machine's (or the container's) memory, so that no input takes it down.
+
+    It does not depend on the number of workers, so what becomes of an input does not either. RLIMIT_DATA counts what
+    is asked for, RLIMIT_AS also the libraries that are only mapped (824 against 172 MiB for a 1080p video).
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    group = Path("/sys/fs/cgroup/memory.max")
+    if group.exists() and (text := group.read_text().strip()).isdigit():  # else "max"
+        total = min(total, int(text))
+    return total // 2
 
 
 def make(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from entropy_vision.errors import InputError, InputReason
+from entropy_vision.matroska import unknown_part
 
 # What decord's own FFmpeg (4.1) opens and decodes exactly when read in order; everything else goes to PyAV.
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
@@ -21,6 +25,8 @@ _DEMUXERS = (
     "mjpeg,rm,mp3,wav,flac,aac"
 )
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+# where data is lost, these go on with the next frame that is whole
+_GAPPED = frozenset({"matroska", "avi", "mpegts"})
 _VIDEO_MAGIC = (
     (4, b"ftyp"),
     (4, b"moov"),
@@ -59,6 +65,7 @@ class Probe:
         numbered: True where frames have no clock of their own (AVI, raw streams) and take `times` by their number.
         interval: seconds a frame lasts, nominally.
         expected: frames the packets promise, or the container where its count is larger and believable.
+        errors: places in which packets are missing, cut or corrupt; at least 1 where there is damage.
         unsafe: why decord must not read this file; "" where it may.
         damage: what is broken or missing; "" where nothing is.
     """
@@ -74,6 +81,7 @@ class Probe:
     numbered: bool
     interval: float
     expected: int
+    errors: int
     unsafe: str
     damage: str
 
@@ -144,15 +152,13 @@ def open_video(path: Path) -> Any:
 
 
 def best_stream(path: Path, container: Any) -> Any:
-    """The video stream that decord takes as well: FFmpeg's best one, which may not be the first.
+    """FFmpeg's best video stream, which may not be the first.
 
     Raises:
         InputError: NO_VIDEO_STREAM (a cover picture in an audio file is no video), or NO_FRAMES for an unknown codec.
     """
-    from av.stream import Disposition
-
     stream = container.streams.best("video")
-    if stream is None or stream.disposition & Disposition.attached_pic:
+    if stream is None or is_cover(stream):
         kinds = ", ".join(sorted({one.type for one in container.streams if one is not stream})) or "no streams at all"
         raise InputError(path, InputReason.NO_VIDEO_STREAM, f"no video in it, only {kinds}")
     if stream.codec_context is None:
@@ -161,26 +167,43 @@ def best_stream(path: Path, container: Any) -> Any:
     return stream
 
 
+def is_cover(stream: Any) -> bool:
+    """True for the picture of a cover, which stands in a file as a video stream of one frame."""
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
 def probe_video(path: Path, limits: Limits) -> Probe:
     """Read every packet and decode the first frame: 0.01 to 0.07 ms a packet.
 
     Raises:
         InputError: NOT_MEDIA, DAMAGED, NO_VIDEO_STREAM, NO_FRAMES or TOO_LARGE.
     """
-    with open_video(path) as container:
+    with _listening() as said, open_video(path) as container:
         stream = best_stream(path, container)
         context = stream.codec_context
         check_pixels(path, context.width, context.height, limits)
-        stamps, first, end, odd, damage = _read_packets(container, stream)
+        seen = _read_packets(path, container, stream, said)
+        stamps, first = seen.stamps, seen.first
         if first is None:
             raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
         check_pixels(path, first.width, first.height, limits)
         name = container.format.name.split(",")[0]
         rate = stream.average_rate or stream.guessed_rate
         interval = float(1 / rate) if rate else 0.04
-        damage = damage or _missing_end((container.duration or 0) / 1e6, end, interval)
         times = _times(stamps, float(stream.time_base), interval)
-        promised = stream.frames if stream.frames <= 10 * len(stamps) + 100 else 0  # a broken header may say anything
+        gaps = _gaps(times, interval) if name in _GAPPED or seen.hidden else 0
+        seconds = (container.duration or 0) / 1e6
+        broken = _lost_step(path) if name == "mpegts" else unknown_part(path) if name == "matroska" else ""
+        damage = (
+            seen.damage
+            or _missing_frames(name, stream.frames, gaps, seen)
+            or _missing_end(seconds, seen, interval)
+            or broken
+        )
+        promised = max(stream.frames - seen.hidden, round(seconds / interval) if damage else 0)
+        believable = promised <= 10 * len(stamps) + 100  # a broken header may say anything
         return Probe(
             codec=context.name,
             container=name,
@@ -192,8 +215,9 @@ def probe_video(path: Path, limits: Limits) -> Probe:
             times=times,
             numbered=name == "avi" or any(pts is None for pts, _ in stamps),
             interval=interval,
-            expected=max(promised, len(stamps) + (_gaps(times, interval) if name in ("matroska", "avi") else 0)),
-            unsafe=damage or odd or _beyond_decord(name, context, first, stamps),
+            expected=max(promised if believable else 0, len(stamps) + gaps),
+            errors=max(seen.errors + bool(broken), bool(damage)),
+            unsafe=damage or seen.odd or _beyond_decord(name, context, first, stamps),
             damage=damage,
         )
 
@@ -201,43 +225,151 @@ def probe_video(path: Path, limits: Limits) -> Probe:
 Stamp = tuple[int | None, int | None]
 
 
-def _read_packets(container: Any, stream: Any) -> tuple[list[Stamp], Any, float, str, str]:
-    """(pts and dts of every packet to be shown, first frame, last second of any stream, oddity, damage)."""
+@dataclass(kw_only=True)
+class _Seen:
+    """What the packets of a file say.
+
+    Attributes:
+        stamps: pts and dts of every packet of the video stream that is to be shown.
+        first: its first frame, decoded.
+        end: the last second of any stream.
+        hidden, empty: packets of the video stream that are not to be shown, and that hold nothing (a dropped frame).
+        errors, odd, damage: as in `Probe`, odd being a part of `unsafe`.
+    """
+
+    stamps: list[Stamp]
+    first: Any = None
+    end: float = 0.0
+    hidden: int = 0
+    empty: int = 0
+    errors: int = 0
+    odd: str = ""
+    damage: str = ""
+
+
+def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int, str, str]]) -> _Seen:
+    """Read a file from its first packet to its last."""
     import av
 
-    stamps: list[Stamp] = []
-    first, end, odd, damage, corrupt = None, 0.0, "", "", 0
+    seen, corrupt = _Seen(stamps=[]), 0
     try:
-        for packet in container.demux():
+        for packet in packets_of(container):
             stamp = packet.dts if packet.pts is None else packet.pts
-            if packet.size and stamp is not None:
-                end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
+            if packet.size and stamp is not None and not packet.is_discard:
+                seen.end = max(seen.end, float((stamp + (packet.duration or 0)) * packet.time_base))
+            complaint = _complaint(container, said)
+            if packet.is_corrupt or complaint == _CORRUPT:
+                corrupt += 1
+            elif complaint:
+                seen.errors += 1
+                seen.damage = seen.damage or f"its container is damaged ({complaint})"
             if packet.stream.index != stream.index:  # packet.stream_index is 0 in the packet that ends a stream
                 continue
             if packet.is_discard:
-                odd = "it has packets that are not to be shown"
+                seen.hidden += 1
             elif packet.size:
-                stamps.append((packet.pts, packet.dts))
-            if packet.is_corrupt:
-                corrupt += 1
-            if first is None:
+                seen.stamps.append((packet.pts, packet.dts))
+            elif stamp is not None:
+                seen.empty += 1
+            if seen.first is None:
                 try:
-                    first = next(iter(packet.decode()), None)
+                    seen.first = next(iter(packet.decode()), None)
                 except av.FFmpegError as error:
-                    damage = f"a packet cannot be decoded ({error.strerror})"
+                    refuse_memory(path, error)
+                    seen.errors += 1
+                    seen.damage = f"a packet cannot be decoded ({error.strerror})"
     except av.FFmpegError as error:
-        damage = f"reading stops before the end ({error.strerror})"
-    if corrupt and runs_backwards(stamps):
-        odd = "its clock is set back"  # two recordings in one: the seam counts as corrupt, but nothing is missing
+        seen.errors += 1
+        seen.damage = f"reading stops before the end ({error.strerror})"
+    if seen.hidden:
+        seen.odd = "it has packets that are not to be shown"
+    elif len([one for one in container.streams.video if not is_cover(one)]) > 1:
+        seen.odd = "it has more than one video stream"  # of which decord's FFmpeg may think another the best
+    if corrupt and runs_backwards(seen.stamps):
+        seen.odd = "its clock is set back"  # two recordings in one: the seam counts as corrupt, but nothing is missing
     elif corrupt:
-        damage = damage or f"{corrupt} packets are marked as corrupt"
-    return stamps, first, end, odd, damage
+        seen.errors += corrupt
+        seen.damage = seen.damage or f"{corrupt} packets are marked as corrupt"
+    return seen
+
+
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """The packets of some streams, or of all that the header names.
+
+    PyAV stumbles over a stream that appears later, when it is through with the file: all packets have come by then.
+    """
+    with suppress(IndexError):
+        yield from container.demux(*streams)
+
+
+def refuse_memory(path: Path, error: Exception) -> None:
+    """Frames for which a decoder finds no memory are too large, not damaged."""
+    if isinstance(error, MemoryError):
+        raise InputError(path, InputReason.TOO_LARGE, "decoding it takes more memory than there is") from None
+
+
+_LISTENERS = threading.Lock()
+_listeners = 0
+_CORRUPT = "Packet corrupt"
+
+
+@contextmanager
+def _listening() -> Iterator[list[tuple[int, str, str]]]:
+    """(level, who, message) of what FFmpeg says meanwhile in this thread, warnings and errors.
+
+    A demuxer that finds a broken part jumps over it and raises nothing: it only says so.
+    """
+    global _listeners
+    import av
+
+    with _LISTENERS:
+        _listeners += 1
+        if av.logging.get_level() is None or _listeners > 1:
+            av.logging.set_level(av.logging.WARNING)
+        av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as said:
+            yield said
+    finally:
+        with _LISTENERS:
+            _listeners -= 1
+            if _listeners == 0:
+                av.logging.set_level(None)
+                av.logging.set_skip_repeated(True)
+
+
+def _complaint(container: Any, said: list[tuple[int, str, str]]) -> str:
+    """The first line in which the demuxer names damage; what was said is forgotten, for it may be said a million times.
+
+    What decoders say of the first frame is left out: they complain about whole files too.
+    """
+    import av
+
+    lines = [(level, text.strip()) for level, who, text in said if who == container.format.name]
+    said.clear()
+    for level, text in lines:
+        if text.startswith(_CORRUPT):
+            return _CORRUPT
+        if level <= av.logging.ERROR:
+            return text[:100]
+    return ""
+
+
+def _missing_frames(container: str, counted: int, gaps: int, seen: _Seen) -> str:
+    """Frames that are promised and not there. Gaps alone are damage where no camera leaves them, see `_gaps`."""
+    packets = len(seen.stamps) + seen.hidden + seen.empty
+    if counted > packets:
+        return f"its header counts {counted} frames, there are {packets}"
+    if gaps and not runs_backwards(seen.stamps) and (seen.hidden or container == "mpegts"):
+        return f"{gaps} frames are missing between the others"
+    return ""
 
 
 def _gaps(times: tuple[float, ...], interval: float) -> int:
     """Frames that are missing inside a video of constant rate: where data is lost, these containers just go on.
 
-    A camera that drops frames leaves the same gaps, so they are told (`frames_expected`) and not called damage.
+    A camera that drops frames leaves the same gaps in Matroska and AVI, so there they are told (`frames_expected`) and
+    not called damage.
     """
     steps = sorted(later - earlier for earlier, later in pairwise(times))
     if not steps or abs(steps[len(steps) // 2] - interval) > 0.1 * interval:
@@ -251,10 +383,30 @@ def runs_backwards(stamps: list[Stamp]) -> bool:
     return any(later < earlier for earlier, later in pairwise(ticks))
 
 
-def _missing_end(promised: float, seen: float, interval: float) -> str:
+def _missing_end(promised: float, seen: _Seen, interval: float) -> str:
     """Truncated files often decode without one error, only shorter than the header says (seconds)."""
-    if promised - seen > max(0.1 * promised, 3 * interval):
-        return f"the header promises {promised:.2f} s, the packets end at {seen:.2f} s"
+    # a list of edits says exactly when to stop; other headers are round
+    slack = 0.5 * interval if seen.hidden else max(0.1 * promised, 3 * interval)
+    if promised - seen.end > slack:
+        return f"the header promises {promised:.2f} s, the packets end at {seen.end:.2f} s"
+    return ""
+
+
+def _lost_step(path: Path) -> str:
+    """Transport packets have one size and begin with a G: a demuxer that finds none goes on and says nothing."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+        for start, length in ((0, 188), (4, 192), (0, 204)):
+            if head[start::length].count(b"G") >= 4:  # one may be damaged
+                break
+        else:
+            return ""
+        file.seek(0)
+        while block := file.read(length * 4096):
+            if len(block) % length:
+                return "it ends inside a packet"
+            if block[start::length].count(b"G") < len(block) // length:
+                return "a packet does not begin where it must"
     return ""
 
 

@@ -23,7 +23,17 @@ from typing import Any
 import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
-from entropy_vision.probe import Limits, Probe, best_stream, check_pixels, check_total, open_video, probe_video
+from entropy_vision.probe import (
+    Limits,
+    Probe,
+    best_stream,
+    check_pixels,
+    check_total,
+    open_video,
+    packets_of,
+    probe_video,
+    refuse_memory,
+)
 
 _STDERR = threading.Lock()
 _TIE = 1e-7  # seconds; containers count in ticks of a microsecond or more
@@ -38,9 +48,10 @@ class DecodeInfo:
         codec: name of the codec or image format, as the decoder gives it.
         rotation: degrees counter-clockwise by which the stored pixels were turned to stand upright.
         frames_expected: frames the packets promise, those missing in gaps of a constant rate added, or the container's
-            own count where that is larger and believable.
+            own count (or length, where it is damaged) where that is larger and believable.
         frames_decoded: frames the decoder gave, before `fps` chose among them.
-        packet_errors: packets that could not be read or decoded, and frames marked as concealed.
+        packet_errors: packets that could not be read or decoded, and frames marked as concealed; or the places in which
+            packets are missing, cut or corrupt, where those are more.
         salvaged: True where something is damaged and the rest was taken nevertheless.
         note: why PyAV was taken and not decord, or what is damaged; "" where there is nothing to say.
     """
@@ -205,6 +216,8 @@ def _with_pyav(
     if not result.times:
         raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
+    if not damage and tally.frames < len(probe.times):
+        damage = "some packets give no frame"
     if damage and not salvage:
         whole = f"{tally.frames} of {probe.expected} frames decode"
         detail = f"damaged: {damage}; {whole} (preprocess --salvage takes those, and read_video(..., salvage=True))"
@@ -215,7 +228,7 @@ def _with_pyav(
         rotation=probe.rotation,
         frames_expected=probe.expected,
         frames_decoded=tally.frames,
-        packet_errors=tally.errors,
+        packet_errors=max(tally.errors, probe.errors),
         salvaged=bool(damage),
         note=damage or why,
     )
@@ -236,12 +249,15 @@ def _pyav_frames(path: Path, probe: Probe, limits: Limits, tally: _Tally) -> Ite
     shift = 0.0
     with open_video(path) as container:
         stream = best_stream(path, container)
-        packets, tick = container.demux(stream), float(stream.time_base)
+        packets, tick = packets_of(container, stream), float(stream.time_base)
         while True:
+            packet = None
             try:
                 packet = next(packets, None)
                 frames = packet.decode() if packet is not None else ()
-            except av.FFmpegError:
+            except av.FFmpegError as error:
+                if packet is not None:
+                    refuse_memory(path, error)
                 tally.errors += 1
                 # a demuxer that keeps failing where it stands would never end
                 if tally.errors > 2 * probe.expected + 100:

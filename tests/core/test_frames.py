@@ -85,15 +85,6 @@ def test_times_are_those_of_the_container_where_the_rate_varies(tmp_path: Path) 
         np.testing.assert_allclose(read_video(path, decoder=decoder).pts_seconds, [0.1, 0.14, 0.15, 0.7, 0.72])
 
 
-def test_a_clock_that_is_set_back_goes_on_after_the_last_frame(tmp_path: Path) -> None:
-    one = write(tmp_path / "a.ts", numbered(10)).read_bytes()
-    path = tmp_path / "joined.ts"
-    path.write_bytes(one + one)
-    frames = read_video(path)
-    assert frames.count == 20
-    assert (np.diff(frames.pts_seconds) > 0).all()
-
-
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_rotation_in_the_header_stands_the_frames_upright(tmp_path: Path, turn: int) -> None:
     pixels = drifting(3, height=48, width=80)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -299,6 +300,9 @@ for line in sys.stdin:
     if task["do"] == "sleep": time.sleep(60)
     if task["do"] == "crash": os.kill(os.getpid(), signal.SIGSEGV)
     if task["do"] == "raise": raise KeyError("a bug")
+    if task["do"] == "flood":
+        for _ in range(40): os.write(2, b"noise " * 50_000 + b"\\n")
+        sys.exit("the last word")
     print(json.dumps({"index": task["index"]}), flush=True)
 """
 
@@ -306,15 +310,19 @@ for line in sys.stdin:
 def test_workers_that_hang_or_die_cost_their_own_task_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mischief.py").write_text(MISCHIEF)
     monkeypatch.syspath_prepend(str(tmp_path))
-    deeds = ["", "sleep", "", "crash", "raise", "", ""]
+    deeds = ["", "sleep", "", "crash", "raise", "flood", ""]
     tasks = [{"index": index, "do": deed} for index, deed in enumerate(deeds)]
     with Pool("mischief", {}, count=2, deadline=1.0) as pool:
-        replies = {reply["index"]: reply for reply in pool.run(tasks, lambda: False)}
+        replies = {}
+        for reply in pool.run(tasks, lambda: False):
+            replies[reply["index"]] = reply
+            assert all(len(worker.said) <= 4000 for worker in pool.workers)
         ids = [worker.process.pid for worker in pool.workers]
     assert sorted(replies) == list(range(7))
     reasons = {index: reply.get("reason") for index, reply in replies.items()}
-    assert reasons == {0: None, 1: "timeout", 2: None, 3: "killed", 4: "killed", 5: None, 6: None}
+    assert reasons == {0: None, 1: "timeout", 2: None, 3: "killed", 4: "killed", 5: "killed", 6: None}
     assert "SIGSEGV" in replies[3]["detail"] and "a bug" in replies[4]["detail"]
+    assert "the last word" in replies[5]["detail"] and len(replies[5]["detail"]) < 400
     for pid in ids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -350,6 +358,55 @@ def test_a_full_disk_ends_the_run_and_is_no_fault_of_the_input(
     assert not (out / "errors.jsonl").exists() and len(list((out / ".staging").glob("*/*.note"))) == 1
     done = preprocess([source], out, **FAST)
     assert (done["written"], done["failed"]) == (6, 0)
+
+
+SMALL = """
+import sys
+from entropy_vision.data import worker
+lines = open("/proc/self/status").read().splitlines()
+used = next(int(line.split()[1]) for line in lines if line.startswith("VmData")) << 10
+worker.memory_limit = lambda: used + (200 << 20)
+sys.exit(worker.main())
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="only Linux counts what a process asks for")
+def test_an_input_that_takes_too_much_memory_is_refused_and_the_run_goes_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.py").write_text(SMALL)
+    folder = tmp_path / "in"
+    shutil.copytree(source, folder)
+    Image.new("RGB", (7000, 7000)).save(folder / "huge.png")  # 147 MB of pixels, and again as an array
+    write(folder / "long.mp4", np.zeros((1200, 64, 64, 3), np.uint8))  # 300 MB at 288 x 288
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("entropy_vision.data.preprocess._WORKER", "small")
+    result = preprocess([folder], tmp_path / "out", max_bad=2, size=288, selector="uniform")
+    assert (result["written"], result["reasons"]) == (6, {"too_large": 2})
+    rows = [json.loads(text) for text in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert all("MiB a worker may use" in row["detail"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_worker_takes_at_most_350_mb_at_1080p(tmp_path: Path) -> None:
+    pixels = np.repeat(drifting(90, 270, 480), 4, axis=1).repeat(4, axis=2)
+    path = write(tmp_path / "a.mp4", pixels, fps=30)
+    del pixels
+    settings = {"patch_size": 16, "budget": {"keep": 0.25}, "selector": "rate", "merge": 1}
+    settings |= {"size": 224, "fps": None, "salvage": False, "store": "mosaic"}
+    task = {"index": 0, "path": str(path), "key": "a", "sha256": "0" * 64}
+    task |= {name: str(tmp_path / name) for name in ("part", "note")}
+    line = [sys.executable, "-m", "entropy_vision.data.worker"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin is not None and worker.stdout is not None
+        worker.stdin.write(json.dumps(settings).encode() + b"\n" + json.dumps(task).encode() + b"\n")
+        worker.stdin.flush()
+        assert [json.loads(worker.stdout.readline()) for _ in range(2)] == [{"ready": True}, {"index": 0}]
+        status = Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+        worker.stdin.close()
+    peak = next(int(text.split()[1]) for text in status if text.startswith("VmHWM")) / 1024
+    print(f"{peak:.0f} MiB at most")
+    assert peak <= 350
 
 
 def test_a_worker_that_cannot_start_is_a_crash_of_the_program(tmp_path: Path) -> None:
