@@ -33,6 +33,7 @@ from entropy_vision.console import Progress, progress, say
 from entropy_vision.errors import InputError, InputReason, Terminated, TooManyBad, UsageError
 from entropy_vision.options import PreprocessOptions, VerifyOptions
 from entropy_vision.probe import check_path
+from entropy_vision.sampling import Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import VERSION, marker_path, markers, read_marker, tars
@@ -60,6 +61,9 @@ def preprocess(
     merge: int = 1,
     size: int | tuple[int, int] | None = 224,
     fps: float | None = None,
+    frames: int | None = None,
+    keyframes: bool = False,
+    scenes: float | None = None,
     store: str = "mosaic",
     workers: int = 1,
     deadline: float = 300.0,
@@ -81,7 +85,7 @@ def preprocess(
         out: the folder, for one run at a time.
         patch_size, keep, budget, selector, merge: see `EntropyTokenizer`; a quarter of the patches where neither keep
             nor budget is given.
-        size, fps: see `read_video`.
+        size, fps, frames, keyframes, scenes: see `read_video`.
         store: "mosaic" (JPEG), "raw" (exact) or "index" (positions; the pixels are decoded again when read).
         workers: processes of one thread each; 1 is a process of its own as well, because decoders hang and die.
         deadline: seconds one input may take before its worker is killed.
@@ -105,7 +109,8 @@ def preprocess(
     """
     began = time.monotonic()
     tokenizer = EntropyTokenizer(patch_size=patch_size, keep=keep, budget=budget, selector=selector, merge=merge)
-    settings = _settings(tokenizer, size, fps, store, salvage)
+    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    settings = _settings(tokenizer, size, sampling, store, salvage)
     if workers < 1 or not deadline > 0 or max_bad < 0 or shard_samples < 1 or shard_bytes < 1:
         raise UsageError("workers, deadline, shard_samples and shard_bytes must be above 0, max_bad not below")
     out = Path(out)
@@ -173,7 +178,7 @@ def run_verify(options: VerifyOptions) -> dict[str, Any]:
 def _settings(
     tokenizer: EntropyTokenizer,
     size: int | tuple[int, int] | None,
-    fps: float | None,
+    sampling: Sampling,
     store: str,
     salvage: bool,
 ) -> dict[str, Any]:
@@ -189,7 +194,7 @@ def _settings(
         "selector_version": tokenizer.selector.version,
         "merge": tokenizer.merge,
         "size": list(size) if isinstance(size, tuple) else size,
-        "fps": fps,
+        "sampling": sampling.settings(),
         "store": store,
         "quality": QUALITY,
         "salvage": salvage,
@@ -241,6 +246,8 @@ def _refuse_others(out: Path, staging: Path, settings: dict[str, Any]) -> None:
             before = {}
         if "keep" in before:  # as it was written when no other budget could be given
             before |= {"budget": {"keep": before["keep"]}, "merge": 1}
+        if "fps" in before:  # as it was written when frames could be taken by no other rule
+            before["sampling"] = {"fps": before["fps"]}
         changed = [name for name in settings if before.get(name) != settings[name]]
         # a fingerprint says that something changed, the others say what
         changed = [name for name in changed if name != "fingerprint"] or changed

@@ -21,6 +21,7 @@ from entropy_vision.frames import decode
 from entropy_vision.merge import shrink
 from entropy_vision.patchset import PatchSet
 from entropy_vision.probe import check_path
+from entropy_vision.sampling import Sampling
 
 from .archive import checksums, markers, pack, read_marker, tars, unpack, write_shard
 from .files import sha256_of
@@ -225,7 +226,7 @@ def _from_source(sample: Sample) -> np.ndarray:
         raise InputError(sample.source, InputReason.MISSING, f"sample {sample.key} does not say how it was decoded")
     if sha256_of(check_path(sample.source)) != sample.record["sha256"]:
         raise InputError(sample.source, InputReason.DAMAGED, "the file has changed since its patches were chosen")
-    frames, _ = decode(sample.source, fps=how["fps"], size=how["size"], salvage=how["salvage"])
+    frames, _ = decode(sample.source, Sampling.read(how), size=how["size"], salvage=how["salvage"])
     if frames.count != sample.grid[0]:
         detail = f"{frames.count} frames decode, the sample has {sample.grid[0]}"
         raise InputError(sample.source, InputReason.DAMAGED, detail)

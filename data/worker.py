@@ -18,6 +18,7 @@ from entropy_vision.atomic import atomic_write
 from entropy_vision.budget import Budget
 from entropy_vision.errors import InputError, UsageError
 from entropy_vision.frames import decode
+from entropy_vision.sampling import Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import canonical, pack
@@ -57,7 +58,8 @@ def main() -> int:
 
 def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyTokenizer) -> tuple[bytes, dict[str, Any]]:
     """Decode, choose, pack: (the sample, what is noted of it, its line for the marker included)."""
-    frames, info = decode(task["path"], fps=settings["fps"], size=settings["size"], salvage=settings["salvage"])
+    sampling = Sampling.read(settings["sampling"])
+    frames, info = decode(task["path"], sampling, size=settings["size"], salvage=settings["salvage"])
     patches = tokenizer(frames)
     sample = Sample(
         key=task["key"],
@@ -73,7 +75,7 @@ def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyToken
             "size": list(frames.size),
             "fingerprint": tokenizer.fingerprint(),
             "decoder": asdict(info),
-            "frames": {name: settings[name] for name in ("fps", "size", "salvage")},
+            "frames": {**sampling.settings(), "size": settings["size"], "salvage": settings["salvage"]},
         },
     )
     members = to_members(sample, settings["store"])
