@@ -22,7 +22,8 @@ from entropy_vision.inter import is_cut, look_back
 from entropy_vision.planes import SAMPLES, Planes, planes_of
 from entropy_vision.sampling import sample
 
-_LONG_SIDE = 14 * SAMPLES  # samples at which frames are compared, those of 224 pixels in patches of 16
+_LONG_SIDE = 7 * SAMPLES  # at which frames are compared: in means of so many pixels noise is faint, and a pan is short
+_MOST_GAIN = 2.0  # of contrast from one frame to the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,5 +74,17 @@ def _view(pixels: np.ndarray) -> _View:
 
 
 def _differs(before: _View, now: _View) -> bool:
-    """Whether the later frame is another picture."""
-    return is_cut(look_back(now.planes, before.planes, now.blocks).energy, now.blocks.variance)
+    """Whether the later frame is another picture, in whatever light."""
+    return _unpredicted(before.planes, now) and _unpredicted(_relit(before.planes, now.planes), now)
+
+
+def _unpredicted(before: Planes, now: _View) -> bool:
+    return is_cut(look_back(now.planes, before, now.blocks).energy, now.blocks.variance)
+
+
+def _relit(before: Planes, now: Planes) -> Planes:
+    """The earlier frame with the brightness and contrast of the later one: a quick fade changes both."""
+    gain = min(max(float(now.luma.std()) / max(float(before.luma.std()), 1.0), 1 / _MOST_GAIN), _MOST_GAIN)
+    luma = (before.luma - before.luma.mean()) * gain + now.luma.mean()
+    chroma = (before.chroma - 128.0) * gain + 128.0
+    return Planes(*(np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in (luma, chroma)))

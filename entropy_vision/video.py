@@ -71,6 +71,8 @@ def decode_video(
     if probe.deep and size == (probe.height, probe.width):
         # without scaling, its older FFmpeg turns deep YUV into RGB another way (1.5 of 255 apart on average)
         why = why or "more than 8 bits a channel at the stored size"
+    if sampling.keyframes and probe.numbered:
+        why = why or "its packets do not tell when a keyframe is shown"
     if decoder == "decord" and why:
         raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
     if decoder == "auto" and not why and sampling.partial and 2 * job.wanted < len(probe.times):
@@ -135,7 +137,9 @@ class _Job:
             for time, pixels in sample_shots(((time, scaled(frame)) for time, frame in frames), self.sampling.scenes):
                 result.add(time, pixels)
             return result
-        if self.sampling.partial:
+        if self.sampling.keyframes and self.probe.numbered:
+            frames = ((time, frame) for time, frame in frames if frame.key_frame)
+        elif self.sampling.partial:
             frames = pick(frames, [self.probe.times[place] for place in self.chosen or ()])
         else:
             frames = sample(frames, self.sampling.fps)
@@ -211,7 +215,8 @@ def _with_pyav(job: _Job, salvage: bool, why: str) -> Decoded:
         return np.rot90(scale(frame), probe.rotation // 90)
 
     tally = _Tally()
-    result = _keyframes_alone(job, tally, scaled) if job.sampling.keyframes and not probe.damage else None
+    alone = job.sampling.keyframes and not probe.damage and not probe.numbered
+    result = _keyframes_alone(job, tally, scaled) if alone else None
     if result is None:
         tally = _Tally()
         result = job.take(_pyav_frames(job.path, probe, job.limits, tally), scaled)
@@ -244,7 +249,7 @@ def _keyframes_alone(job: _Job, tally: _Tally, scaled: Callable[[Any], np.ndarra
 
     times = tuple(job.probe.times[place] for place in job.probe.keyframes)
     result = _Result(job)
-    frames = _pyav_frames(job.path, replace(job.probe, times=times), job.limits, tally, skip="NONKEY")
+    frames = _pyav_frames(job.path, replace(job.probe, times=times), job.limits, tally, keyframes=True)
     for time, frame in frames:
         if frame.pict_type != PictureType.I or frame.interlaced_frame:
             return None
@@ -259,7 +264,7 @@ class _Tally:
 
 
 def _pyav_frames(
-    path: Path, probe: Probe, limits: Limits, tally: _Tally, skip: str = "DEFAULT"
+    path: Path, probe: Probe, limits: Limits, tally: _Tally, *, keyframes: bool = False
 ) -> Iterator[tuple[float, Any]]:
     """(seconds, av.VideoFrame) in the order of showing; what cannot be decoded is counted and passed over."""
     import av
@@ -267,11 +272,14 @@ def _pyav_frames(
     clock = Clock(probe.interval)
     with open_video(path) as container:
         stream = best_stream(path, container)
-        stream.codec_context.skip_frame = skip
+        if keyframes:
+            stream.codec_context.skip_frame = "NONKEY"
         packets, tick = container.demux(stream), float(stream.time_base)
         while True:
             try:
                 packet = next(packets, None)
+                if keyframes and packet is not None and packet.size and not packet.is_keyframe:
+                    continue  # VP9's decoder does not know of skipping
                 frames = packet.decode() if packet is not None else ()
             except av.FFmpegError:
                 tally.errors += 1
