@@ -37,6 +37,7 @@ from entropy_vision.budget import Budget
 from entropy_vision.console import Progress, progress, say
 from entropy_vision.errors import Terminated, TooManyBad, UsageError
 from entropy_vision.options import PreprocessOptions, VerifyOptions
+from entropy_vision.sampling import Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import VERSION, canonical, marker_path, markers, read_marker, tars
@@ -55,7 +56,7 @@ from .stats import write_stats
 from .verify import verify
 
 _WORKER = "entropy_vision.data.worker"
-_LAYOUT = 2  # of the folder
+_LAYOUT = 2  # of the folder; 1 had no plan
 _PATIENCE = 3600.0  # seconds that other ranks wait for the plan of rank 0
 
 
@@ -70,6 +71,9 @@ def preprocess(
     merge: int = 1,
     size: int | tuple[int, int] | None = 224,
     fps: float | None = None,
+    frames: int | None = None,
+    keyframes: bool = False,
+    scenes: float | None = None,
     store: str = "mosaic",
     workers: int = 1,
     rank: int | None = None,
@@ -99,7 +103,7 @@ def preprocess(
         out: the folder.
         patch_size, keep, budget, selector, merge: see `EntropyTokenizer`; a quarter of the patches where neither keep
             nor budget is given.
-        size, fps: see `read_video`.
+        size, fps, frames, keyframes, scenes: see `read_video`.
         store: "mosaic" (JPEG), "raw" (exact) or "index" (positions; the pixels are decoded again when read).
         workers: processes of one thread each; 1 is a process of its own as well, because decoders hang and die.
         rank, world: which of how many processes this is; see `ranks.share` for where it is told from.
@@ -126,7 +130,8 @@ def preprocess(
     """
     began = time.monotonic()
     tokenizer = EntropyTokenizer(patch_size=patch_size, keep=keep, budget=budget, selector=selector, merge=merge)
-    settings = _settings(tokenizer, size, fps, store, salvage)
+    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    settings = _settings(tokenizer, size, sampling, store, salvage)
     if workers < 1 or not deadline > 0 or max_bad < 0 or shard_samples < 1 or shard_bytes < 1:
         raise UsageError("workers, deadline, shard_samples and shard_bytes must be above 0, max_bad not below")
     rank, world = share(rank, world, slurm=True)
@@ -296,7 +301,7 @@ def run_verify(options: VerifyOptions) -> dict[str, Any]:
 def _settings(
     tokenizer: EntropyTokenizer,
     size: int | tuple[int, int] | None,
-    fps: float | None,
+    sampling: Sampling,
     store: str,
     salvage: bool,
 ) -> dict[str, Any]:
@@ -305,6 +310,7 @@ def _settings(
         raise UsageError(f"store must be one of {', '.join(STORES)}, got {store!r}")
     return {
         "version": VERSION,
+        "layout": _LAYOUT,
         "fingerprint": tokenizer.fingerprint(),
         "patch_size": tokenizer.patch_size,
         "budget": tokenizer.budget.settings(),
@@ -312,7 +318,7 @@ def _settings(
         "selector_version": tokenizer.selector.version,
         "merge": tokenizer.merge,
         "size": list(size) if isinstance(size, tuple) else size,
-        "fps": fps,
+        "sampling": sampling.settings(),
         "store": store,
         "quality": QUALITY,
         "salvage": salvage,
@@ -390,6 +396,8 @@ def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
         before = json.loads(path.read_bytes())
     except ValueError:
         before = {}
+    if before and before.get("layout") != _LAYOUT:
+        raise UsageError(f"{out} is read, but not continued by this version: give --overwrite or another --out")
     changed = [name for name in settings if before.get(name) != settings[name]]
     # a fingerprint says that something changed, the others say what
     changed = [name for name in changed if name != "fingerprint"] or changed

@@ -21,6 +21,7 @@ from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode
 from entropy_vision.merge import shrink
 from entropy_vision.patchset import PatchSet
+from entropy_vision.sampling import Sampling
 
 from .archive import checksums, markers, pack, read_marker, tars, unpack, write_shard
 from .paths import as_path
@@ -228,7 +229,7 @@ def _from_source(sample: Sample) -> np.ndarray:
     with tempfile.TemporaryDirectory() as scratch, localized(by_name(sample.source), Path(scratch)) as path:
         if sha256_of(path) != sample.record["sha256"]:
             raise InputError(sample.source, InputReason.CHANGED, "the file has changed since its patches were chosen")
-        frames, _ = decode(path, fps=how["fps"], size=how["size"], salvage=how["salvage"])
+        frames, _ = decode(path, Sampling.read(how), size=how["size"], salvage=how["salvage"])
     if frames.count != sample.grid[0]:
         detail = f"{frames.count} frames decode, the sample has {sample.grid[0]}"
         raise InputError(sample.source, InputReason.DAMAGED, detail)

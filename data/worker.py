@@ -20,6 +20,7 @@ from entropy_vision.atomic import atomic_write
 from entropy_vision.budget import Budget
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode
+from entropy_vision.sampling import Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import canonical, pack
@@ -100,7 +101,8 @@ def make(
     with localized(source, scratch) as path:
         # what lies elsewhere was planned without being read
         sha256 = task["digest"] if source.stands_alone else sha256_of(path)
-        frames, info = decode(path, fps=settings["fps"], size=settings["size"], salvage=settings["salvage"])
+        sampling = Sampling.read(settings["sampling"])
+        frames, info = decode(path, sampling, size=settings["size"], salvage=settings["salvage"])
     patches = tokenizer(frames)
     sample = Sample(
         key=task["key"],
@@ -116,7 +118,7 @@ def make(
             "size": list(frames.size),
             "fingerprint": tokenizer.fingerprint(),
             "decoder": asdict(info),
-            "frames": {name: settings[name] for name in ("fps", "size", "salvage")},
+            "frames": {**sampling.settings(), "size": settings["size"], "salvage": settings["salvage"]},
         },
     )
     members = to_members(sample, settings["store"])

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
+from entropy_vision.sampling import Sampling
 
 if TYPE_CHECKING:
     from entropy_vision.budget import Budget
@@ -111,7 +112,25 @@ class LimitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(LimitOptions):
+class SamplingOptions:
+    """Which frames of a video are taken; see `Sampling`."""
+
+    fps: OptionalFloat = None
+    """Frames a second to take; every frame where no rule is given. Only one may be."""
+    frames: OptionalInt = None
+    """Frames to take of each video, spread evenly over it."""
+    keyframes: bool = False
+    """Take the keyframes, decoding nothing else."""
+    scenes: OptionalFloat = None
+    """Take the first frame of every shot, and from there so many a second up to the next cut."""
+
+    def sampling(self) -> Sampling:
+        """The rule as one."""
+        return Sampling(fps=self.fps, frames=self.frames, keyframes=self.keyframes, scenes=self.scenes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(LimitOptions, SamplingOptions):
     """Draw what is kept of a video or an image: a contact sheet and an HTML page."""
 
     source: Positional[Path]
@@ -125,20 +144,19 @@ class ShowOptions(LimitOptions):
     """Side of a patch in pixels."""
     size: int = 224
     """Side in pixels the frames are scaled to."""
-    fps: OptionalFloat = None
-    """Frames a second to look at; every frame where not given."""
     json: bool = False
     """Print one JSON object on stdout."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
+        self.sampling()
+        _check_positive(patch_size=self.patch_size, size=self.size)
         if not 1 <= len(self.selector) <= 2:
             raise UsageError(f"--selector takes one name or two, got {len(self.selector)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(LimitOptions):
+class PreprocessOptions(LimitOptions, SamplingOptions):
     """Turn videos and images into WebDataset shards of kept patches; the same line again resumes."""
 
     sources: Positional[tuple[str, ...]]
@@ -155,8 +173,6 @@ class PreprocessOptions(LimitOptions):
     """Side of a patch in pixels."""
     size: int = 224
     """Side in pixels the frames are scaled to."""
-    fps: OptionalFloat = None
-    """Frames a second to take; every frame where not given."""
     store: Store = "mosaic"
     """mosaic: kept patches as one JPEG · raw: exact pixels · index: positions only."""
     workers: int = 1
@@ -188,7 +204,8 @@ class PreprocessOptions(LimitOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
+        self.sampling()
+        _check_positive(patch_size=self.patch_size, size=self.size)
         _check_positive(workers=self.workers, deadline=self.deadline, merge=self.merge)
         _check_positive(shard_samples=self.shard_samples, shard_bytes=self.shard_bytes)
         if not self.sources:

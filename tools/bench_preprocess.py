@@ -45,7 +45,7 @@ from entropy_vision.frames import decode
 
 BARS = {"360p still": 0.80, "360p pan": 0.65, "1080p still": 0.93, "1080p pan": 0.85}
 BARS_OF_RUNS = {"two": 1.7, "bad": 0.05, "rss": 350}
-SETTINGS: dict[str, Any] = {"fps": None, "size": 224, "salvage": False, "store": "mosaic", "mark": ""}
+SETTINGS: dict[str, Any] = {"sampling": {"fps": None}, "size": 224, "salvage": False, "store": "mosaic", "mark": ""}
 
 
 def draw(folder: Path) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from entropy_vision.data import read_shards
 from entropy_vision.data.files import find_inputs
 from entropy_vision.data.pool import Pool
 from entropy_vision.data.preprocess import allowed_failures, preprocess, run_preprocess, run_verify
+from entropy_vision.data.source import stat
 from entropy_vision.data.verify import verify
 from entropy_vision.errors import InputError, TooManyBad, UsageError
 from entropy_vision.frames import read_image, read_media, read_video
@@ -393,8 +394,9 @@ def test_a_worker_takes_at_most_350_mb_at_1080p(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", pixels, fps=30)
     del pixels
     settings = {"patch_size": 16, "budget": {"keep": 0.25}, "selector": "rate", "merge": 1}
-    settings |= {"size": 224, "fps": None, "salvage": False, "store": "mosaic"}
-    task = {"index": 0, "path": str(path), "key": "a", "sha256": "0" * 64}
+    settings |= {"size": 224, "sampling": {"fps": None}, "salvage": False, "store": "mosaic", "mark": ""}
+    settings |= {"scratch": str(tmp_path), "parent": os.getpid()}
+    task = {"index": 0, "source": vars(stat(path)), "name": "a", "key": "a", "digest": "0" * 64}
     task |= {name: str(tmp_path / name) for name in ("part", "note")}
     line = [sys.executable, "-m", "entropy_vision.data.worker"]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
