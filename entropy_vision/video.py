@@ -235,7 +235,7 @@ def _with_pyav(job: _Job, salvage: bool, why: str) -> Decoded:
     if not result.times:
         raise InputError(job.path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
-    if not damage and tally.frames < len(probe.times):
+    if not damage and not job.sampling.partial and tally.frames < len(probe.times):
         damage = "some packets give no frame"
     if damage and not salvage:
         whole = "" if job.sampling.partial else f"; {tally.frames} of {probe.expected} frames decode"
