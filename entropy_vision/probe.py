@@ -155,12 +155,9 @@ def best_stream(path: Path, container: Any) -> Any:
     """FFmpeg's best video stream, which may not be the first.
 
     Raises:
-        InputError: NO_VIDEO_STREAM (a cover picture in an audio file is no video), or NO_FRAMES for an empty stream or
-            an unknown codec.
+        InputError: NO_VIDEO_STREAM (a cover picture in an audio file is no video), or NO_FRAMES for an unknown codec.
     """
     stream = container.streams.best("video")
-    if stream is None and not all(map(is_cover, container.streams.video)):
-        raise InputError(path, InputReason.NO_FRAMES, "its video stream is empty, or says nothing of its frames")
     if stream is None or is_cover(stream):
         kinds = ", ".join(sorted({one.type for one in container.streams if one is not stream})) or "no streams at all"
         raise InputError(path, InputReason.NO_VIDEO_STREAM, f"no video in it, only {kinds}")

@@ -59,9 +59,10 @@ def bad_videos(folder: Path) -> dict[str, str]:
     moving = drifting(24, 96, 96)
     whole = write(folder / "moov_last.mp4", moving)
     (folder / "moov_cut.mp4").write_bytes(whole.read_bytes()[:-300])
-    with av.open(str(folder / "no_frames.mp4"), "w") as output:
-        output.add_stream("libx264", rate=8)
-        output.start_encoding()
+    for name in ("no_frames.avi", "no_stream.mp4"):  # the same: MP4 leaves an empty stream out
+        with av.open(str(folder / name), "w") as output:
+            output.add_stream("mpeg4", rate=8)
+            output.start_encoding()
     write(folder / "one.mp4", moving[:1])
     write_audio(folder / "sound.mp4")
     write(folder / "varies.mkv", moving[:5], times=[0, 40, 50, 700, 720])
@@ -75,7 +76,8 @@ def bad_videos(folder: Path) -> dict[str, str]:
     write(folder / "constant.mp4", np.full((6, 64, 64, 3), 77, np.uint8))
     write(folder / "noise.mp4", np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3)).astype(np.uint8))
     taken = "moov_last.mp4 one.mp4 varies.mkv turned.mp4 8k.mp4 deep.mp4 part.ts back.ts constant.mp4 noise.mp4"
-    refused = {"moov_cut.mp4": "damaged", "no_frames.mp4": "no_frames", "sound.mp4": "no_video_stream"}
+    refused = {"moov_cut.mp4": "damaged", "no_frames.avi": "no_frames", "no_stream.mp4": "no_video_stream"}
+    refused |= {"sound.mp4": "no_video_stream"}
     return dict.fromkeys(taken.split(), SAMPLE) | refused | {"16k.mp4": "too_large"}
 
 
