@@ -450,18 +450,6 @@ def test_sigterm_keeps_what_is_done_and_the_same_line_ends_in_the_same_tree(many
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_killed_runs_resume_to_the_same_tree(many: Path, tmp_path: Path) -> None:
-    preprocess([many], tmp_path / "whole", **FAST)
-    for delay in (0.3, 0.7, 0.9):
-        run = start(many, tmp_path / "out")
-        time.sleep(delay)
-        run.kill()
-        run.communicate()
-    time.sleep(0.3)  # an orphaned worker ends with the task it has
-    preprocess([many], tmp_path / "out", **FAST)
-    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
-
-
 def test_two_runs_do_not_write_to_one_folder(many: Path, tmp_path: Path) -> None:
     run = start(many, tmp_path / "out")
     until = time.monotonic() + 30
