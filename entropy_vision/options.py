@@ -131,10 +131,10 @@ class SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions(LimitOptions, SamplingOptions):
-    """Draw what is kept of a video or an image: a contact sheet and an HTML page."""
+    """Draw what is kept of a video, an image, or a sample of shards: a contact sheet and an HTML page."""
 
     source: Positional[Path]
-    """Video or image file."""
+    """Video or image file; or a folder of shards, or one of these, whose samples are shown as they are."""
     out: Path
     """Folder for kept.png and report.html."""
     selector: tuple[str, ...] = ("rate",)
@@ -144,6 +144,8 @@ class ShowOptions(LimitOptions, SamplingOptions):
     """Side of a patch in pixels."""
     size: int = 224
     """Side in pixels the frames are scaled to."""
+    sample: str = "0"
+    """Of shards: which sample, by its number, its key, or the end of its source's name."""
     json: bool = False
     """Print one JSON object on stdout."""
 

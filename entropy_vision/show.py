@@ -1,8 +1,9 @@
-"""Look at a selection: a contact sheet and a page for one video or image."""
+"""Look at a selection: a contact sheet and a page for one video or image, or for a sample that shards hold."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,22 @@ from entropy_vision.tokenizer import EntropyTokenizer
 
 
 def run_show(options: ShowOptions) -> dict[str, object]:
-    """Draw what is kept of a video or an image.
+    """Draw what is kept of a video or an image, or was kept in a shard.
 
     Returns:
         frames: number of frames scored; tokens_total: patches of all frames; tokens_kept: those kept;
-        predictors: of a video by `rate`, the share of patches that each predictor came closest to;
+        predictors: of a video by `rate`, the share of patches that each predictor came closest to; of a sample its key
+        and source instead;
         picture, report: paths of kept.png and report.html.
 
     Raises:
         InputError: the file cannot be read.
         UsageError: an unknown selector, a patch larger than the frame, or FLOPs that pay for no patch.
     """
+    from entropy_vision.data.peek import holds_shards
+
+    if holds_shards(options.source):
+        return _show_sample(options)
     if options.patch_size > options.size:
         raise UsageError(f"--patch-size {options.patch_size} must not exceed --size {options.size}")
     budget = options.budget()
@@ -42,20 +48,63 @@ def run_show(options: ShowOptions) -> dict[str, object]:
     predictors = (
         predictors_of(frames.pixels, options.patch_size) if kept[0].selector == "rate" and frames.count > 1 else None
     )
-    sheet = contact_sheet(frames, kept, options.source.name, predictors)
-    picture = _write_picture(sheet, options.out / "kept.png")
-    report = write_report(_report(options, frames, kept, predictors), options.out / "report.html")
+    settings = {
+        **budget.settings(),
+        "selector": " ".join(options.selector),
+        "patch size": options.patch_size,
+        "frame size": f"{frames.size[0]} x {frames.size[1]}",
+        "frames": options.sampling().words(),
+    }
+    drawn = _draw(options, options.source.name, frames, kept, predictors, settings, _command(options))
+    return {**drawn, "predictors": None if predictors is None else shares(predictors)}
+
+
+def _show_sample(options: ShowOptions) -> dict[str, object]:
+    from entropy_vision.data.peek import peek
+
+    sample, frames = peek(options.source, options.sample)
+    settings = {
+        "source": sample.source or "-",
+        "key": sample.key,
+        "selector": sample.selector,
+        "patch size": sample.patch_size,
+        "stored as": sample.record.get("store", "-"),
+    }
+    words = ["entropy-vision", "show", str(options.source), "--sample", options.sample, "--out", str(options.out)]
+    title = sample.source.rpartition("/")[2] or sample.key
+    drawn = _draw(options, title, frames, [sample], None, settings, shlex.join(words))
+    return {**drawn, "key": sample.key, "source": sample.source}
+
+
+def _draw(
+    options: ShowOptions,
+    title: str,
+    frames: Frames,
+    kept: list[PatchSet],
+    predictors: np.ndarray | None,
+    settings: Mapping[str, object],
+    command: str,
+) -> dict[str, object]:
+    """Write the sheet and the page, and say what is on them."""
+    picture = _write_picture(contact_sheet(frames, kept, title, predictors), options.out / "kept.png")
+    page = _report(title, frames, kept, predictors, settings, command)
     return {
         "frames": frames.count,
         "tokens_total": kept[0].bits.size,
         "tokens_kept": len(kept[0]),
-        "predictors": None if predictors is None else shares(predictors),
         "picture": picture,
-        "report": report,
+        "report": write_report(page, options.out / "report.html"),
     }
 
 
-def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet], predictors: np.ndarray | None) -> Report:
+def _report(
+    title: str,
+    frames: Frames,
+    kept: list[PatchSet],
+    predictors: np.ndarray | None,
+    settings: Mapping[str, object],
+    command: str,
+) -> Report:
     first = kept[0]
     total, count = float(first.bits.sum()), len(first)
     held = float(first.bits[first.mask].sum())
@@ -72,20 +121,12 @@ def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet], predicto
             1, Headline(label="bits held", value=f"{100 * held / total:.0f} %", note="by the kept patches")
         )
     return Report(
-        title=options.source.name,
+        title=title,
         lead=f"{100 * first.keep:.3g} % of the patches, chosen by {first.selector}.",
         headlines=headlines,
-        stories=[
-            Story(title=options.source.name, frames=frames, kept=first, beside=tuple(kept[1:]), predictors=predictors)
-        ],
-        settings={
-            **options.budget().settings(),
-            "selector": " ".join(options.selector),
-            "patch size": options.patch_size,
-            "frame size": f"{frames.size[0]} x {frames.size[1]}",
-            "frames": options.sampling().words(),
-        },
-        command=_command(options),
+        stories=[Story(title=title, frames=frames, kept=first, beside=tuple(kept[1:]), predictors=predictors)],
+        settings=settings,
+        command=command,
     )
 
 

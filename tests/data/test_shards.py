@@ -17,10 +17,14 @@ from media import as_frames, drifting
 from entropy_vision import EntropyTokenizer
 from entropy_vision.data import read_shards, write_shards
 from entropy_vision.data.archive import checksums, markers, pack, read_marker, unpack, write_shard
+from entropy_vision.data.peek import holds_shards, peek
 from entropy_vision.data.sample import Sample, decode_mosaic, encode_mosaic, from_members, to_members
 from entropy_vision.data.verify import verify
 from entropy_vision.errors import CheckFailed, InputError, InputReason, UsageError
+from entropy_vision.frames import Frames
+from entropy_vision.options import ShowOptions
 from entropy_vision.patchset import PatchSet
+from entropy_vision.show import run_show
 
 
 def patch_set(seed: int = 0, grid: tuple[int, int, int] = (3, 4, 5), side: int = 16, kept: int = 11) -> PatchSet:
@@ -330,3 +334,32 @@ def test_markers_are_read_in_order_and_only_as_written(tmp_path: Path) -> None:
     path.write_text(json.dumps(body))
     with pytest.raises(InputError, match="marker"):
         read_marker(path)
+
+
+# --- looking at a sample
+
+
+@pytest.mark.parametrize(("which", "number"), [("1", 1), ("00000002", 2)])
+def test_a_sample_is_shown_where_its_patches_stood(tmp_path: Path, which: str, number: int) -> None:
+    frames = [Frames(pixels=drifting(3, 64, 96, seed=seed), pts_seconds=np.arange(3.0)) for seed in range(3)]
+    tok = EntropyTokenizer(patch_size=16, keep=0.5)
+    write_shards([tok(one) for one in frames], tmp_path / "out")
+    sample, shown = peek(tmp_path / "out", which)
+    assert sample.key == f"{number:08d}"
+    for t, row, column in np.ndindex(*sample.grid):
+        place = shown.pixels[t, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        was = frames[number].pixels[t, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        np.testing.assert_array_equal(place, was if sample.mask[t, row, column] else 128)
+    result = run_show(ShowOptions(source=tmp_path / "out", sample=which, out=tmp_path / "look"))
+    assert result["key"] == sample.key and result["tokens_kept"] == len(sample)
+    assert Path(str(result["picture"])).stat().st_size > 1000
+    shard = tmp_path / "out" / "shard-000000.tar"
+    assert holds_shards(shard) and peek(shard, which)[0].key == sample.key
+    with pytest.raises(InputError, match="no sample 7: name a number from 0 to 2"):
+        peek(tmp_path / "out", "7")
+
+
+def test_merged_patches_are_shown_as_large_as_what_they_stand_for(tmp_path: Path) -> None:
+    frames = Frames(pixels=np.full((1, 64, 64, 3), 9, np.uint8), pts_seconds=np.zeros(1))
+    write_shards([EntropyTokenizer(patch_size=8, keep=0.25, merge=4)(frames)], tmp_path)
+    assert (peek(tmp_path, "0")[1].pixels == 9).all()
