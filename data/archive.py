@@ -22,9 +22,11 @@ from typing import Any
 from entropy_vision.atomic import atomic_file, atomic_write
 from entropy_vision.errors import InputError, InputReason
 
+from .paths import is_remote
+
 VERSION = 1
 _END = bytes(1024)  # two empty blocks end a tar
-_SHARD = re.compile(r"shard-\d{6}\.tar")
+_SHARD = re.compile(r"shard-(?P<number>\d{6})(?:_(?P<part>\d{3,}))?\.(?:tar|json)")
 # A key has no dot, because readers split a name at its first dot. What may follow is all that is ever decoded.
 _MEMBER = re.compile(r"(?P<key>[A-Za-z0-9_-]{1,128})\.(?P<kind>json|(?:idx|bits|span|patch)\.npy|patch\d{0,4}\.jpg)")
 
@@ -80,7 +82,10 @@ def unpack(path: Path, records: bytes | None = None) -> Iterator[tuple[str, dict
     done: set[str] = set()
     key, members = "", dict[str, bytes]()
     try:
-        with tarfile.open(path, "r:", fileobj=None if records is None else io.BytesIO(records)) as archive:
+        with (
+            path.open("rb") if records is None else io.BytesIO(records) as file,
+            tarfile.open(fileobj=file, mode="r:") as archive,
+        ):
             for entry in archive:
                 match = _MEMBER.fullmatch(entry.name)
                 if not entry.isreg() or entry.pax_headers or match is None:
@@ -114,7 +119,8 @@ def locate(path: Path) -> dict[str, tuple[int, int]]:
     """
     places: dict[str, tuple[int, int]] = {}
     at, last = 0, ""
-    with path.open("rb", buffering=0) as file:
+    # headers lie far apart: what a buffer reads ahead is thrown away, but a store is asked for whole blocks
+    with path.open("rb") if is_remote(path) else path.open("rb", buffering=0) as file:
         while (head := file.read(tarfile.BLOCKSIZE)).strip(b"\0"):
             try:
                 key = head[:100].decode("ascii").partition(".")[0]
@@ -137,20 +143,28 @@ def checksums(members: Members) -> dict[str, int]:
     return {kind: zlib.crc32(content) for kind, content in members.items()}
 
 
-def write_shard(folder: Path, number: int, parts: Iterable[bytes], samples: Iterable[dict[str, Any]]) -> Marker:
-    """Join packed samples to shard `number`, then write its marker; each is whole or not there.
+def shard_name(number: int, part: int = 0) -> str:
+    """File name of a shard; names sort as (number, part) do, up to a thousand parts."""
+    return f"shard-{number:06d}_{part:03d}.tar" if part else f"shard-{number:06d}.tar"
+
+
+def write_shard(
+    folder: Path, number: int, parts: Iterable[bytes], samples: Iterable[dict[str, Any]], part: int = 0
+) -> Marker:
+    """Join packed samples to the shard of a number, then write its marker; each is whole or not there.
 
     Args:
+        part: which of the number's shards, where one is not enough.
         parts: what `pack` gave, in order; read one at a time.
         samples: what the marker says of each.
     """
-    name = f"shard-{number:06d}.tar"
+    name = shard_name(number, part)
     digest, size = hashlib.sha256(), 0
     with atomic_file(folder / name) as file:
-        for part in chain(parts, (_END,)):
-            file.write(part)
-            digest.update(part)
-            size += len(part)
+        for records in chain(parts, (_END,)):
+            file.write(records)
+            digest.update(records)
+            size += len(records)
     marker = Marker(shard=name, bytes=size, sha256=digest.hexdigest(), samples=tuple(samples))
     body = {"version": VERSION, **vars(marker), "samples": list(marker.samples)}
     atomic_write(marker_path(folder / name), canonical({**body, "digest": _digest(body)}) + "\n")
@@ -180,12 +194,18 @@ def read_marker(path: Path) -> Marker:
 
 def markers(folder: Path) -> list[Path]:
     """The markers of a folder, in the order of their shards."""
-    return sorted(folder.glob("shard-[0-9][0-9][0-9][0-9][0-9][0-9].json"))
+    return _ours(folder.glob("shard-*.json"))
 
 
-def tars(folder: Path) -> list[Path]:
-    """The shards of a folder, marked or not, in order."""
-    return sorted(path for path in folder.glob("shard-*.tar") if _SHARD.fullmatch(path.name))
+def tars(folder: Path, number: int | None = None) -> list[Path]:
+    """The shards of a folder, marked or not, in order; those of one number where it is given."""
+    return _ours(folder.glob("shard-*.tar" if number is None else f"shard-{number:06d}*.tar"))
+
+
+def _ours(paths: Iterable[Path]) -> list[Path]:
+    """Of these those that are named as shards are, in order."""
+    found = {path: match for path in paths if (match := _SHARD.fullmatch(path.name))}
+    return sorted(found, key=lambda path: (int(found[path]["number"]), int(found[path]["part"] or 0)))
 
 
 def canonical(value: Any) -> str:

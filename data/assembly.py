@@ -1,138 +1,163 @@
-"""Samples that finish in any order become shards in the order of their inputs."""
+"""Samples that finish in any order become the shards and the table of their chunk."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entropy_vision.errors import InputReason
+from entropy_vision.atomic import sweep
 
-from .archive import markers, write_shard
-from .files import bytes_digest
-from .ledger import Ledger, Outcome
+from .archive import marker_path, tars, write_shard
+from .ledger import Ledger, Outcome, write_table
+from .plan import Entry
+from .source import bytes_digest
+
+
+@dataclass
+class _Chunk:
+    """A chunk in the making: notes and outcomes by the place of their entry."""
+
+    number: int
+    entries: Sequence[Entry]
+    notes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        return len(self.notes) + len(self.failed) == len(self.entries)
 
 
 class Assembly:
-    """Collects finished samples and closes a shard as soon as all of its samples are there.
+    """Collects the samples of chunks, and closes a chunk as soon as each of its inputs is settled.
 
-    Every input is announced once, in order, by `fail`, `skip` or `expect`.
+    Args:
+        out: where shards and tables go.
+        staging: where samples wait for their chunk, in a folder for each.
+        mark: of the settings; samples that wait and bear another are made again.
     """
 
-    def __init__(self, out: Path, staging: Path, ledger: Ledger, shard_samples: int, shard_bytes: int) -> None:
-        self.out, self.staging, self.ledger = out, staging, ledger
+    def __init__(
+        self, out: Path, staging: Path, mark: str, ledger: Ledger, shard_samples: int, shard_bytes: int
+    ) -> None:
+        self.out, self.staging, self.mark, self.ledger = out, staging, mark, ledger
         self.shard_samples, self.shard_bytes = shard_samples, shard_bytes
-        self.number = 1 + max((int(path.stem.rpartition("-")[2]) for path in markers(out)), default=-1)
-        self.tasks: dict[int, dict[str, Any]] = {}  # announced, no reply yet
-        self.notes: dict[int, dict[str, Any] | None] = {}  # settled, not yet in a shard; None has no sample
-        self.front = 0  # every input before this one is settled
-        self.batch: list[int] = []  # in order, the samples of the shard that is being filled
-        self.filled = 0  # their bytes
+        self.open: dict[int, _Chunk] = {}
+        self.tasks: dict[int, tuple[_Chunk, int, dict[str, Any]]] = {}  # given out, no reply yet
+        self.given = 0
 
     @property
     def waiting(self) -> int:
-        """Finished samples that wait for their shard."""
-        return sum(note is not None for note in self.notes.values())
+        """Finished samples that wait for their chunk."""
+        return sum(len(chunk.notes) for chunk in self.open.values())
 
-    def skip(self, index: int) -> None:
-        """The input is in a shard already."""
-        self.notes[index] = None
-        self._advance()
-
-    def fail(self, index: int, outcome: Outcome) -> None:
-        """The input has no sample."""
-        self.ledger.put(index, outcome)
-        self.skip(index)
-
-    def expect(self, index: int, path: Path, key: str, sha256: str) -> dict[str, Any] | None:
-        """The task that makes the input's sample; None where a run that was stopped has left it whole."""
-        task = {
-            "index": index,
-            "path": str(path),
-            "key": key,
-            "sha256": sha256,
-            "part": str(self.staging / f"{key}.part"),
-            "note": str(self.staging / f"{key}.note"),
-        }
-        self.tasks[index] = task
-        if self._note(task, trusted=False) is None:
-            return task
-        self.reply({"index": index})
-        return None
-
-    def reply(self, reply: dict[str, Any]) -> None:
-        """A worker is done with an input, for better or worse."""
-        index = reply["index"]
-        task = self.tasks.pop(index)
-        if "reason" in reply:
-            outcome = Outcome(
-                source=task["path"],
-                status="failed",
-                sha256=task["sha256"],
-                reason=InputReason(reply["reason"]),
-                detail=reply["detail"],
-            )
-            self.fail(index, outcome)
-            return
-        note = self._note(task, trusted=True)
-        if note is None:
-            raise RuntimeError(f"a worker said that {task['path']} is done, but left no sample")
-        self.notes[index] = {**note, "part": task["part"], "note": task["note"]}
-        self._advance()
-
-    def close(self) -> None:
-        """Write the last shard, however full it is."""
-        self._close_shard()
-
-    def _advance(self) -> None:
-        while self.front in self.notes:
-            note = self.notes[self.front]
+    def begin(self, number: int, entries: Sequence[Entry]) -> Iterator[dict[str, Any] | None]:
+        """A task for every input of a chunk; None for one whose sample an earlier run has left whole."""
+        folder = self.staging / f"{number:06d}"
+        folder.mkdir(exist_ok=True)
+        sweep(folder)
+        chunk = self.open[number] = _Chunk(number, entries)
+        for place, entry in enumerate(entries):
+            index, self.given = self.given, self.given + 1
+            task = {
+                "index": index,
+                "source": vars(entry.source),
+                "name": entry.source.name,
+                "key": entry.key,
+                "digest": entry.digest,
+                "part": str(folder / f"{entry.key}.part"),
+                "note": str(folder / f"{entry.key}.note"),
+            }
+            note = _note(task, self.mark)
             if note is None:
-                del self.notes[self.front]
+                self.tasks[index] = chunk, place, task
+                yield task
             else:
-                full = len(self.batch) >= self.shard_samples or self.filled + note["bytes"] > self.shard_bytes
-                if self.batch and full:
-                    self._close_shard()
-                self.batch.append(self.front)
-                self.filled += note["bytes"]
-            self.front += 1
+                chunk.notes[place] = note
+                yield None
+        self._close_if_settled(chunk)
 
-    def _close_shard(self) -> None:
-        if not self.batch:
+    def reply(self, reply: dict[str, Any]) -> dict[str, Any] | None:
+        """A worker is done with an input; what the marker will say of its sample, None where it failed."""
+        chunk, place, task = self.tasks.pop(reply["index"])
+        entry = chunk.entries[place]
+        if "reason" in reply:
+            chunk.failed[place] = _outcome(entry, status="failed", reason=reply["reason"], detail=reply["detail"])
+        else:
+            note = _note(task)
+            if note is None:
+                raise RuntimeError(f"a worker said that {entry.source.name} is done, but left no sample")
+            chunk.notes[place] = note
+        line: dict[str, Any] | None = chunk.notes[place]["line"] if place in chunk.notes else None
+        self._close_if_settled(chunk)
+        return line
+
+    def _close_if_settled(self, chunk: _Chunk) -> None:
+        if not chunk.settled or chunk.number not in self.open:
             return
-        notes = [note for index in self.batch if (note := self.notes.pop(index)) is not None]
-        write_shard(self.out, self.number, _contents(notes), (note["line"] for note in notes))
-        for index, note in zip(self.batch, notes, strict=True):
-            line = note["line"]
-            outcome = Outcome(
-                source=line["source"],
-                status="written",
-                key=line["key"],
-                sha256=line["sha256"],
-                tokens_total=line["tokens_total"],
-                tokens_kept=line["tokens_kept"],
-            )
-            self.ledger.put(index, outcome)
-            Path(note["note"]).unlink()
-            Path(note["part"]).unlink()
-        self.number += 1
-        self.batch, self.filled = [], 0
+        for old in tars(self.out, chunk.number):  # of a run that was stopped while it wrote them, or that were damaged
+            marker_path(old).unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+        rows = dict(chunk.failed)
+        for part, places in enumerate(self._cut(chunk)):
+            notes = [chunk.notes[place] for place in places]
+            lines = [note["line"] for note in notes]
+            name = write_shard(self.out, chunk.number, _contents(notes), lines, part).shard
+            rows |= {place: _done(chunk.entries[place], name, chunk.notes[place]) for place in places}
+        ordered = [rows[place] for place in range(len(chunk.entries))]
+        write_table(self.out, chunk.number, ordered)
+        for row in ordered:
+            self.ledger.put(row)
+        del self.open[chunk.number]
+        shutil.rmtree(self.staging / f"{chunk.number:06d}")
 
-    def _note(self, task: dict[str, Any], *, trusted: bool) -> dict[str, Any] | None:
-        """What the worker noted about its sample; None where there is none, or (not trusted) its bytes do not fit."""
-        try:
-            note: dict[str, Any] = json.loads(Path(task["note"]).read_bytes())
-            if not trusted:
-                content = Path(task["part"]).read_bytes()
-                if (len(content), bytes_digest(content)) != (note["bytes"], note["sha256"]):
-                    return None
-                # the content was left by an earlier run; the file may have another name today
-                if note["line"]["source"] != task["path"] or note["line"]["sha256"] != task["sha256"]:
-                    return None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
-        return note
+    def _cut(self, chunk: _Chunk) -> Iterator[list[int]]:
+        """The places of the samples of each shard."""
+        batch: list[int] = []
+        filled = 0
+        for place in sorted(chunk.notes):
+            size = chunk.notes[place]["bytes"]
+            if batch and (len(batch) >= self.shard_samples or filled + size > self.shard_bytes):
+                yield batch
+                batch, filled = [], 0
+            batch.append(place)
+            filled += size
+        if batch:
+            yield batch
+
+
+def _outcome(entry: Entry, **more: Any) -> Outcome:
+    about = {"source": entry.source.name, "key": entry.key, "chunk": entry.chunk, "digest": entry.digest}
+    about["bytes"] = max(0, entry.source.size)
+    return Outcome(**{"sha256": "" if "://" in entry.source.path else entry.digest, **about, **more})
+
+
+def _done(entry: Entry, shard: str, note: dict[str, Any]) -> Outcome:
+    line = note["line"]
+    told = {name: line[name] for name in ("sha256", "frames", "tokens_total", "tokens_kept")}
+    return _outcome(entry, status="done", shard=shard, **told)
+
+
+def _note(task: dict[str, Any], mark: str = "") -> dict[str, Any] | None:
+    """What the worker noted about its sample, and where that lies; None where there is none.
+
+    Args:
+        mark: given where an earlier run left it, maybe with other settings, cut, or of a file that has changed since.
+    """
+    try:
+        note: dict[str, Any] = json.loads(Path(task["note"]).read_bytes())
+        if mark:
+            content = Path(task["part"]).read_bytes()
+            if (len(content), bytes_digest(content)) != (note["bytes"], note["sha256"]):
+                return None
+            if (note["mark"], note["digest"], note["line"]["source"]) != (mark, task["digest"], task["name"]):
+                return None
+        return {**note, "part": task["part"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _contents(notes: list[dict[str, Any]]) -> Iterator[bytes]:

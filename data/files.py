@@ -1,88 +1,84 @@
-"""Which files a user means, and what they hold by checksum."""
+"""Which inputs a user means."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from entropy_vision.probe import looks_like_video
 from entropy_vision.still import is_still
 
 from .lists import is_list, read_list
-
-# In a folder, a file of these names is an input even when it is broken (so that it is counted); any other file is one
-# when its first bytes are those of a video or an image.
-_SUFFIXES = tuple(
-    f".{name}"
-    for name in (
-        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv", "asf", "ogv"),
-        *("3gp", "gif", "apng", "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif"),
-    )
-)
+from .media import SUFFIXES
+from .paths import as_path, is_remote
+from .source import Source, stat
+from .tars import is_tar, members
 
 
-def find_inputs(sources: Iterable[str | Path], exclude: Path | None = None) -> list[Path]:
-    """The files that files, folders (searched recursively), glob patterns and lists name, each once, sorted by path.
+def find_inputs(sources: Iterable[str | Path], exclude: Path | None = None) -> list[Source]:
+    """The inputs that files, folders (searched recursively), glob patterns, tars and lists name, each once, sorted.
 
     A named file is an input whatever it is, even where it is missing; in folders, hidden files and files that are
-    no media by name or content are passed over. `lists.read_list` says what a list is.
+    no media by name or content are passed over (in stores by name alone). Every member of a tar that is media by its
+    name is an input of its own, see `tars.members`; `lists.read_list` says what a list is. Addresses (s3://...) may
+    stand wherever paths do.
 
     Args:
         exclude: a folder not to look into (the output, where it lies inside a source).
 
     Raises:
-        UsageError: a list that cannot be read.
+        UsageError: a list or an address that cannot be read.
     """
-    found: dict[str, Path] = {}
-    hidden = exclude.resolve() if exclude is not None else None
+    found: dict[tuple[str, int], Source] = {}
+    hidden = exclude.resolve() if exclude is not None and not is_remote(exclude) else exclude
+    for path in _named(sources, hidden):
+        for source in members(path) if is_tar(path) else [stat(path)]:
+            where = source.path if is_remote(path) else os.path.abspath(source.path)
+            found.setdefault((where, source.offset), source)
+    return [found[place] for place in sorted(found)]
+
+
+def _named(sources: Iterable[str | Path], hidden: Path | None) -> Iterator[Path]:
+    """The files, tars among them, in no particular order."""
     for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            files = _inside(path, hidden)
-        elif is_list(path):
-            files = read_list(path)
-        elif not path.exists() and glob.has_magic(str(source)):
-            matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))
-            files = [file for match in matches for file in (_inside(match, hidden) if match.is_dir() else [match])]
-            files = files or [path]
+        path = as_path(source)
+        if is_list(path):
+            named = read_list(path)
+        elif not glob.has_magic(str(source)) or (not is_remote(path) and path.exists()):
+            named = [path]
+        elif is_remote(path):
+            remote: Any = path
+            matches = remote.fs.glob(remote.path)
+            named = [as_path(remote.fs.unstrip_protocol(name)) for name in matches] or [path]
         else:
-            files = [path]
-        found.update({os.path.abspath(file): file for file in files})
-    return [found[name] for name in sorted(found)]
+            named = [Path(match) for match in glob.glob(str(source), recursive=True)] or [path]
+        for one in named:
+            yield from _inside(one, hidden) if one.is_dir() else [one]
 
 
-def sha256_of(path: Path) -> str:
-    """Checksum of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _inside(folder: Path, hidden: Path | None) -> list[Path]:
-    files = []
-    for where, folders, names in os.walk(folder):  # links to folders are not followed: they may run in a circle
-        here = Path(where)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (hidden is None or (here / name).resolve() != hidden)
-        )
+def _inside(folder: Path, hidden: Path | None) -> Iterator[Path]:
+    if is_remote(folder):
+        where = "" if hidden is None else f"{str(hidden).rstrip('/')}/"
+        for path in folder.rglob("*"):
+            inner = str(path)[len(str(folder)) :].split("/")
+            out = bool(where) and str(path).startswith(where)
+            if path.suffix.lower() in (*SUFFIXES, ".tar") and not out and not any(part[:1] == "." for part in inner):
+                yield path
+        return
+    for place, folders, names in os.walk(folder):  # links to folders are not followed: they may run in a circle
+        here = Path(place)
+        folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() != hidden]
         if here.resolve() != hidden:
-            files += [here / name for name in sorted(names) if not name.startswith(".") and _is_input(here / name)]
-    return files
+            yield from (here / name for name in names if not name.startswith(".") and _is_input(here / name))
 
 
 def _is_input(path: Path) -> bool:
-    if path.suffix.lower() in _SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        return path.is_file() and (is_still(path) or looks_like_video(path))
+        return is_tar(path) or (path.is_file() and (is_still(path) or looks_like_video(path)))
     except OSError:
         return False  # not named as media, and not to be read: nothing says it is an input
-
-
-def bytes_digest(content: bytes) -> str:
-    """Checksum of bytes, in hex."""
-    return hashlib.sha256(content).hexdigest()

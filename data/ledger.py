@@ -1,68 +1,76 @@
-"""Every input is accounted for: written, there already, or failed with a reason."""
+"""Every input is accounted for: done or failed with a reason, a row each.
+
+out/inputs/000000.parquet   the inputs of chunk 0, written when all of them are settled, and last of all it makes
+"""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from entropy_vision.atomic import atomic_write
-from entropy_vision.errors import InputError, InputReason
 
 from .archive import canonical
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one input.
+    """What became of one input; the columns of the tables.
 
     Attributes:
-        source: its path.
-        key: of its sample; "" where it has none.
-        status: "written", "resumed" (it was in a shard before this run) or "failed".
+        source: its name, `Source.name`.
+        status: "done" or "failed".
+        key: of its sample.
+        shard: the file its sample is in; "" where it failed.
+        chunk: which one it belongs to.
+        digest: what its content was known by when it was planned.
         sha256: of its content; "" where it could not be read.
-        tokens_total, tokens_kept: patches of its grid, and those kept; 0 where it failed.
-        reason, detail: why it failed.
+        bytes: its size; 0 where there was no such file.
+        frames, tokens_total, tokens_kept: frames taken, patches of its grid and those kept; 0 where it failed.
+        reason, detail: why it failed; "" where it did not.
     """
 
     source: str
     status: str
-    key: str = ""
+    key: str
+    shard: str = ""
+    chunk: int
+    digest: str
     sha256: str = ""
+    bytes: int = 0
+    frames: int = 0
     tokens_total: int = 0
     tokens_kept: int = 0
-    reason: InputReason | None = None
+    reason: str = ""
     detail: str = ""
 
 
-def failed(source: Path, error: InputError, sha256: str = "") -> Outcome:
-    """The outcome of an input that cannot be used."""
-    return Outcome(source=str(source), status="failed", sha256=sha256, reason=error.reason, detail=error.detail)
-
-
 class Ledger:
-    """Outcomes by the number of their input."""
+    """Outcomes by the name of their input: each has exactly one."""
 
-    def __init__(self, inputs: int) -> None:
-        self.inputs = inputs
-        self.rows: dict[int, Outcome] = {}
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        self.rows: dict[str, Outcome] = {}
+        self.resumed = 0  # done before this run
 
-    def put(self, index: int, outcome: Outcome) -> None:
-        """Enter an outcome; each input has exactly one."""
-        if index in self.rows or not 0 <= index < self.inputs:
-            raise RuntimeError(f"input {index} of {self.inputs} is entered twice or does not exist")
-        self.rows[index] = outcome
+    def put(self, outcome: Outcome, *, resumed: bool = False) -> None:
+        """Enter an outcome."""
+        if outcome.source in self.rows or outcome.source not in self.names:
+            raise RuntimeError(f"{outcome.source} is entered twice or was never announced")
+        self.rows[outcome.source] = outcome
+        self.resumed += resumed and outcome.status == "done"
 
     def counts(self) -> dict[str, int]:
         """{"inputs", "written", "resumed", "failed", "tokens_total", "tokens_kept"} so far."""
         status = Counter(row.status for row in self.rows.values())
         return {
-            "inputs": self.inputs,
-            "written": status["written"],
-            "resumed": status["resumed"],
+            "inputs": len(self.names),
+            "written": status["done"] - self.resumed,
+            "resumed": self.resumed,
             "failed": status["failed"],
             "tokens_total": sum(row.tokens_total for row in self.rows.values()),
             "tokens_kept": sum(row.tokens_kept for row in self.rows.values()),
@@ -70,7 +78,7 @@ class Ledger:
 
     def reasons(self) -> dict[str, int]:
         """{reason: number of failed inputs}, the most frequent first."""
-        return dict(Counter(str(row.reason) for row in self.rows.values() if row.reason).most_common())
+        return dict(Counter(row.reason for row in self.rows.values() if row.reason).most_common())
 
     def close(self) -> dict[str, int]:
         """The counts of a finished run: every input must have its outcome."""
@@ -79,42 +87,44 @@ class Ledger:
             raise RuntimeError(f"inputs are unaccounted for: {counts}")
         return counts
 
-    def write_table(self, path: Path, shards: Mapping[str, str]) -> None:
-        """Write a row for every input, in their order, as Parquet.
 
-        Columns: source, status ("done" or "failed"), key, shard, sha256, tokens_total, tokens_kept, reason, detail. A
-        run that was stopped and resumed writes what one in a single piece does.
+def table_path(out: Path, chunk: int) -> Path:
+    """The table of a chunk."""
+    return out / "inputs" / f"{chunk:06d}.parquet"
 
-        Args:
-            shards: {key: the shard its sample is in}.
-        """
-        import pyarrow
-        from pyarrow import parquet
 
-        rows = [row for _, row in sorted(self.rows.items())]
-        text = {
-            "source": [row.source for row in rows],
-            "status": ["failed" if row.status == "failed" else "done" for row in rows],
-            "key": [row.key for row in rows],
-            "shard": [shards.get(row.key, "") for row in rows],
-            "sha256": [row.sha256 for row in rows],
-        }
-        tokens = {name: [getattr(row, name) for row in rows] for name in ("tokens_total", "tokens_kept")}
-        why = {"reason": [str(row.reason or "") for row in rows], "detail": [row.detail for row in rows]}
-        table = pyarrow.table(
-            {name: pyarrow.array(values, pyarrow.string()) for name, values in text.items()}
-            | {name: pyarrow.array(values, pyarrow.int64()) for name, values in tokens.items()}
-            | {name: pyarrow.array(values, pyarrow.string()) for name, values in why.items()}
-        )
-        buffer = io.BytesIO()
-        parquet.write_table(table, buffer, compression="zstd")
-        atomic_write(path, buffer.getvalue())
+def write_table(out: Path, chunk: int, rows: Sequence[Outcome]) -> None:
+    """Write the table of a chunk; it is finished then."""
+    import pyarrow
+    from pyarrow import parquet
 
-    def write_errors(self, path: Path) -> None:
-        """Write the failures, a JSON object a line, in the order of the inputs."""
-        rows: list[dict[str, Any]] = [
-            {"source": row.source, "sha256": row.sha256, "reason": str(row.reason), "detail": row.detail}
-            for _, row in sorted(self.rows.items())
-            if row.status == "failed"
-        ]
-        atomic_write(path, "".join(canonical(row) + "\n" for row in rows))
+    kinds = {"int": pyarrow.int64(), "str": pyarrow.string()}
+    columns = {one.name: pyarrow.array([getattr(row, one.name) for row in rows], kinds[one.type]) for one in _FIELDS}
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), buffer, compression="zstd")
+    (out / "inputs").mkdir(parents=True, exist_ok=True)
+    atomic_write(table_path(out, chunk), buffer.getvalue())
+
+
+def read_tables(out: Path) -> dict[int, list[Outcome]]:
+    """{chunk: its rows} of every finished chunk."""
+    from pyarrow import parquet
+
+    found = sorted((out / "inputs").glob("[0-9]*.parquet"))
+    return {
+        int(path.stem): [Outcome(**row) for row in parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()]
+        for path in found
+    }
+
+
+def write_errors(path: Path, rows: Iterable[Outcome]) -> None:
+    """Write the failures among the rows, a JSON object a line."""
+    told: list[dict[str, Any]] = [
+        {"source": row.source, "sha256": row.sha256, "reason": row.reason, "detail": row.detail}
+        for row in rows
+        if row.status == "failed"
+    ]
+    atomic_write(path, "".join(canonical(row) + "\n" for row in told))
+
+
+_FIELDS: Any = fields(Outcome)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from entropy_vision.errors import UsageError
 
+from .paths import as_path, is_remote
+
 COLUMNS = ("path", "video", "image", "file", "source")
 _SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -19,7 +21,7 @@ def is_list(path: Path) -> bool:
 
 
 def read_list(path: Path) -> list[Path]:
-    """The paths that a list names, in its order; relative ones start at the folder it lies in.
+    """The paths and addresses that a list names, in its order; relative ones start at the folder it lies in.
 
     A text file has a path a line; empty lines and those that begin with # are passed over. A table has them in the
     first of its columns `path`, `video`, `image`, `file`, `source` that there is.
@@ -32,7 +34,7 @@ def read_list(path: Path) -> list[Path]:
         named = read(path)
     except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and pyarrow's ArrowInvalid are ValueErrors
         raise UsageError(f"{path} cannot be read as a list of inputs ({_first_line(error)})") from None
-    return [path.parent / name for name in named if name]
+    return [as_path(name) if is_remote(name) else path.parent / name for name in named if name]
 
 
 def _text(path: Path) -> list[str]:
@@ -58,8 +60,10 @@ def _json_lines(path: Path) -> list[str]:
 def _parquet(path: Path) -> list[str]:
     from pyarrow import parquet
 
-    column = _column(path, parquet.read_schema(path).names)
-    return [_string(name) for name in parquet.read_table(path, columns=[column]).column(column).to_pylist()]
+    with path.open("rb") as file:
+        table = parquet.ParquetFile(file)
+        column = _column(path, table.schema_arrow.names)
+        return [_string(name) for name in table.read([column]).column(column).to_pylist()]
 
 
 def _column(path: Path, names: Sequence[str] | Iterable[str]) -> str:

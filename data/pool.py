@@ -44,6 +44,7 @@ class Pool:
     def __init__(self, module: str, greeting: dict[str, Any], *, count: int, deadline: float) -> None:
         self.module, self.greeting, self.count, self.deadline = module, greeting, count, deadline
         self.workers: list[_Worker] = []
+        self.again: list[dict[str, Any]] = []  # tasks whose worker died once
         self.selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
@@ -66,16 +67,20 @@ class Pool:
             RuntimeError: a worker does not even start.
         """
         queue = iter(tasks)
-        waiting = next(queue, None)
+
+        def draw() -> dict[str, Any] | None:
+            return self.again.pop(0) if self.again else next(queue, None)
+
+        waiting = draw()
         while not stop():
             while waiting is not None and len(self.workers) < self.count and all(w.task for w in self.workers):
                 self._start()
                 self._give(self.workers[-1], waiting)
-                waiting = next(queue, None)
+                waiting = draw()
             for worker in self.workers:
                 if waiting is not None and worker.task is None:
                     self._give(worker, waiting)
-                    waiting = next(queue, None)
+                    waiting = draw()
             if waiting is None and all(worker.task is None for worker in self.workers):
                 return
             due = min((worker.due for worker in self.workers if worker.task is not None), default=math.inf)
@@ -84,6 +89,7 @@ class Pool:
                 if worker in self.workers:  # else it died a moment ago
                     yield from answer(worker)
             yield from self._late()
+            waiting = waiting or draw()
 
     def _start(self) -> None:
         path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -147,10 +153,12 @@ class Pool:
         self._end(worker)
         if not worker.ready:
             raise RuntimeError(f"a worker ended with code {code} before its first task:\n{said}")
-        if task is not None:
+        if task is not None and not task.pop("died", False):
+            self.again.append({**task, "died": True})  # it may have been the machine's fault: once more
+        elif task is not None:
             how = signal.Signals(-code).name if code < 0 else f"code {code}"
             last = said.splitlines()[-1][:300] if said else "without a word"
-            detail = f"its worker ended with {how}: {last}"
+            detail = f"its worker ended twice with {how}: {last}"
             yield {"index": task["index"], "reason": InputReason.KILLED.value, "detail": detail}
 
     def _end(self, worker: _Worker) -> None:

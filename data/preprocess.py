@@ -2,51 +2,62 @@
 
     out/
       settings.json           what the patches were chosen with; the same line again resumes, another is refused
-      shard-000000.tar        samples in the order of the sorted inputs
-      shard-000000.json       its marker: a shard without one is not done
-      errors.jsonl            one line for every input that failed in the last run
-      inputs.parquet          a row for every input: its shard and key, or why it failed; written when a run ends
-      .staging/               samples not yet in a shard; gone when the run ends
+      plan/000000.parquet     the inputs, frozen, with checksums, cut into chunks (`plan.py`)
+      shard-000000.tar        the samples of a chunk in the order of its inputs; where they are too many for one shard,
+      shard-000000_001.tar    in several
+      shard-000000.json       the marker of a shard: without one it is not whole
+      inputs/000000.parquet   a row for every input of a chunk: its shard and key, or why it failed; the chunk is done
+      errors.jsonl            the failures among all inputs
+      stats.json              sums over all inputs, and a line for every shard
+      .staging/               samples whose chunk is not done yet; gone when the run ends
 
-Samples wait in `.staging` until the shard they belong to is full, so the shards do not depend on how many workers
-there were, in what order they finished, or how often the run was stopped: the tree is the same, byte for byte.
+Samples wait in `.staging` until every input of their chunk is settled. So the tree is the same, byte for byte, for any
+number of workers and processes, in whatever order they finish, and however often they are killed.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from entropy_vision.atomic import atomic_write, sweep
 from entropy_vision.budget import Budget
 from entropy_vision.console import Progress, progress, say
-from entropy_vision.errors import InputError, InputReason, Terminated, TooManyBad, UsageError
+from entropy_vision.errors import Terminated, TooManyBad, UsageError
 from entropy_vision.options import PreprocessOptions, VerifyOptions
-from entropy_vision.probe import check_path
+from entropy_vision.sampling import Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
-from .archive import VERSION, marker_path, markers, read_marker, tars
+from .archive import VERSION, canonical, marker_path, markers, read_marker, tars
 from .assembly import Assembly
-from .files import find_inputs, sha256_of
-from .ledger import Ledger, Outcome, failed
-from .plan import plan
+from .estimate import estimate
+from .files import find_inputs
+from .ledger import Ledger, Outcome, read_tables, table_path, write_errors
+from .paths import as_path, is_remote
+from .plan import ADOPTED, Entry, Plan, latest, new_entries, read_plan, unplanned, write_plan
 from .pool import Pool
+from .ranks import share
 from .sample import QUALITY, STORES
 from .shards import SHARD_BYTES, SHARD_SAMPLES
+from .source import Source, bytes_digest
+from .stats import write_stats
 from .verify import verify
 
 _WORKER = "entropy_vision.data.worker"
-_TABLE, _STAGING = "inputs.parquet", ".staging"
+_LAYOUT = 2  # of the folder; 1 had no plan
+_PATIENCE = 3600.0  # seconds that other ranks wait for the plan of rank 0
 
 
 def preprocess(
@@ -60,12 +71,18 @@ def preprocess(
     merge: int = 1,
     size: int | tuple[int, int] | None = 224,
     fps: float | None = None,
+    frames: int | None = None,
+    keyframes: bool = False,
+    scenes: float | None = None,
     store: str = "mosaic",
     workers: int = 1,
+    rank: int | None = None,
+    world: int | None = None,
     deadline: float = 300.0,
     max_bad: float = 0.05,
     overwrite: bool = False,
     salvage: bool = False,
+    retry: bool = False,
     dry_run: bool = False,
     shard_samples: int = SHARD_SAMPLES,
     shard_bytes: int = SHARD_BYTES,
@@ -73,28 +90,36 @@ def preprocess(
     """Turn videos and images into shards of kept patches. The same call again goes on where the last one stopped.
 
     An input is known by its content, so a renamed file is not done twice; equal files are samples of their own.
-    Inputs that failed are tried again by every run.
+    What failed is not tried again until the file has changed, or `retry` says so.
+
+    On several machines each process makes the same call with its own rank (torchrun and SLURM say it themselves) and a
+    folder all of them see; rank 0 makes the plan, the others wait for it. Any number of processes goes on with what any
+    other number began.
 
     Args:
-        sources: files, folders (searched recursively for media, hidden files left out), glob patterns, and lists of
-            paths: .txt, or .csv, .tsv, .jsonl, .parquet with a column path, video, image, file or source.
-        out: the folder, for one run at a time.
+        sources: files, folders (searched recursively for media, hidden files left out), glob patterns, tars of media,
+            and lists of them: .txt, or .csv, .tsv, .jsonl, .parquet with a column path, video, image, file or source.
+            Addresses such as s3://bucket/folder may stand wherever paths do, for `out` too.
+        out: the folder.
         patch_size, keep, budget, selector, merge: see `EntropyTokenizer`; a quarter of the patches where neither keep
             nor budget is given.
-        size, fps: see `read_video`.
+        size, fps, frames, keyframes, scenes: see `read_video`.
         store: "mosaic" (JPEG), "raw" (exact) or "index" (positions; the pixels are decoded again when read).
         workers: processes of one thread each; 1 is a process of its own as well, because decoders hang and die.
+        rank, world: which of how many processes this is; see `ranks.share` for where it is told from.
         deadline: seconds one input may take before its worker is killed.
         max_bad: how many inputs may fail: a count from 1 on, a share of the inputs below 1. A share always allows one
             (5 % of three files would allow none), but never that all fail; 0 allows none.
         overwrite: remove what the folder holds and start afresh.
         salvage: take what decodes of damaged videos, and say so in the sample; they fail without.
-        dry_run: write nothing, and return what `plan.plan` says instead.
-        shard_samples, shard_bytes: a shard is closed before it holds more than either.
+        retry: try the inputs that failed once more.
+        dry_run: write nothing, and return what `estimate.estimate` says instead.
+        shard_samples, shard_bytes: a shard is closed before it holds more than either, a chunk of inputs too.
 
     Returns:
         {"inputs", "written", "resumed", "failed", "tokens_total", "tokens_kept", "shards", "seconds", "reasons",
-        "out"}; inputs = written + resumed + failed; tokens are those of all inputs that are in the shards.
+        "out"}, of this rank's share; inputs = written + resumed + failed; tokens are those of all its inputs that are
+        in the shards; shards are those of the folder.
 
     Raises:
         UsageError: no inputs, a wrong option, a budget too small for an input's merged patches, or a folder made with
@@ -105,64 +130,167 @@ def preprocess(
     """
     began = time.monotonic()
     tokenizer = EntropyTokenizer(patch_size=patch_size, keep=keep, budget=budget, selector=selector, merge=merge)
-    settings = _settings(tokenizer, size, fps, store, salvage)
+    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    settings = _settings(tokenizer, size, sampling, store, salvage)
     if workers < 1 or not deadline > 0 or max_bad < 0 or shard_samples < 1 or shard_bytes < 1:
         raise UsageError("workers, deadline, shard_samples and shard_bytes must be above 0, max_bad not below")
-    out = Path(out)
-    inputs = find_inputs(sources, exclude=out)
-    if not inputs:
-        raise UsageError(f"no videos or images in {', '.join(map(str, sources)) or 'nothing'}: name another source")
+    rank, world = share(rank, world, slurm=True)
+    if world > 1 and (overwrite or retry):
+        raise UsageError("--overwrite and --retry are for one process: the others would not know when it is done")
+    out = as_path(out)
     if store == "index":  # whoever reads the shards decodes these files again, from wherever they stand
-        inputs = [path.absolute() for path in inputs]
-    if dry_run:
-        if not overwrite:
-            _refuse_others(out, out / _STAGING, settings)
-        return plan(inputs, out, settings)
-    with _locked(out) as staging:
-        _prepare(out, staging, settings, overwrite)
-        ledger = Ledger(len(inputs))
-        done = _finished(out)
-        assembly = Assembly(out, staging, ledger, shard_samples, shard_bytes)
-        with Pool(_WORKER, settings, count=workers, deadline=deadline) as pool:
-            stopped = _work(inputs, done, pool, ledger, assembly)
-        if not stopped:
-            assembly.close()
-            ledger.write_table(out / _TABLE, {line["key"]: name for name, line in _lines(out)})
-        ledger.write_errors(out / "errors.jsonl")
-        result: dict[str, Any] = {
-            **(ledger.counts() if stopped else ledger.close()),
-            "shards": len(markers(out)),
-            "seconds": round(time.monotonic() - began, 3),
-            "reasons": ledger.reasons(),
-            "out": str(out),
-        }
-        if stopped:
-            raise Terminated("stopped; the same line goes on from here", {**result, "waiting": assembly.waiting})
-        shutil.rmtree(staging)
-    _judge(result, max_bad, out)
+        sources = [one if is_remote(one) else Path(one).absolute() for one in sources]
+    with _stop_signal() as stop:
+        inputs = find_inputs(sources, exclude=out)
+        if not inputs:
+            raise UsageError(f"no videos or images in {', '.join(map(str, sources)) or 'nothing'}: name another source")
+        if dry_run:
+            if not overwrite:
+                _refuse_others(out, settings)
+            return estimate(inputs, out, settings)
+        with _locked(out, rank, world) as staging:
+            _prepare(out, staging, settings, overwrite, rank)
+            cuts = {"most": shard_samples, "most_bytes": shard_bytes, "threads": workers}
+            _drop_lost(out, rank, world)
+            plan = _plan(out, inputs, rank, retry=retry, stop=stop.is_set, **cuts)
+            names = {source.name for source in inputs}
+            mine = {
+                number: [entry for entry in entries if entry.source.name in names]
+                for number, entries in sorted(plan.chunks.items())
+                if number % world == rank
+            }
+            adopted = [plan.current[name] for name in sorted(names) if plan.current[name].chunk == ADOPTED and not rank]
+            ledger = Ledger(entry.source.name for entries in (*mine.values(), adopted) for entry in entries)
+            tables = read_tables(out)
+            done = {row.key: row for rows in tables.values() for row in rows if row.status == "done"}
+            for entry in adopted:
+                ledger.put(_renamed(done[entry.key], entry.source.name), resumed=True)
+            mark = bytes_digest(canonical(settings).encode())
+            assembly = Assembly(out, staging, mark, ledger, shard_samples, shard_bytes)
+            greeting = {**settings, "mark": mark, "scratch": str(staging), "parent": os.getpid()}
+            with Pool(_WORKER, greeting, count=workers, deadline=deadline) as pool:
+                _work(mine, tables, pool, ledger, assembly, stop.is_set)
+            result: dict[str, Any] = {
+                **(ledger.counts() if stop.is_set() else ledger.close()),
+                "shards": len(markers(out)),
+                "seconds": round(time.monotonic() - began, 3),
+                "reasons": ledger.reasons(),
+                "out": str(out),
+            }
+            if stop.is_set():
+                raise Terminated("stopped; the same line goes on from here", {**result, "waiting": assembly.waiting})
+            _summarize(out, names)
+    judge(result, max_bad, out)
     return result
 
 
+def _plan(
+    out: Path,
+    inputs: Sequence[Source],
+    rank: int,
+    *,
+    retry: bool,
+    stop: Callable[[], bool],
+    **cuts: int,
+) -> Plan:
+    """The plan that covers the inputs: made by rank 0, awaited by the others."""
+    plan = read_plan(out)
+    if rank:
+        until = time.monotonic() + _PATIENCE
+        while unplanned(plan, inputs, read_tables(out)):
+            if stop():
+                raise Terminated("stopped while waiting for rank 0 to plan; the same line goes on", {})
+            if time.monotonic() > until:
+                raise UsageError(f"rank 0 has not planned these inputs within an hour: start it with --out {out}")
+            time.sleep(0.5)
+            plan = read_plan(out)
+        return plan
+    new = new_entries(plan, inputs, read_tables(out), retry=retry, stop=stop, **cuts)
+    if new:
+        write_plan(out, plan.files, new)
+    return read_plan(out)
+
+
+def _renamed(row: Outcome, name: str) -> Outcome:
+    return Outcome(**{**vars(row), "source": name})
+
+
 def _work(
-    inputs: Sequence[Path], done: dict[str, dict[str, Any]], pool: Pool, ledger: Ledger, assembly: Assembly
-) -> bool:
-    """Settle the inputs; True where SIGTERM came before all were."""
-    with _stop_signal() as stop, progress("preprocess", len(inputs)) as bar:
-        for reply in pool.run(_tasks(inputs, done, ledger, assembly, bar), stop.is_set):
+    mine: dict[int, list[Entry]],
+    tables: dict[int, list[Outcome]],
+    pool: Pool,
+    ledger: Ledger,
+    assembly: Assembly,
+    stop: Callable[[], bool],
+) -> None:
+    """Settle the inputs of these chunks, or as many as come before `stop` says so."""
+    with progress("preprocess", len(ledger.names)) as bar:
+        bar.advance(len(ledger.rows))
+        pace = _Pace(bar)
+        for reply in pool.run(_tasks(mine, tables, ledger, assembly, bar), stop):
             if "errno" in reply:
-                raise OSError(reply["errno"], os.strerror(reply["errno"]), str(assembly.out))
+                raise OSError(reply["errno"], os.strerror(reply["errno"]), str(assembly.staging))
             if "usage" in reply:
                 raise UsageError(reply["usage"])
-            assembly.reply(reply)
-            bar.advance(note=inputs[reply["index"]].name)
-        return stop.is_set()
+            pace.step(assembly.reply(reply))
+
+
+def _tasks(
+    mine: dict[int, list[Entry]],
+    tables: dict[int, list[Outcome]],
+    ledger: Ledger,
+    assembly: Assembly,
+    bar: Progress,
+) -> Iterator[dict[str, Any]]:
+    """A task for every input that has to be decoded; what is in finished chunks is entered on the way."""
+    for number, entries in mine.items():
+        if number in tables:
+            rows = {row.source: row for row in tables[number]}
+            for entry in entries:
+                ledger.put(rows[entry.source.name], resumed=True)
+            bar.advance(len(entries))
+        elif entries:
+            for task in assembly.begin(number, entries):
+                if task is None:
+                    bar.advance()
+                else:
+                    yield task
+
+
+class _Pace:
+    """How fast it goes, and what came of it, behind the bar."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self.began = bar, time.monotonic()
+        self.inputs = self.frames = self.total = self.kept = self.failed = 0
+
+    def step(self, line: Mapping[str, Any] | None) -> None:
+        """One more input: what its marker will say of it, None where it failed."""
+        self.inputs += 1
+        if line is None:
+            self.failed += 1
+        else:
+            self.frames += line["frames"]
+            self.total += line["tokens_total"]
+            self.kept += line["tokens_kept"]
+        seconds = time.monotonic() - self.began
+        told = f"{self.inputs / seconds:.3g} inputs/s, {self.frames / seconds:.3g} frames/s"
+        if self.total:
+            told += f", {self.kept / self.total:.1%} of the tokens kept"
+        self.bar.advance(note=told + (f", {self.failed} failed" if self.failed else ""))
 
 
 def run_preprocess(options: PreprocessOptions) -> dict[str, Any]:
     """The verb `preprocess`."""
     limits = ("keep", "tokens", "bits", "threshold", "flops", "tower")
-    given = {name: value for name, value in vars(options).items() if name not in ("sources", "out", "json", *limits)}
-    return preprocess(options.sources, options.out, budget=options.budget(), **given)
+    apart = ("sources", "out", "json", "ray", "rank", "world", *limits)
+    given: dict[str, Any] = {name: value for name, value in vars(options).items() if name not in apart}
+    given["budget"] = options.budget()
+    if options.ray is None:
+        return preprocess(options.sources, options.out, rank=options.rank, world=options.world, **given)
+    from .ray import preprocess_on_ray
+
+    return preprocess_on_ray(options.sources, options.out, address=options.ray, world=options.world, **given)
 
 
 def run_verify(options: VerifyOptions) -> dict[str, Any]:
@@ -173,7 +301,7 @@ def run_verify(options: VerifyOptions) -> dict[str, Any]:
 def _settings(
     tokenizer: EntropyTokenizer,
     size: int | tuple[int, int] | None,
-    fps: float | None,
+    sampling: Sampling,
     store: str,
     salvage: bool,
 ) -> dict[str, Any]:
@@ -182,6 +310,7 @@ def _settings(
         raise UsageError(f"store must be one of {', '.join(STORES)}, got {store!r}")
     return {
         "version": VERSION,
+        "layout": _LAYOUT,
         "fingerprint": tokenizer.fingerprint(),
         "patch_size": tokenizer.patch_size,
         "budget": tokenizer.budget.settings(),
@@ -189,7 +318,7 @@ def _settings(
         "selector_version": tokenizer.selector.version,
         "merge": tokenizer.merge,
         "size": list(size) if isinstance(size, tuple) else size,
-        "fps": fps,
+        "sampling": sampling.settings(),
         "store": store,
         "quality": QUALITY,
         "salvage": salvage,
@@ -197,121 +326,112 @@ def _settings(
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[Path]:
-    """The staging folder, while nobody else writes to `out`."""
-    staging = out / _STAGING
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-        lock = (staging / "lock").open("wb")
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written to ({error.strerror}): name another --out") from None
-    with lock:
+def _locked(out: Path, rank: int, world: int) -> Iterator[Path]:
+    """The staging folder, while nobody else does this rank's share, and nobody shares the work in another way."""
+    if is_remote(out):
+        name = hashlib.sha256(str(out).encode()).hexdigest()[:16]
+        staging = Path(tempfile.gettempdir()) / f"entropy-vision-{os.getuid()}-{name}"
+    else:
+        staging = out / ".staging"
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another run is writing to {out}: wait for it, or name another --out") from None
+            staging.mkdir(parents=True, exist_ok=True)
+            mine = staging / f"rank-{rank}-of-{world}.lock"
+            lock = held.enter_context(mine.open("wb"))
+        except OSError as error:
+            raise UsageError(f"{staging.parent} cannot be written to ({error.strerror}): name another --out") from None
+        busy = UsageError(f"another run is writing to {out}: wait for it, or name another --out")
+        if not _lock(lock):
+            raise busy
+        for path in staging.glob("*.lock"):
+            if path.name.endswith(f"-of-{world}.lock"):
+                continue
+            with suppress(FileNotFoundError), path.open("rb") as other:
+                if not _lock(other):
+                    raise busy
+                path.unlink()
         yield staging
+        mine.unlink(missing_ok=True)
+        with suppress(OSError):  # other ranks are still at work
+            staging.rmdir()
 
 
-def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that what the folder holds was made with these settings; leave no shard without its marker."""
+def _lock(file: Any) -> bool:
+    """Whether the file is ours now, until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network file system without locks: whoever uses one must not start a rank twice
+        return True
+    return True
+
+
+def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool, rank: int) -> None:
+    """Make sure that what the folder holds was made with these settings."""
     path = out / "settings.json"
     if overwrite:
-        for old in (*markers(out), *tars(out), *staging.glob("*.part"), *staging.glob("*.note"), path):
+        for old in (*markers(out), *tars(out), *(out / "inputs").glob("*"), *(out / "plan").glob("*"), path):
             old.unlink(missing_ok=True)
-    (out / _TABLE).unlink(missing_ok=True)  # it is of a run that ended
-    sweep(out)
-    sweep(staging)
-    _refuse_others(out, staging, settings)
+        for folder in staging.glob("[0-9]*"):
+            shutil.rmtree(folder)
+    if rank:
+        return  # rank 0 compares, and there is no plan before it has
+    _refuse_others(out, settings)
+    if not is_remote(out):
+        for folder in (out, out / "plan", out / "inputs"):
+            sweep(folder)
     atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    for tar in tars(out):
-        if not marker_path(tar).exists():
-            tar.unlink()
 
 
-def _refuse_others(out: Path, staging: Path, settings: dict[str, Any]) -> None:
-    """Raise UsageError where the folder holds samples made with other settings."""
+def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
+    """Raise UsageError where the folder is about other settings."""
     path = out / "settings.json"
-    if not markers(out) and next(staging.glob("*.note"), None) is None:
-        return  # nothing was made
-    if path.exists():
-        try:
-            before = json.loads(path.read_bytes())
-        except ValueError:
-            before = {}
-        if "keep" in before:  # as it was written when no other budget could be given
-            before |= {"budget": {"keep": before["keep"]}, "merge": 1}
-        changed = [name for name in settings if before.get(name) != settings[name]]
-        # a fingerprint says that something changed, the others say what
-        changed = [name for name in changed if name != "fingerprint"] or changed
-        if changed:
-            told = ", ".join(f"{name} was {_told(before.get(name))}, is {_told(settings[name])}" for name in changed)
-            raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
-    elif markers(out):
+    made = (*markers(out), *(out / "inputs").glob("*.parquet"), *(out / ".staging").glob("*/*.note"))
+    if not made:
+        return
+    if not path.exists():
         raise UsageError(f"{out} holds shards without settings.json: give --overwrite or another --out")
+    try:
+        before = json.loads(path.read_bytes())
+    except ValueError:
+        before = {}
+    if before and before.get("layout") != _LAYOUT:
+        raise UsageError(f"{out} is read, but not continued by this version: give --overwrite or another --out")
+    changed = [name for name in settings if before.get(name) != settings[name]]
+    # a fingerprint says that something changed, the others say what
+    changed = [name for name in changed if name != "fingerprint"] or changed
+    if changed:
+        told = ", ".join(f"{name} was {_told(before.get(name))}, is {_told(settings[name])}" for name in changed)
+        raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
 
 
 def _told(value: object) -> str:
     return " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _lines(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(shard, what its marker says of a sample) of every sample that is in a shard."""
-    for path in markers(out):
-        marker = read_marker(path)
-        for line in marker.samples:
-            yield marker.shard, line
+def _drop_lost(out: Path, rank: int, world: int) -> None:
+    """Where a shard of one of our chunks is gone or cut, that chunk is not finished any more."""
+    for number, rows in read_tables(out).items():
+        shards = {row.shard for row in rows if row.shard}
+        if number % world == rank and not all(_whole(out / name) for name in shards):
+            table_path(out, number).unlink()
 
 
-def _finished(out: Path) -> dict[str, dict[str, Any]]:
-    """{key: line of the marker} of the samples that are in shards; a shard that is gone or cut is done again."""
-    done: dict[str, dict[str, Any]] = {}
-    for path in markers(out):
-        marker = read_marker(path)
-        shard = out / marker.shard
-        if shard.exists() and shard.stat().st_size == marker.bytes:
-            done.update({entry["key"]: entry for entry in marker.samples})
-        else:
-            path.unlink()
-            shard.unlink(missing_ok=True)
-    return done
+def _whole(shard: Path) -> bool:
+    """Whether a shard is there, and as long as its marker says."""
+    try:
+        return shard.stat().st_size == read_marker(marker_path(shard)).bytes
+    except FileNotFoundError:
+        return False
 
 
-def _tasks(
-    inputs: Sequence[Path],
-    done: dict[str, dict[str, Any]],
-    ledger: Ledger,
-    assembly: Assembly,
-    bar: Progress,
-) -> Iterator[dict[str, Any]]:
-    """A task for every input that has to be decoded; what needs no worker is settled on the way."""
-    copies: dict[str, int] = {}
-    for index, path in enumerate(inputs):
-        try:
-            sha256 = sha256_of(check_path(path))
-        except InputError as error:
-            assembly.fail(index, failed(path, error))
-            bar.advance(note=path.name)
-            continue
-        except OSError as error:
-            told = InputError(path, InputReason.UNREADABLE, f"the file cannot be read ({error.strerror})")
-            assembly.fail(index, failed(path, told))
-            bar.advance(note=path.name)
-            continue
-        copy = copies[sha256] = copies.get(sha256, -1) + 1
-        key = f"{sha256[:24]}-{copy}" if copy else sha256[:24]
-        entry = done.get(key)
-        if entry is not None:
-            totals = {name: entry[name] for name in ("tokens_total", "tokens_kept")}
-            ledger.put(index, Outcome(source=str(path), status="resumed", key=key, sha256=sha256, **totals))
-            assembly.skip(index)
-            bar.advance(note=path.name)
-            continue
-        task = assembly.expect(index, path, key, sha256)
-        if task is None:
-            bar.advance(note=path.name)
-        else:
-            yield task
+def _summarize(out: Path, names: set[str]) -> None:
+    """Write what is to be said of all inputs; where other ranks are still at work, the last of them says it all."""
+    known = latest(read_tables(out))
+    rows = [known[name] for name in sorted(names) if name in known]
+    write_errors(out / "errors.jsonl", rows)
+    write_stats(out, rows)
 
 
 @contextmanager
@@ -340,13 +460,14 @@ def allowed_failures(max_bad: float, inputs: int) -> int:
     return min(max(1, math.floor(max_bad * inputs)), inputs - 1)
 
 
-def _judge(result: dict[str, Any], max_bad: float, out: Path) -> None:
+def judge(result: dict[str, Any], max_bad: float, out: str | Path) -> None:
+    """Say how many inputs failed. Raises TooManyBad where that is more than max_bad allows."""
     if not result["failed"]:
         return
     allowed = allowed_failures(max_bad, result["inputs"])
     why = ", ".join(f"{number} {reason}" for reason, number in result["reasons"].items())
     counted = f"{result['failed']} of {result['inputs']} inputs failed ({why})"
-    names = f"{out / 'errors.jsonl'} names each"
+    names = f"{as_path(out) / 'errors.jsonl'} names each"
     if result["failed"] > allowed:
         raise TooManyBad(f"{counted}, --max-bad {max_bad:g} allows {allowed}: {names}", result)
     say(f"{counted}: {names}")

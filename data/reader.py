@@ -24,6 +24,8 @@ from entropy_vision.errors import UsageError
 from .bins import fill_bins
 from .index import Access, Index, read_index
 from .order import cut_batches, cut_bins, shuffled
+from .paths import as_path
+from .ranks import share
 from .shards import straight_through
 
 
@@ -65,14 +67,14 @@ class ShardReader(IterableDataset[Any]):
         world: int | None = None,
     ) -> None:
         super().__init__()
-        self.rank, self.world = _place(rank, world)
+        self.rank, self.world = share(rank, world)
         if batch is not None and tokens is not None:
             raise UsageError("give batch or tokens, not both")
         if batch is not None and batch < self.world:
             raise UsageError(f"batch counts samples on all ranks together: give at least {self.world}, got {batch}")
         if tokens is not None and tokens < 1:
             raise UsageError(f"tokens must be at least 1, got {tokens}")
-        self.folder, self.check, self.batch, self.tokens = Path(folder), check, batch, tokens
+        self.folder, self.check, self.batch, self.tokens = as_path(folder), check, batch, tokens
         self.shuffle, self.seed, self.epoch, self.consumed = shuffle, seed, epoch, 0
         self._planned: tuple[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] | None = None
         self._given = 0
@@ -215,15 +217,3 @@ class ShardReader(IterableDataset[Any]):
                 yield [self._samples[number] for number in numbers.tolist()]
             elif len(numbers):
                 yield self._samples[int(numbers[0])]
-
-
-def _place(rank: int | None, world: int | None) -> tuple[int, int]:
-    """(rank, world): as given, else as torchrun's environment says, else (0, 1)."""
-    if (rank is None) != (world is None):
-        raise UsageError("rank and world belong together: give both, or neither")
-    if rank is None or world is None:
-        told = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-        rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
-    if not 0 <= rank < world:
-        raise UsageError(f"rank must be from 0 to world - 1, got rank {rank} and world {world}")
-    return rank, world

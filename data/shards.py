@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode
 from entropy_vision.merge import shrink
 from entropy_vision.patchset import PatchSet
-from entropy_vision.probe import check_path
+from entropy_vision.sampling import Sampling
 
 from .archive import checksums, markers, pack, read_marker, tars, unpack, write_shard
-from .files import sha256_of
+from .paths import as_path
 from .sample import STORES, Sample, from_members, to_members
+from .source import by_name, localized, sha256_of
 
 if TYPE_CHECKING:
     from .reader import ShardReader
@@ -55,7 +57,7 @@ def write_shards(
     Raises:
         UsageError: the folder holds shards, a key comes twice, or the store is unknown.
     """
-    out = Path(out)
+    out = as_path(out)
     if store not in STORES or store == "index":
         raise UsageError(f'store must be "raw" or "mosaic" here, got {store!r}')
     if shard_samples < 1 or shard_bytes < 1:
@@ -161,6 +163,7 @@ def line(sample: Sample, members: dict[str, bytes]) -> dict[str, Any]:
         "key": sample.key,
         "source": sample.source,
         "sha256": sample.record.get("sha256", ""),
+        "frames": int(sample.grid[0]),
         "tokens_total": int(sample.bits.size),
         "tokens_kept": len(sample),
         "crc32": checksums(members),
@@ -223,9 +226,10 @@ def _from_source(sample: Sample) -> np.ndarray:
     how = sample.record.get("frames")
     if not how:
         raise InputError(sample.source, InputReason.MISSING, f"sample {sample.key} does not say how it was decoded")
-    if sha256_of(check_path(sample.source)) != sample.record["sha256"]:
-        raise InputError(sample.source, InputReason.DAMAGED, "the file has changed since its patches were chosen")
-    frames, _ = decode(sample.source, fps=how["fps"], size=how["size"], salvage=how["salvage"])
+    with tempfile.TemporaryDirectory() as scratch, localized(by_name(sample.source), Path(scratch)) as path:
+        if sha256_of(path) != sample.record["sha256"]:
+            raise InputError(sample.source, InputReason.CHANGED, "the file has changed since its patches were chosen")
+        frames, _ = decode(path, Sampling.read(how), size=how["size"], salvage=how["salvage"])
     if frames.count != sample.grid[0]:
         detail = f"{frames.count} frames decode, the sample has {sample.grid[0]}"
         raise InputError(sample.source, InputReason.DAMAGED, detail)

@@ -8,9 +8,10 @@ from typing import Any
 from entropy_vision.errors import CheckFailed, InputError
 
 from .archive import Marker, checksums, marker_path, read_marker, tars
-from .files import sha256_of
+from .paths import as_path
 from .sample import from_members
 from .shards import blank, finished, members_of
+from .source import sha256_of
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
         CheckFailed: something is bad; the message names the first, `result` holds the counts and "details".
         InputError: there are no shards here.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     marked = finished(folder)
     faults: list[str] = []
     samples = 0

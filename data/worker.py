@@ -6,9 +6,11 @@ moment and loses one input. It runs on one thread; a machine is filled with work
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +20,15 @@ from entropy_vision.atomic import atomic_write
 from entropy_vision.budget import Budget
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode
+from entropy_vision.sampling import Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import canonical, pack
-from .files import bytes_digest
 from .sample import Sample, to_members
 from .shards import line
+from .source import Source, bytes_digest, localized, sha256_of
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -35,18 +40,20 @@ def main() -> int:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
+    _die_with(settings["parent"])
     tokenizer = EntropyTokenizer(
         patch_size=settings["patch_size"],
         budget=Budget(**settings["budget"]),
         selector=settings["selector"],
         merge=settings["merge"],
     )
+    scratch = Path(settings["scratch"])
     print(json.dumps({"ready": True}), file=replies)
     for text in sys.stdin:
         task = json.loads(text)
         reply: dict[str, Any] = {"index": task["index"]}
         try:
-            part, note = make(task, settings, tokenizer)
+            part, note = make(task, settings, tokenizer, scratch)
         except InputError as error:
             reply |= {"reason": str(error.reason), "detail": error.detail}
         except MemoryError:
@@ -55,11 +62,22 @@ def main() -> int:
             )
             reply |= {"reason": str(InputReason.TOO_LARGE), "detail": detail}
         except UsageError as error:  # a budget that these frames cannot be cut to: the run's fault, not the input's
-            reply |= {"usage": f"{task['path']}: {error}"}
+            reply |= {"usage": f"{task['name']}: {error}"}
         else:
             reply |= _write(task, part, note)
         print(json.dumps(reply), file=replies)
     return 0
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end this process when its parent is gone: whoever resumes the run must be alone with its files.
+
+    Elsewhere than on Linux, an orphan ends by itself after the task it has.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was gone before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def memory_limit() -> int:
@@ -75,9 +93,16 @@ def memory_limit() -> int:
     return total // 2
 
 
-def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyTokenizer) -> tuple[bytes, dict[str, Any]]:
+def make(
+    task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyTokenizer, scratch: Path
+) -> tuple[bytes, dict[str, Any]]:
     """Decode, choose, pack: (the sample, what is noted of it, its line for the marker included)."""
-    frames, info = decode(task["path"], fps=settings["fps"], size=settings["size"], salvage=settings["salvage"])
+    source = Source(**task["source"])
+    with localized(source, scratch) as path:
+        # what lies elsewhere was planned without being read
+        sha256 = task["digest"] if source.stands_alone else sha256_of(path)
+        sampling = Sampling.read(settings["sampling"])
+        frames, info = decode(path, sampling, size=settings["size"], salvage=settings["salvage"])
     patches = tokenizer(frames)
     sample = Sample(
         key=task["key"],
@@ -86,19 +111,20 @@ def make(task: dict[str, Any], settings: dict[str, Any], tokenizer: EntropyToken
         bits=patches.bits,
         selector=patches.selector,
         spans=patches.spans,
-        source=task["path"],
+        source=source.name,
         pts_seconds=frames.pts_seconds,
         record={
-            "sha256": task["sha256"],
+            "sha256": sha256,
             "size": list(frames.size),
             "fingerprint": tokenizer.fingerprint(),
             "decoder": asdict(info),
-            "frames": {name: settings[name] for name in ("fps", "size", "salvage")},
+            "frames": {**sampling.settings(), "size": settings["size"], "salvage": settings["salvage"]},
         },
     )
     members = to_members(sample, settings["store"])
     part = pack(sample.key, members)
-    return part, {"line": line(sample, members), "bytes": len(part), "sha256": bytes_digest(part)}
+    about = {"mark": settings["mark"], "digest": task["digest"]}
+    return part, {"line": line(sample, members), "bytes": len(part), "sha256": bytes_digest(part), **about}
 
 
 def _write(task: dict[str, Any], part: bytes, note: dict[str, Any]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +19,21 @@ def atomic_file(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO]
     """Open a file for writing that takes its name when the block ends, and is removed when the block fails.
 
     Args:
-        path: the name it takes; an older file of that name is replaced.
+        path: the name it takes; an older file of that name is replaced. An address in a store (a UPath) is written
+            when the block has ended; stores show whole objects only.
         durable: wait until the disk has it. False still never shows half a file to anyone, unless the machine itself
             stops: right for what can be made again.
 
     Raises:
         OSError: the folder is missing, read-only or full; the older file is untouched then.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
+    if not isinstance(path, Path):
+        with tempfile.NamedTemporaryFile() as file:
+            yield file
+            file.flush()
+            path.fs.put_file(file.name, path.path)
+        return
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[-40:]}"
     try:
         with temporary.open("xb") as file:

@@ -28,10 +28,9 @@ from entropy_vision.frames import Frames, decode
 from entropy_vision.options import BenchOptions, EvalOptions, Inside
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
-from entropy_vision.probe import Limits, probe_video
 from entropy_vision.reduced import Reduced, merged, pruned
+from entropy_vision.sampling import Sampling
 from entropy_vision.selection import selectors
-from entropy_vision.still import is_still
 from entropy_vision.tokenizer import EntropyTokenizer
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def read_videos(folder: Path, count: int, size: tuple[int, int]) -> Videos:
         if any(part.startswith(".") for part in Path(name).parts):
             continue
         try:
-            frames[name] = _read(path, count, size)
+            frames[name], _ = decode(path, Sampling(frames=count), size=size)
         except InputError as error:
             failed[name] = error.detail
             say(f"left out: {error}")
@@ -136,19 +135,6 @@ def read_videos(folder: Path, count: int, size: tuple[int, int]) -> Videos:
         reason = InputReason.EMPTY if found else InputReason.MISSING
         raise InputError(folder, reason, "no video or image here can be used")
     return Videos(names=tuple(frames), frames=tuple(frames.values()), failed=failed)
-
-
-def _read(path: Path, count: int, size: tuple[int, int]) -> Frames:
-    """`count` frames, evenly spread. Only about eight times as many are held, however long the video is."""
-    fps = None
-    if not is_still(path):
-        times = probe_video(path, Limits()).times
-        span = times[-1] - times[0]
-        if len(times) > 8 * count and span > 0:
-            fps = min(1000.0, 8 * count / span)
-    frames, _ = decode(path, fps=fps, size=size)
-    chosen = np.unique(np.linspace(0, frames.count - 1, min(count, frames.count)).round().astype(int))
-    return Frames(pixels=frames.pixels[chosen], pts_seconds=frames.pts_seconds[chosen])
 
 
 def _drawn(options: BenchOptions, encoder: VisionEncoder) -> Videos:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
+import numba
 import numpy as np
 
 from entropy_vision.errors import UsageError
@@ -182,16 +183,29 @@ def spread(grid: tuple[int, int, int], count: int) -> np.ndarray:
     frames, rows, columns = grid
     mask = np.zeros(grid, bool)
     shares = _shares(count, frames)
-    for frame in np.flatnonzero(shares):
-        share = int(shares[frame])
-        # rows used: square cells, but never more patches in a row than there are columns
-        used = min(max(round(math.sqrt(share * rows / columns)), -(-share // columns), 1), rows, share)
-        down, along = (0.5 + frame * 0.7548776662466927) % 1, (0.5 + frame * 0.5698402909980532) % 1
-        for line, here in enumerate(_shares(share, used)):
-            row = int((line + down) * rows / used)
-            shift = (along + 0.5 * (line % 2)) % 1  # every second line stands between the patches of its neighbour
-            mask[frame, row, ((np.arange(here) + shift) * columns / here).astype(int)] = True
+    # rows used of a frame: square cells, but never more patches in a row than there are columns
+    used = {
+        share: min(max(round(math.sqrt(share * rows / columns)), -(-share // columns), 1), rows, share)
+        for share in set(shares.tolist())
+    }
+    _lattice(mask, shares, np.array([used[share] for share in shares.tolist()]))
     return mask
+
+
+@numba.njit(cache=True)
+def _lattice(mask: np.ndarray, shares: np.ndarray, used: np.ndarray) -> None:
+    """Set `shares[t]` patches of every frame t on `used[t]` of its rows."""
+    frames, rows, columns = mask.shape
+    for frame in range(frames):
+        share, lines = shares[frame], used[frame]
+        down, along = (0.5 + frame * 0.7548776662466927) % 1, (0.5 + frame * 0.5698402909980532) % 1
+        for line in range(lines):
+            # whole shares of the rows, as `_shares` gives them
+            here = ((line + 1) * share + lines // 2) // lines - (line * share + lines // 2) // lines
+            row = int((line + down) * rows / lines)
+            shift = (along + 0.5 * (line % 2)) % 1  # every second line stands between the patches of its neighbour
+            for number in range(here):
+                mask[frame, row, int((number + shift) * columns / here)] = True
 
 
 def _shares(total: int, parts: int) -> np.ndarray:

@@ -160,10 +160,11 @@ def _refused(name: str, message: str, as_text: Callable[[Any], str]) -> int:
     return 2
 
 
-def _check_folder(out: Path | None) -> None:
+def _check_folder(named: Path | str | None) -> None:
     """A verb that ends in a folder it cannot make must say so before it works for minutes."""
-    if out is None:
+    if named is None or "://" in str(named):
         return
+    out = Path(named)
     standing = next(one for one in (out, *out.absolute().parents) if one.exists())
     if not standing.is_dir() or not os.access(standing, os.W_OK):
         raise UsageError(f"--out {out} cannot be used: {standing} is not a folder one may write to; name another")

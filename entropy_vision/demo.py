@@ -121,9 +121,10 @@ def _shards(out: Path, seed: int, plan: Plan) -> dict[str, Any]:
     assert isinstance(source, FileBacked)
     for i in range(plan.shard_videos):
         source.scene(i)
-    paths = tuple(source.path(i) for i in range(plan.shard_videos))
-    done = run_preprocess(PreprocessOptions(sources=paths, out=out / "shards", keep=KEEP, patch_size=8, size=64))
-    run_verify(VerifyOptions(shards=out / "shards"))
+    paths = tuple(str(source.path(i)) for i in range(plan.shard_videos))
+    shards = out / "shards"
+    done = run_preprocess(PreprocessOptions(sources=paths, out=str(shards), keep=KEEP, patch_size=8, size=64))
+    run_verify(VerifyOptions(shards=str(shards)))
     return done
 
 

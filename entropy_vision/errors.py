@@ -18,6 +18,7 @@ class InputReason(StrEnum):
     NO_VIDEO_STREAM = "no_video_stream"
     NO_FRAMES = "no_frames"
     DAMAGED = "damaged"
+    CHANGED = "changed"
     TOO_LARGE = "too_large"
     TIMEOUT = "timeout"
     KILLED = "killed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.probe import Limits, check_path
+from entropy_vision.sampling import EVERY, Sampling
 
 if TYPE_CHECKING:
     from entropy_vision.video import DecodeInfo
@@ -73,6 +73,9 @@ def read_video(
     size: Size = 224,
     decoder: str = "auto",
     *,
+    frames: int | None = None,
+    keyframes: bool = False,
+    scenes: float | None = None,
     salvage: bool = False,
     limits: Limits | None = None,
 ) -> Frames:
@@ -81,6 +84,8 @@ def read_video(
     Args:
         path: the file. What it is, its content decides, not its name.
         fps: take the frames nearest to the times first + i / fps; None takes every frame. In (0, 1000].
+        frames, keyframes, scenes: instead of fps, so many frames spread evenly, the keyframes, or by the shots of the
+            video; see `Sampling`. Damage in what need not be decoded for these stays unseen.
         size: one side gives a square, resized without regard to the aspect ratio (as CLIP is used without training);
             (height, width) gives exactly that; None keeps the stored size. Scaling is bilinear and anti-aliased.
         decoder: "auto" takes decord where it is known to be exact and PyAV elsewhere; both give the same pixels.
@@ -94,9 +99,10 @@ def read_video(
 
     Raises:
         InputError: the file cannot be used; `reason` says why.
-        UsageError: fps, size or decoder is wrong, or decoder="decord" for a file that decord gets wrong.
+        UsageError: size, decoder or what to take is wrong, or decoder="decord" for a file that decord gets wrong.
     """
-    return decode(path, fps=fps, size=size, decoder=decoder, salvage=salvage, limits=limits, kind="video")[0]
+    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    return decode(path, sampling, size=size, decoder=decoder, salvage=salvage, limits=limits, kind="video")[0]
 
 
 def read_image(path: str | Path, size: Size = 224, *, limits: Limits | None = None) -> Frames:
@@ -118,17 +124,21 @@ def read_media(
     size: Size = 224,
     decoder: str = "auto",
     *,
+    frames: int | None = None,
+    keyframes: bool = False,
+    scenes: float | None = None,
     salvage: bool = False,
     limits: Limits | None = None,
 ) -> Frames:
     """Read an image or a video, whichever the file's first bytes say it is. A GIF is a video."""
-    return decode(path, fps=fps, size=size, decoder=decoder, salvage=salvage, limits=limits)[0]
+    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    return decode(path, sampling, size=size, decoder=decoder, salvage=salvage, limits=limits)[0]
 
 
 def decode(
     path: str | Path,
+    sampling: Sampling = EVERY,
     *,
-    fps: float | None = None,
     size: Size = 224,
     decoder: str = "auto",
     salvage: bool = False,
@@ -142,7 +152,7 @@ def decode(
     from entropy_vision.still import decode_still, is_still
     from entropy_vision.video import decode_video
 
-    shape = _check_arguments(fps, size, decoder)
+    shape = _check_arguments(size, decoder)
     limits = limits or Limits()
     path = check_path(path)
     still = is_still(path)
@@ -151,16 +161,16 @@ def decode(
     elif still:
         raise InputError(path, InputReason.NO_VIDEO_STREAM, "this is a still image: read_image reads it")
     else:
-        pixels, times, info = decode_video(path, fps=fps, size=shape, decoder=decoder, salvage=salvage, limits=limits)
+        pixels, times, info = decode_video(
+            path, sampling=sampling, size=shape, decoder=decoder, salvage=salvage, limits=limits
+        )
     return Frames(pixels=pixels, pts_seconds=times), info
 
 
-def _check_arguments(fps: float | None, size: Size, decoder: str) -> tuple[int, int] | None:
+def _check_arguments(size: Size, decoder: str) -> tuple[int, int] | None:
     """The size as (height, width), or None for the stored one."""
     if decoder not in DECODERS:
         raise UsageError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
-    if fps is not None and not (isinstance(fps, int | float) and math.isfinite(fps) and 0 < fps <= 1000):
-        raise UsageError(f"fps must be a number in (0, 1000], or None for every frame, got {fps!r}")
     if size is None:
         return None
     pair = size if isinstance(size, tuple | list) else (size, size)

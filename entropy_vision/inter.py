@@ -253,7 +253,7 @@ class Memory:
             self._anew(now, blocks)
             return None
         past = look_back(now, self.before, blocks, self.evidence.past.layers if self.evidence else None)
-        if _is_cut(past.energy, blocks.variance):
+        if is_cut(past.energy, blocks.variance):
             self._anew(now, blocks)
             return None
         seen = self._follow(past, now)
@@ -320,7 +320,7 @@ def _steady_change(lights: np.ndarray, light: np.ndarray, shown: np.ndarray) -> 
 
 
 @numba.njit(cache=True)
-def _is_cut(energy: np.ndarray, variance: np.ndarray) -> bool:
+def is_cut(energy: np.ndarray, variance: np.ndarray) -> bool:
     """Whether the past says less of most blocks than their own means would, noise counted twice."""
     _, rows, columns = energy.shape
     worse = 0

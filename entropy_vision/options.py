@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
+from entropy_vision.sampling import Sampling
 
 if TYPE_CHECKING:
     from entropy_vision.budget import Budget
@@ -111,7 +112,25 @@ class LimitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(LimitOptions):
+class SamplingOptions:
+    """Which frames of a video are taken; see `Sampling`."""
+
+    fps: OptionalFloat = None
+    """Frames a second to take; every frame where no rule is given. Only one may be."""
+    frames: OptionalInt = None
+    """Frames to take of each video, spread evenly over it."""
+    keyframes: bool = False
+    """Take the keyframes, decoding nothing else."""
+    scenes: OptionalFloat = None
+    """Take the first frame of every shot, and from there so many a second up to the next cut."""
+
+    def sampling(self) -> Sampling:
+        """The rule as one."""
+        return Sampling(fps=self.fps, frames=self.frames, keyframes=self.keyframes, scenes=self.scenes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(LimitOptions, SamplingOptions):
     """Draw what is kept of a video or an image: a contact sheet and an HTML page."""
 
     source: Positional[Path]
@@ -125,25 +144,25 @@ class ShowOptions(LimitOptions):
     """Side of a patch in pixels."""
     size: int = 224
     """Side in pixels the frames are scaled to."""
-    fps: OptionalFloat = None
-    """Frames a second to look at; every frame where not given."""
     json: bool = False
     """Print one JSON object on stdout."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
+        self.sampling()
+        _check_positive(patch_size=self.patch_size, size=self.size)
         if not 1 <= len(self.selector) <= 2:
             raise UsageError(f"--selector takes one name or two, got {len(self.selector)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(LimitOptions):
+class PreprocessOptions(LimitOptions, SamplingOptions):
     """Turn videos and images into WebDataset shards of kept patches; the same line again resumes."""
 
-    sources: Positional[tuple[Path, ...]]
-    """Files, folders (searched recursively), glob patterns, or lists: .txt, .csv, .tsv, .jsonl, .parquet."""
-    out: Path
+    sources: Positional[tuple[str, ...]]
+    """Files, folders (searched recursively), glob patterns, tars of media, or lists of them: .txt, .csv, .tsv, .jsonl,
+    .parquet. Addresses such as s3://bucket/folder may stand wherever paths do."""
+    out: str
     """Folder for the shards."""
     selector: str = "rate"
     """Name of the selector; `show --help` lists them."""
@@ -154,29 +173,41 @@ class PreprocessOptions(LimitOptions):
     """Side of a patch in pixels."""
     size: int = 224
     """Side in pixels the frames are scaled to."""
-    fps: OptionalFloat = None
-    """Frames a second to take; every frame where not given."""
     store: Store = "mosaic"
     """mosaic: kept patches as one JPEG · raw: exact pixels · index: positions only."""
     workers: int = 1
     """Worker processes, one core each."""
+    rank: OptionalInt = None
+    """Which of --world processes this one is, each with a share of the inputs; torchrun and SLURM say it themselves."""
+    world: OptionalInt = None
+    """How many processes share the inputs."""
+    ray: OptionalName = None
+    """Run the ranks on a Ray cluster: auto, local, or its address."""
     deadline: float = 300.0
     """Seconds one input may take before its worker is killed."""
     max_bad: float = 0.05
     """How many inputs may fail before the exit code is 3: below 1 a fraction, from 1 on a count."""
     salvage: bool = False
     """Take what decodes of damaged videos, and say so in the sample; they fail where not given."""
+    retry: bool = False
+    """Try the inputs that failed once more; otherwise only when the file has changed."""
     overwrite: bool = False
     """Start afresh where the folder holds shards made with other settings."""
     dry_run: bool = False
     """Write nothing: count the inputs, read some headers and estimate frames and tokens."""
+    shard_samples: int = 1000
+    """A shard is closed before it holds more samples."""
+    shard_bytes: int = 1 << 26
+    """A shard is closed before it is larger."""
     json: bool = False
     """Print one JSON object on stdout."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(patch_size=self.patch_size, size=self.size, fps=self.fps)
+        self.sampling()
+        _check_positive(patch_size=self.patch_size, size=self.size)
         _check_positive(workers=self.workers, deadline=self.deadline, merge=self.merge)
+        _check_positive(shard_samples=self.shard_samples, shard_bytes=self.shard_bytes)
         if not self.sources:
             raise UsageError("name at least one file or folder to preprocess")
         if not self.max_bad >= 0:
@@ -187,8 +218,8 @@ class PreprocessOptions(LimitOptions):
 class VerifyOptions:
     """Check every hash and every sample of a folder of shards."""
 
-    shards: Positional[Path]
-    """Folder that `preprocess` wrote."""
+    shards: Positional[str]
+    """Folder, or address, that `preprocess` wrote."""
     json: bool = False
     """Print one JSON object on stdout."""
 

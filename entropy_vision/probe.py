@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.matroska import unknown_part
@@ -62,6 +62,7 @@ class Probe:
         deep: True for more than 8 bits a channel.
         rotation: degrees counter-clockwise that stand the stored pixels upright: 0, 90, 180 or 270.
         times: seconds of every frame to be shown, ascending.
+        keyframes: which of these the container flags as decodable by themselves, ascending.
         numbered: True where frames have no clock of their own (AVI, raw streams) and take `times` by their number.
         interval: seconds a frame lasts, nominally.
         expected: frames the packets promise, or the container where its count is larger and believable.
@@ -78,6 +79,7 @@ class Probe:
     deep: bool
     rotation: int
     times: tuple[float, ...]
+    keyframes: tuple[int, ...]
     numbered: bool
     interval: float
     expected: int
@@ -122,7 +124,7 @@ def check_total(path: Path, frames: int, size: tuple[int, int], limits: Limits) 
     if frames * size[0] * size[1] > limits.max_total_pixels:
         detail = (
             f"{frames} frames of {size[1]} x {size[0]} are more than {limits.max_total_pixels} pixels: "
-            "take fewer a second (fps) or a smaller size"
+            "take fewer (fps, frames) or a smaller size"
         )
         raise InputError(path, InputReason.TOO_LARGE, detail)
 
@@ -192,7 +194,7 @@ def probe_video(path: Path, limits: Limits) -> Probe:
         name = container.format.name.split(",")[0]
         rate = stream.average_rate or stream.guessed_rate
         interval = float(1 / rate) if rate else 0.04
-        times = _times(stamps, float(stream.time_base), interval)
+        order, times = _times(stamps, float(stream.time_base), interval)
         gaps = _gaps(times, interval) if name in _GAPPED or seen.hidden else 0
         seconds = (container.duration or 0) / 1e6
         broken = _lost_step(path) if name == "mpegts" else unknown_part(path) if name == "matroska" else ""
@@ -213,7 +215,8 @@ def probe_video(path: Path, limits: Limits) -> Probe:
             deep=any(part.bits > 8 for part in first.format.components),
             rotation=round(first.rotation / 90) % 4 * 90,
             times=times,
-            numbered=name == "avi" or any(pts is None for pts, _ in stamps),
+            keyframes=tuple(place for place, index in enumerate(order) if stamps[index].key),
+            numbered=name == "avi" or any(stamp.pts is None for stamp in stamps),
             interval=interval,
             expected=max(promised if believable else 0, len(stamps) + gaps),
             errors=max(seen.errors + bool(broken), bool(damage)),
@@ -222,7 +225,27 @@ def probe_video(path: Path, limits: Limits) -> Probe:
         )
 
 
-Stamp = tuple[int | None, int | None]
+class Stamp(NamedTuple):
+    """What a packet says of its frame."""
+
+    pts: int | None
+    dts: int | None
+    key: bool
+
+
+class Clock:
+    """Seconds as they go on: where a clock is set back (two recordings joined), one frame after the last."""
+
+    def __init__(self, interval: float) -> None:
+        self.interval, self.shift = interval, 0.0
+        self.last: float | None = None
+
+    def __call__(self, time: float) -> float:
+        """The next frame's time."""
+        if self.last is not None and time + self.shift < self.last:
+            self.shift = self.last + self.interval - time
+        self.last = time + self.shift
+        return self.last
 
 
 @dataclass(kw_only=True)
@@ -268,7 +291,7 @@ def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int,
             if packet.is_discard:
                 seen.hidden += 1
             elif packet.size:
-                seen.stamps.append((packet.pts, packet.dts))
+                seen.stamps.append(Stamp(packet.pts, packet.dts, packet.is_keyframe))
             elif stamp is not None:
                 seen.empty += 1
             if seen.first is None:
@@ -379,7 +402,7 @@ def _gaps(times: tuple[float, ...], interval: float) -> int:
 
 def runs_backwards(stamps: list[Stamp]) -> bool:
     """True where decoding times, in the order of the file, do not ascend."""
-    ticks = [dts for _, dts in stamps if dts is not None]
+    ticks = [stamp.dts for stamp in stamps if stamp.dts is not None]
     return any(later < earlier for earlier, later in pairwise(ticks))
 
 
@@ -410,13 +433,27 @@ def _lost_step(path: Path) -> str:
     return ""
 
 
-def _times(stamps: list[Stamp], time_base: float, interval: float) -> tuple[float, ...]:
-    """Seconds of the frames in the order of showing: by pts, by dts where a container has no pts, else by number."""
-    for column in (0, 1):
-        ticks = [stamp[column] for stamp in stamps]
+def _times(stamps: list[Stamp], time_base: float, interval: float) -> tuple[list[int], tuple[float, ...]]:
+    """The packets in the order of showing, and their seconds: by pts, by dts where there is no pts, else by number."""
+    for name in ("pts", "dts"):
+        ticks = [getattr(stamp, name) for stamp in stamps]
         if None not in ticks:
-            return tuple(tick * time_base for tick in sorted(tick for tick in ticks if tick is not None))
-    return tuple(number * interval for number in range(len(stamps)))
+            order = [index for part in _recordings(stamps) for index in sorted(part, key=ticks.__getitem__)]
+            clock = Clock(interval)
+            return order, tuple(clock(ticks[index] * time_base) for index in order)
+    return list(range(len(stamps))), tuple(number * interval for number in range(len(stamps)))
+
+
+def _recordings(stamps: list[Stamp]) -> list[list[int]]:
+    """Runs of packets between which the clock is set back."""
+    parts: list[list[int]] = [[]]
+    last: int | None = None
+    for index, stamp in enumerate(stamps):
+        if last is not None and stamp.dts is not None and stamp.dts < last:
+            parts.append([])
+        last = stamp.dts if stamp.dts is not None else last
+        parts[-1].append(index)
+    return parts
 
 
 def _beyond_decord(container: str, context: Any, first: Any, stamps: list[Stamp]) -> str:

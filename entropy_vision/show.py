@@ -10,7 +10,7 @@ from PIL import Image
 
 from entropy_vision.atomic import atomic_file
 from entropy_vision.errors import UsageError
-from entropy_vision.frames import Frames, read_media
+from entropy_vision.frames import Frames, decode
 from entropy_vision.options import ShowOptions
 from entropy_vision.overlay import contact_sheet
 from entropy_vision.patchset import PatchSet
@@ -37,7 +37,7 @@ def run_show(options: ShowOptions) -> dict[str, object]:
     tokenizers = [
         EntropyTokenizer(patch_size=options.patch_size, budget=budget, selector=name) for name in options.selector
     ]
-    frames = read_media(options.source, fps=options.fps, size=options.size)
+    frames, _ = decode(options.source, options.sampling(), size=options.size)
     kept = [tokenizer(frames) for tokenizer in tokenizers]
     predictors = (
         predictors_of(frames.pixels, options.patch_size) if kept[0].selector == "rate" and frames.count > 1 else None
@@ -83,7 +83,7 @@ def _report(options: ShowOptions, frames: Frames, kept: list[PatchSet], predicto
             "selector": " ".join(options.selector),
             "patch size": options.patch_size,
             "frame size": f"{frames.size[0]} x {frames.size[1]}",
-            "frames a second": "every frame" if options.fps is None else options.fps,
+            "frames": options.sampling().words(),
         },
         command=_command(options),
     )
@@ -94,8 +94,9 @@ def _command(options: ShowOptions) -> str:
     for name, value in options.budget().settings().items():
         words += [f"--{name}", str(value)]
     words += ["--selector", *options.selector, "--patch-size", str(options.patch_size), "--size", str(options.size)]
-    if options.fps is not None:
-        words += ["--fps", f"{options.fps:g}"]
+    for name, value in options.sampling().settings().items():
+        if value is not None:
+            words += [f"--{name}"] if value is True else [f"--{name}", f"{value:g}"]
     return shlex.join(words)
 
 

@@ -9,13 +9,12 @@ reduction (so it does not alias); a test holds both to the same pixels.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.probe import (
+    Clock,
     Limits,
     Probe,
     best_stream,
@@ -34,9 +34,9 @@ from entropy_vision.probe import (
     probe_video,
     refuse_memory,
 )
+from entropy_vision.sampling import Sampling, choose, pick, sample
 
 _STDERR = threading.Lock()
-_TIE = 1e-7  # seconds; containers count in ticks of a microsecond or more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class DecodeInfo:
         rotation: degrees counter-clockwise by which the stored pixels were turned to stand upright.
         frames_expected: frames the packets promise, those missing in gaps of a constant rate added, or the container's
             own count (or length, where it is damaged) where that is larger and believable.
-        frames_decoded: frames the decoder gave, before `fps` chose among them.
+        frames_decoded: frames the decoder gave, before some of them were taken; only as many as it took to get these.
         packet_errors: packets that could not be read or decoded, and frames marked as concealed; or the places in which
             packets are missing, cut or corrupt, where those are more.
         salvaged: True where something is damaged and the rest was taken nevertheless.
@@ -71,29 +71,32 @@ Size = tuple[int, int]
 
 
 def decode_video(
-    path: Path, *, fps: float | None, size: Size | None, decoder: str, salvage: bool, limits: Limits
+    path: Path, *, sampling: Sampling, size: Size | None, decoder: str, salvage: bool, limits: Limits
 ) -> Decoded:
     """Decode a file: (uint8 [F, H, W, 3], float64 [F] seconds, what happened). `frames.decode` says the rest."""
     quiet_ffmpeg()
     probe = probe_video(path, limits)
     if size is None:
         size = (probe.width, probe.height) if probe.rotation % 180 else (probe.height, probe.width)
-    wanted = sum(1 for _ in sample(((time, None) for time in probe.times), fps))
-    check_total(path, wanted, size, limits)
+    job = _Job(path, probe, sampling, size, limits)
     why = probe.unsafe or ("" if has_decord() else "decord is not installed")
     if probe.deep and size == (probe.height, probe.width):
         # without scaling, its older FFmpeg turns deep YUV into RGB another way (1.5 of 255 apart on average)
         why = why or "more than 8 bits a channel at the stored size"
+    if sampling.keyframes and probe.numbered:
+        why = why or "its packets do not tell when a keyframe is shown"
     if decoder == "decord" and why:
         raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
+    if decoder == "auto" and not why and sampling.partial and 2 * job.wanted < len(probe.times):
+        why = "few of its frames are taken, and PyAV scales no others"
     if decoder != "pyav" and not why:
-        result = _with_decord(path, probe, fps, size, wanted)
+        result = _with_decord(job)
         if not isinstance(result, str):
             return result
         if decoder == "decord":
             raise InputError(path, InputReason.DAMAGED, f'{result}; decoder="auto" goes on with PyAV')
         why = result
-    return _with_pyav(path, probe, fps, size, wanted, salvage, limits, why)
+    return _with_pyav(job, salvage, why)
 
 
 def quiet_ffmpeg() -> None:
@@ -110,34 +113,54 @@ def has_decord() -> bool:
     return find_spec("decord") is not None
 
 
-def sample(frames: Iterator[tuple[float, Any]], fps: float | None) -> Iterator[tuple[float, Any]]:
-    """Of (seconds, frame) in ascending order, those nearest to the times start + i / fps, in one pass.
+@dataclass(frozen=True)
+class _Job:
+    """A video to decode, and what to take of it."""
 
-    A frame is given once at most, so a video with fewer frames a second gives all of them. Of two equally near, the
-    earlier is taken. `fps=None` gives every frame.
-    """
-    if fps is None:
-        yield from frames
-        return
-    before: tuple[float, Any] | None = None
-    start, number = 0.0, 0  # the next time to serve is start + number / fps
-    given = True  # whether `before` has been given
-    for now in frames:
-        time = now[0]
-        start = time if before is None else start
-        middle = (before[0] + time) / 2 if before is not None else -math.inf
-        if before is not None and start + number / fps <= middle + _TIE:
-            if not given:
-                yield before
-            number = math.floor((middle + _TIE - start) * fps) + 1
-        before, given = now, False
-        if start + number / fps <= time + _TIE:
-            yield now
-            given = True
-            number = math.floor((time + _TIE - start) * fps) + 1
+    path: Path
+    probe: Probe
+    sampling: Sampling
+    size: Size
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        if self.sampling.keyframes and not self.chosen:
+            raise InputError(self.path, InputReason.NO_FRAMES, "none of its packets is flagged as a keyframe")
+        check_total(self.path, self.wanted, self.size, self.limits)
+
+    @cached_property
+    def chosen(self) -> list[int] | None:
+        """Places of the frames to take, as far as the packets tell."""
+        return choose(self.sampling, self.probe.times, self.probe.keyframes)
+
+    @property
+    def wanted(self) -> int:
+        """How many frames are taken, or at least: every cut may add one."""
+        if self.chosen is not None:
+            return len(self.chosen)
+        return len(choose(Sampling(fps=self.sampling.scenes), self.probe.times, ()) or ())
+
+    def take(self, frames: Iterator[tuple[float, Any]], scaled: Callable[[Any], np.ndarray]) -> _Result:
+        """Of decoded frames those to take, scaled."""
+        result = _Result(self)
+        if self.sampling.scenes is not None:
+            from entropy_vision.shots import sample_shots  # which loads numba
+
+            for time, pixels in sample_shots(((time, scaled(frame)) for time, frame in frames), self.sampling.scenes):
+                result.add(time, pixels)
+            return result
+        if self.sampling.keyframes and self.probe.numbered:
+            frames = ((time, frame) for time, frame in frames if frame.key_frame)
+        elif self.sampling.partial:
+            frames = pick(frames, [self.probe.times[place] for place in self.chosen or ()])
+        else:
+            frames = sample(frames, self.sampling.fps)
+        for time, frame in frames:
+            result.add(time, scaled(frame))
+        return result
 
 
-def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size, wanted: int) -> Decoded | str:
+def _with_decord(job: _Job) -> Decoded | str:
     """Decode with decord, in order from the first frame; a line that says why, where decord fails."""
     # decord repeats the nearest frame for a damaged one and tells stderr only: fault_tol makes that an error
     os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
@@ -145,7 +168,7 @@ def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size, wanted
     from decord._ffi.base import DECORDLimitReachedError
 
     decord.logging.set_level(decord.logging.QUIET)
-    height, width = size
+    probe, (height, width) = job.probe, job.size
     count = 0
 
     def frames() -> Iterator[tuple[float, np.ndarray]]:
@@ -159,12 +182,11 @@ def _with_decord(path: Path, probe: Probe, fps: float | None, size: Size, wanted
 
     try:
         with _stderr_closed():
-            reader = decord.VideoReader(str(path.absolute()), width=width, height=height, num_threads=1, fault_tol=1e-9)
+            name = str(job.path.absolute())
+            reader = decord.VideoReader(name, width=width, height=height, num_threads=1, fault_tol=1e-9)
         if len(reader) != len(probe.times):
             return f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
-        result = _Result(wanted, size)
-        for time, pixels in sample(frames(), fps):
-            result.add(time, pixels)
+        result = job.take(frames(), np.asarray)
     except (decord.DECORDError, DECORDLimitReachedError, RuntimeError, UnicodeEncodeError) as error:
         # RuntimeError also holds the StopIteration of a reader that ends early, raised inside a generator
         return f"decord stops at frame {count} ({type(error).__name__})"
@@ -195,33 +217,30 @@ def _stderr_closed() -> Iterator[None]:
             os.close(nowhere)
 
 
-def _with_pyav(
-    path: Path,
-    probe: Probe,
-    fps: float | None,
-    size: Size,
-    wanted: int,
-    salvage: bool,
-    limits: Limits,
-    why: str,
-) -> Decoded:
+def _with_pyav(job: _Job, salvage: bool, why: str) -> Decoded:
     """Decode with PyAV packet by packet, so that one damaged packet costs its own frames only."""
-    tally = _Tally()
-    turned = (size[1], size[0]) if probe.rotation % 180 else size
+    probe = job.probe
+    turned = (job.size[1], job.size[0]) if probe.rotation % 180 else job.size
     scale = _Scaler(turned, probe.alpha)
-    result = _Result(wanted, size)
-    for time, frame in sample(_pyav_frames(path, probe, limits, tally), fps):
-        result.add(time, np.rot90(scale(frame), probe.rotation // 90))
-        check_total(path, len(result.times), size, limits)
+
+    def scaled(frame: Any) -> np.ndarray:
+        return np.rot90(scale(frame), probe.rotation // 90)
+
+    tally = _Tally()
+    alone = job.sampling.keyframes and not probe.damage and not probe.numbered
+    result = _keyframes_alone(job, tally, scaled) if alone else None
+    if result is None:
+        tally = _Tally()
+        result = job.take(_pyav_frames(job.path, probe, job.limits, tally), scaled)
     if not result.times:
-        raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
+        raise InputError(job.path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
-    if not damage and tally.frames < len(probe.times):
+    if not damage and not job.sampling.partial and tally.frames < len(probe.times):
         damage = "some packets give no frame"
     if damage and not salvage:
-        whole = f"{tally.frames} of {probe.expected} frames decode"
-        detail = f"damaged: {damage}; {whole} (preprocess --salvage takes those, and read_video(..., salvage=True))"
-        raise InputError(path, InputReason.DAMAGED, detail)
+        whole = "" if job.sampling.partial else f"; {tally.frames} of {probe.expected} frames decode"
+        detail = f"damaged: {damage}{whole} (preprocess --salvage takes those, and read_video(..., salvage=True))"
+        raise InputError(job.path, InputReason.DAMAGED, detail)
     info = DecodeInfo(
         decoder="pyav",
         codec=probe.codec,
@@ -235,25 +254,47 @@ def _with_pyav(
     return *result.arrays(), info
 
 
+def _keyframes_alone(job: _Job, tally: _Tally, scaled: Callable[[Any], np.ndarray]) -> _Result | None:
+    """The keyframes, nothing else being decoded; None where that does not give exactly those that are flagged.
+
+    Containers also flag pictures that need others before them (intra refresh), and of two fields the second may.
+    """
+    from av.video.frame import PictureType
+
+    times = tuple(job.probe.times[place] for place in job.probe.keyframes)
+    result = _Result(job)
+    frames = _pyav_frames(job.path, replace(job.probe, times=times), job.limits, tally, keyframes=True)
+    for time, frame in frames:
+        if frame.pict_type != PictureType.I or frame.interlaced_frame:
+            return None
+        result.add(time, scaled(frame))
+    return result if tuple(result.times) == times and not tally.errors else None
+
+
 @dataclass
 class _Tally:
     frames: int = 0
     errors: int = 0
 
 
-def _pyav_frames(path: Path, probe: Probe, limits: Limits, tally: _Tally) -> Iterator[tuple[float, Any]]:
+def _pyav_frames(
+    path: Path, probe: Probe, limits: Limits, tally: _Tally, *, keyframes: bool = False
+) -> Iterator[tuple[float, Any]]:
     """(seconds, av.VideoFrame) in the order of showing; what cannot be decoded is counted and passed over."""
     import av
 
-    last: float | None = None
-    shift = 0.0
+    clock = Clock(probe.interval)
     with open_video(path) as container:
         stream = best_stream(path, container)
+        if keyframes:
+            stream.codec_context.skip_frame = "NONKEY"
         packets, tick = packets_of(container, stream), float(stream.time_base)
         while True:
             packet = None
             try:
                 packet = next(packets, None)
+                if keyframes and packet is not None and packet.size and not packet.is_keyframe:
+                    continue  # VP9's decoder does not know of skipping
                 frames = packet.decode() if packet is not None else ()
             except av.FFmpegError as error:
                 if packet is not None:
@@ -271,13 +312,9 @@ def _pyav_frames(path: Path, probe: Probe, limits: Limits, tally: _Tally) -> Ite
                     time = probe.times[min(tally.frames, len(probe.times) - 1)]
                 else:
                     time = frame.pts * tick
-                # a clock that was set back (two recordings joined) goes on one frame after the last
-                if last is not None and time + shift < last:
-                    shift = last + probe.interval - time
-                last = time + shift
                 tally.frames += 1
                 tally.errors += bool(frame.is_corrupt)
-                yield last, frame
+                yield clock(time), frame
 
 
 class _Scaler:
@@ -321,8 +358,9 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
 class _Result:
     """Frames as they come, in one array: a list that is stacked at the end would need the memory twice."""
 
-    def __init__(self, wanted: int, size: Size) -> None:
-        self.pixels = np.empty((wanted, *size, 3), np.uint8)
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+        self.pixels = np.empty((job.wanted, *job.size, 3), np.uint8)
         self.times: list[float] = []
 
     def add(self, time: float, pixels: np.ndarray) -> None:
@@ -330,6 +368,7 @@ class _Result:
             self.pixels = np.concatenate([self.pixels, np.empty_like(self.pixels[: 1 + len(self.times) // 4])])
         self.pixels[len(self.times)] = pixels
         self.times.append(time)
+        check_total(self.job.path, len(self.times), self.job.size, self.job.limits)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         count = len(self.times)

@@ -110,3 +110,8 @@ def reason_of(path: Path, **arguments: object) -> InputReason:
     assert "\n" not in caught.value.detail
     assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
     return caught.value.reason
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by its path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -112,7 +112,7 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
     (frames,) = read_videos(tmp_path, 3, (32, 64)).frames
     assert frames.size == (32, 64)
     gaps = np.diff(frames.pixels[:, 16, 32, 0].astype(int)) / 6  # numbered frames are 6 levels apart
-    assert frames.count == 3 and (np.abs(gaps - 19) <= 2).all()
+    assert frames.count == 3 and (np.abs(gaps - 13) <= 2).all()
     assert read_videos(tmp_path / "long.mp4", 100, (32, 64)).frames[0].count == 39
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames, decode, read_image, read_video
-from entropy_vision.video import sample
+from entropy_vision.sampling import sample
 from entropy_vision.video_write import write_video
 
 

@@ -155,6 +155,14 @@ def test_limits_hold_before_pixels_are_decoded(tmp_path: Path) -> None:
         {"fps": -1.0},
         {"fps": float("nan")},
         {"fps": "2"},
+        {"frames": 0},
+        {"frames": 2.0},
+        {"frames": True},
+        {"keyframes": 1},
+        {"scenes": 0},
+        {"scenes": float("inf")},
+        {"fps": 2, "frames": 3},
+        {"keyframes": True, "scenes": 1.0},
         {"size": 0},
         {"size": True},
         {"size": (10, 0)},
@@ -166,7 +174,7 @@ def test_limits_hold_before_pixels_are_decoded(tmp_path: Path) -> None:
 def test_wrong_arguments_are_usage_errors(tmp_path: Path, arguments: dict[str, object]) -> None:
     path = write(tmp_path / "a.mp4", drifting(2))
     with pytest.raises(UsageError):
-        decode(path, **arguments)
+        read_video(path, **arguments)
 
 
 def test_nothing_of_the_decoders_reaches_stderr(tmp_path: Path) -> None:

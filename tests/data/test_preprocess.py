@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import drifting, write
+from media import drifting, tree, write
 from PIL import Image
 
 from entropy_vision import Budget, cli
@@ -22,6 +22,7 @@ from entropy_vision.data import read_shards
 from entropy_vision.data.files import find_inputs
 from entropy_vision.data.pool import Pool
 from entropy_vision.data.preprocess import allowed_failures, preprocess, run_preprocess, run_verify
+from entropy_vision.data.source import stat
 from entropy_vision.data.verify import verify
 from entropy_vision.data.worker import memory_limit
 from entropy_vision.errors import InputError, TooManyBad, UsageError
@@ -56,10 +57,6 @@ def spoilt(source: Path, tmp_path: Path) -> Path:
     (folder / "README.md").write_text("about")
     (folder / ".hidden.mp4").write_bytes(b"")
     return folder
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_preprocess_writes_what_the_tokenizer_keeps(source: Path, tmp_path: Path) -> None:
@@ -207,12 +204,11 @@ def test_a_budget_too_small_to_cover_an_input_ends_the_run_in_a_line(source: Pat
     assert preprocess([source], tmp_path / "out", size=64, keep=0.5, patch_size=8, merge=2)["written"] == 6
 
 
-def test_settings_of_before_there_were_budgets_are_told_by_what_changed(source: Path, tmp_path: Path) -> None:
+def test_settings_of_another_version_are_told_by_what_changed(source: Path, tmp_path: Path) -> None:
     preprocess([source], tmp_path / "out", **FAST)
     path = tmp_path / "out" / "settings.json"
     settings = json.loads(path.read_text())
-    old = {name: one for name, one in settings.items() if name not in ("budget", "merge")}
-    path.write_text(json.dumps({**old, "keep": 0.25, "selector_version": 0, "fingerprint": "0"}))
+    path.write_text(json.dumps({**settings, "selector_version": 0, "fingerprint": "0"}))
     with pytest.raises(UsageError, match=r"settings \(selector_version was 0, is \d\)"):
         preprocess([source], tmp_path / "out", **FAST)
 
@@ -282,7 +278,7 @@ def test_find_inputs_takes_files_folders_and_patterns_once(spoilt: Path) -> None
     write(spoilt / "deep" / "no-suffix.mp4", drifting(2)).rename(spoilt / "deep" / "film")
     (spoilt / "loop").symlink_to(spoilt)
     found = find_inputs([spoilt, spoilt / "video0.mp4", str(spoilt / "*.png"), spoilt / "none*.mp4"], spoilt / "out")
-    names = [str(path.relative_to(spoilt)) for path in found]
+    names = [str(Path(one.path).relative_to(spoilt)) for one in found]
     assert names == sorted(names) and len(names) == len(set(names)) == 12
     assert "deep/film" in names and "none*.mp4" in names
     assert not {"README.md", ".hidden.mp4"} & set(names)
@@ -358,10 +354,10 @@ def test_a_full_disk_ends_the_run_and_is_no_fault_of_the_input(
         patch.syspath_prepend(str(tmp_path))
         patch.setattr("entropy_vision.data.preprocess._WORKER", "full")
         assert cli.main(line) == 2
-    told = f"{out}: No space left on device"
+    told = f"{out / '.staging'}: No space left on device"
     result, err = capfd.readouterr()
-    assert json.loads(result) == {"error": told} and err == f"entropy-vision preprocess: {told}\n"
-    assert not (out / "errors.jsonl").exists() and len(list((out / ".staging").glob("*.note"))) == 1
+    assert json.loads(result) == {"error": told} and err.endswith(f"\nentropy-vision preprocess: {told}\n")
+    assert not (out / "errors.jsonl").exists() and len(list((out / ".staging").glob("*/*.note"))) == 1
     done = preprocess([source], out, **FAST)
     assert (done["written"], done["failed"]) == (6, 0)
 
@@ -400,8 +396,9 @@ def test_a_worker_takes_at_most_350_mb_at_1080p(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", pixels, fps=30)
     del pixels
     settings = {"patch_size": 16, "budget": {"keep": 0.25}, "selector": "rate", "merge": 1}
-    settings |= {"size": 224, "fps": None, "salvage": False, "store": "mosaic"}
-    task = {"index": 0, "path": str(path), "key": "a", "sha256": "0" * 64}
+    settings |= {"size": 224, "sampling": {"fps": None}, "salvage": False, "store": "mosaic", "mark": ""}
+    settings |= {"scratch": str(tmp_path), "parent": os.getpid()}
+    task = {"index": 0, "source": vars(stat(path)), "name": "a", "key": "a", "digest": "0" * 64}
     task |= {name: str(tmp_path / name) for name in ("part", "note")}
     line = [sys.executable, "-m", "entropy_vision.data.worker"]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
@@ -441,14 +438,14 @@ def test_sigterm_keeps_what_is_done_and_the_same_line_ends_in_the_same_tree(many
     run = start(many, tmp_path / "out")
     staging = tmp_path / "out" / ".staging"
     until = time.monotonic() + 30
-    while not list(staging.glob("*.note")) and time.monotonic() < until:
+    while not list(staging.glob("*/*.note")) and time.monotonic() < until:
         time.sleep(0.005)
     run.send_signal(signal.SIGTERM)
     told, _ = run.communicate(timeout=30)
     assert run.returncode == 143
     assert json.loads(told)["waiting"] >= 1
-    kept = set(staging.glob("*.note"))
-    times = {path: path.stat().st_mtime_ns for path in staging.glob("*.part")}
+    kept = set(staging.glob("*/*.note"))
+    times = {path: path.stat().st_mtime_ns for path in staging.glob("*/*.part")}
     assert kept and times
     result = preprocess([many], tmp_path / "out", **FAST)
     assert result["written"] == 8

@@ -1,0 +1,33 @@
+"""Local paths and addresses such as s3://bucket/folder, both with pathlib's interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from entropy_vision.errors import UsageError
+
+
+def as_path(named: str | Path) -> Path:
+    """A Path, or for an address with `://` a UPath, which behaves like one (fsspec's file systems beneath).
+
+    Raises:
+        UsageError: nothing is installed that reads such an address.
+    """
+    if not is_remote(named):
+        return Path(named)
+    if not isinstance(named, str):
+        return named
+    from upath import UPath
+
+    try:
+        path = UPath(named)
+        path.fs  # noqa: B018 - finds out whether its library is there
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{named} cannot be opened here: {error}") from None
+    return cast(Path, path)  # not its subclass, in all else its equal
+
+
+def is_remote(named: str | Path) -> bool:
+    """True where the file is not on a disk of this machine."""
+    return "://" in named if isinstance(named, str) else not isinstance(named, Path)

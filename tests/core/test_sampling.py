@@ -1,0 +1,232 @@
+"""Which frames are taken of a video: the choice beside slow truths, and the pixels beside those of a full decode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from media import drifting, needs_decord, numbered, reason_of, write
+
+from entropy_vision.errors import InputReason, UsageError
+from entropy_vision.frames import decode, read_image, read_media, read_video
+from entropy_vision.probe import Limits, open_video, probe_video
+from entropy_vision.sampling import EVERY, Sampling, choose, pick, spread
+
+KINDS = {
+    "closed.mp4": {"codec": "libx264", "options": {"g": "8", "bf": "2", "sc_threshold": "0"}},
+    "open.mp4": {
+        "codec": "libx264",
+        "options": {"x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=2:scenecut=0"},
+    },
+    "refresh.mp4": {"codec": "libx264", "options": {"x264-params": "intra-refresh=1:keyint=8:bframes=0"}},
+    "interlaced.mp4": {"codec": "libx264", "options": {"g": "8", "x264-params": "tff=1"}},
+    "asp.avi": {"codec": "mpeg4", "options": {"g": "8", "bf": "2"}},
+    "raw.h264": {
+        "codec": "libx264",
+        "options": {"x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=2:scenecut=0"},
+    },
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "8"}},
+    "each.mkv": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A video of 40 frames in every kind of group of pictures."""
+    folder = tmp_path_factory.mktemp("sampling")
+    return {name: write(folder / name, drifting(40), **how) for name, how in KINDS.items()}
+
+
+def flagged(path: Path) -> list[float]:
+    """Seconds of the packets that the container flags as keyframes."""
+    with open_video(path) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
+        return sorted(float(packet.pts * packet.time_base) for packet in packets)
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in ("asp.avi", "raw.h264")])
+@pytest.mark.parametrize("decoder", ["auto", "pyav", pytest.param("decord", marks=needs_decord)])
+def test_keyframes_are_those_that_the_packets_flag(files: dict[str, Path], name: str, decoder: str) -> None:
+    frames, info = decode(files[name], Sampling(keyframes=True), size=48, decoder=decoder)
+    np.testing.assert_allclose(frames.pts_seconds, flagged(files[name]), atol=1e-6)
+    every = read_video(files[name], size=48)
+    taken = np.isin(every.pts_seconds, frames.pts_seconds)
+    np.testing.assert_array_equal(frames.pixels, every.pixels[taken])
+    # what others are needed for, or what may be, is decoded with them
+    alone = info.decoder == "pyav" and name not in ("refresh.mp4", "interlaced.mp4")
+    assert info.frames_decoded == (frames.count if alone else np.flatnonzero(taken)[-1] + 1)
+
+
+@pytest.mark.parametrize("name", ["asp.avi", "raw.h264"])
+def test_keyframes_of_frames_without_a_clock_are_told_by_decoding(files: dict[str, Path], name: str) -> None:
+    """Packets are numbered and frames stand in another order: in open groups a keyframe is shown later than sent."""
+    frames, info = decode(files[name], Sampling(keyframes=True), size=48)
+    every = read_video(files[name], size=48)
+    with open_video(files[name]) as container:
+        key = [frame.key_frame for frame in container.decode(video=0)]
+    np.testing.assert_array_equal(frames.pixels, every.pixels[key])
+    np.testing.assert_array_equal(frames.pts_seconds, every.pts_seconds[key])
+    assert info.decoder == "pyav" and frames.count > 3
+    with pytest.raises(UsageError, match="do not tell" if name == "asp.avi" else "container h264"):
+        decode(files[name], Sampling(keyframes=True), decoder="decord")
+
+
+def test_a_video_without_a_flagged_keyframe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mp4", drifting(3))
+    assert read_video(path, keyframes=True).count == 1
+    probe = probe_video
+    monkeypatch.setattr("entropy_vision.video.probe_video", lambda *told: replace(probe(*told), keyframes=()))
+    assert reason_of(path, sampling=Sampling(keyframes=True)) is InputReason.NO_FRAMES
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("count", [1, 5, 39, 40, 400])
+def test_so_many_frames_are_those_of_a_full_decode(files: dict[str, Path], name: str, count: int) -> None:
+    every = read_video(files[name], size=48)
+    truth = middles(every.pts_seconds.tolist(), count)
+    for decoder in ("auto", "pyav"):
+        frames, info = decode(files[name], Sampling(frames=count), size=48, decoder=decoder)
+        np.testing.assert_array_equal(frames.pixels, every.pixels[truth])
+        np.testing.assert_array_equal(frames.pts_seconds, every.pts_seconds[truth])
+        assert info.frames_decoded == truth[-1] + 1 and not info.salvaged  # the pass ends with the last one
+
+
+@needs_decord
+def test_pyav_takes_few_frames_and_decord_many(files: dict[str, Path]) -> None:
+    """PyAV scales the frames that are taken, decord every one."""
+    assert decode(files["closed.mp4"], Sampling(frames=5))[1].decoder == "pyav"
+    assert decode(files["closed.mp4"], Sampling(frames=30))[1].decoder == "decord"
+    assert decode(files["closed.mp4"], Sampling(frames=5), decoder="decord")[1].decoder == "decord"
+
+
+def middles(times: list[float], count: int) -> list[int]:
+    """The slow truth: for every part of the time, the frame on the screen in its middle; places exact, by fractions."""
+    if count >= len(times):
+        return list(range(len(times)))
+    exact = [Fraction(one).limit_denominator(1_000_000) for one in times]
+    span = (exact[-1] - exact[0]) * len(times) / (len(times) - 1)
+    shown = [
+        max(place for place, at in enumerate(exact) if at <= exact[0] + (2 * part + 1) * span / (2 * count))
+        for part in range(count)
+    ]
+    # a frame that is taken already gives way to the next, but as many as are still to come must stay behind it
+    for part in range(1, count):
+        shown[part] = max(shown[part], shown[part - 1] + 1)
+    for back in range(count):
+        shown[count - 1 - back] = min(shown[count - 1 - back], len(times) - 1 - back)
+    return shown
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    steps=st.lists(st.integers(0, 400), min_size=0, max_size=30), start=st.integers(0, 5000), count=st.integers(1, 32)
+)
+def test_spread_equals_the_slow_truth(steps: list[int], start: int, count: int) -> None:
+    times = [round(value * 0.001, 3) for value in np.cumsum([start, *steps]).tolist()]
+    got = spread(times, count)
+    assert got == middles(times, count)
+    assert len(got) == min(count, len(times)) == len(set(got))
+
+
+def test_frames_of_a_constant_rate_are_in_the_middles() -> None:
+    assert spread([number / 25 for number in range(250)], 5) == [25, 75, 125, 175, 225]
+    assert spread([0.0, 1.0, 2.0], 1) == [1]
+    assert spread([0.0, 0.1, 0.2, 9.0], 3) == [1, 2, 3]  # the long one is on the screen at two middles
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    steps=st.lists(st.integers(0, 3), min_size=0, max_size=20),
+    chosen=st.sets(st.integers(0, 20), min_size=1),
+    lost=st.sets(st.integers(0, 20)),
+)
+def test_pick_gives_each_target_its_frame_or_the_next_that_is_left(
+    steps: list[int], chosen: set[int], lost: set[int]
+) -> None:
+    times = [float(value) for value in np.cumsum([5, *steps])]
+    wanted = [place for place in sorted(chosen) if place < len(times)]
+    targets = [times[place] for place in wanted]
+    if not lost:
+        source = iter([(one, place) for place, one in enumerate(times)])
+        got = [one for one, _ in pick(source, targets)]
+        assert got == targets
+    left = [one for place, one in enumerate(times) if place not in lost]
+    truth, free = [], list(left)
+    for target in targets:
+        if truth and target < truth[-1]:
+            continue  # it is served by the one taken last
+        later = [one for one in free if one >= target]
+        if later:
+            truth.append(later[0])
+            free = free[len(free) - len(later) + 1 :]
+        elif free:
+            truth.append(free[-1])
+            free = []
+    assert [one for one, _ in pick(((one, None) for one in left), targets)] == truth
+
+
+def test_lost_frames_give_way_to_their_neighbours(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ts", numbered(40), options={"g": "8"})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    path.write_bytes(content)
+    every = read_video(path, salvage=True)
+    frames, info = decode(path, Sampling(frames=4), salvage=True)
+    assert info.salvaged and 2 <= frames.count <= 4
+    assert np.isin(frames.pts_seconds, every.pts_seconds).all()
+    assert reason_of(path, sampling=Sampling(frames=4)) is InputReason.DAMAGED
+
+
+def test_two_recordings_in_one_file_are_one_time(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.ts", numbered(10), options={"g": "5", "bf": "2"}).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(one + one)
+    every = read_video(path)
+    np.testing.assert_array_equal(every.pts_seconds, probe_video(path, Limits()).times)
+    np.testing.assert_array_equal(read_video(path, frames=4).pixels, every.pixels[[2, 7, 12, 17]])
+    np.testing.assert_array_equal(read_video(path, keyframes=True).pixels, every.pixels[[0, 5, 10, 15]])
+
+
+def test_each_way_of_reading_takes_each_rule(files: dict[str, Path], tmp_path: Path) -> None:
+    path = files["closed.mp4"]
+    assert read_media(path, frames=3).count == 3
+    assert read_media(path, keyframes=True).count == 5
+    assert read_media(path, scenes=1.0).count == read_video(path, fps=1.0).count  # it is one shot
+    assert decode(path)[0].count == decode(path, EVERY)[0].count == 40
+    picture = tmp_path / "a.png"
+    read_image_of = write(picture, drifting(1), codec="png", pixel_format="rgb24", container="image2")
+    for sampling in (Sampling(frames=3), Sampling(keyframes=True), Sampling(scenes=1.0)):
+        np.testing.assert_array_equal(decode(read_image_of, sampling)[0].pixels, read_image(picture).pixels)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "settings"),
+    [
+        (EVERY, {"fps": None}),
+        (Sampling(fps=2), {"fps": 2.0}),
+        (Sampling(frames=16), {"frames": 16}),
+        (Sampling(keyframes=True), {"keyframes": True}),
+        (Sampling(scenes=1), {"scenes": 1.0}),
+    ],
+)
+def test_settings_are_one_entry_and_read_back(sampling: Sampling, settings: dict[str, object]) -> None:
+    assert repr(sampling.settings()) == repr(settings)
+    assert Sampling.read({**settings, "size": 224, "salvage": False}) == sampling
+
+
+def test_two_rules_are_refused_by_their_names() -> None:
+    with pytest.raises(UsageError, match="not fps and frames"):
+        Sampling(fps=2, frames=3)
+
+
+def test_what_is_chosen_needs_no_pixels_but_for_scenes() -> None:
+    times = [0.0, 0.5, 1.0, 1.5]
+    assert choose(EVERY, times, [0, 2]) == [0, 1, 2, 3]
+    assert choose(Sampling(fps=1.0), times, [0, 2]) == [0, 2]
+    assert choose(Sampling(keyframes=True), times, [0, 3]) == [0, 3]
+    assert choose(Sampling(scenes=1.0), times, [0, 2]) is None

@@ -1,0 +1,323 @@
+"""The plan of a folder: chunks, ranks, and what becomes of inputs that come, go and change between runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from media import drifting, tree, write
+from PIL import Image
+from pyarrow import parquet
+
+from entropy_vision.data import read_shards
+from entropy_vision.data.plan import ADOPTED, read_plan
+from entropy_vision.data.preprocess import preprocess
+from entropy_vision.data.ranks import share
+from entropy_vision.data.source import by_name
+from entropy_vision.data.tars import members
+from entropy_vision.data.verify import verify
+from entropy_vision.errors import InputError, TooManyBad, UsageError
+
+FAST: dict[str, Any] = {"size": 32, "selector": "uniform"}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven small inputs: pictures, two of them equal, and two videos, one of them damaged."""
+    folder = tmp_path_factory.mktemp("source")
+    for number in range(8):
+        Image.fromarray(drifting(1, seed=number)[0]).save(folder / f"{number}.png")
+    shutil.copy(folder / "3.png", folder / "copy.png")
+    write(folder / "film.mp4", drifting(3))
+    (folder / "text.mp4").write_text("no video")
+    return folder
+
+
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    """{file name: its row} of the tables, which name each input once."""
+    found = [row for path in sorted((out / "inputs").iterdir()) for row in parquet.read_table(path).to_pylist()]
+    assert len({row["source"] for row in found}) == len(found)
+    return {Path(row["source"]).name: row for row in found}
+
+
+def samples(out: Path) -> dict[str, bytes]:
+    """{key: the bytes of its records} over all shards."""
+    out_of: dict[str, bytes] = {}
+    for path in sorted(out.glob("shard-*.tar")):
+        with tarfile.open(path) as archive:
+            for entry in archive:
+                content = archive.extractfile(entry)
+                assert content is not None
+                key = entry.name.partition(".")[0]
+                out_of[key] = out_of.get(key, b"") + entry.name.encode() + content.read()
+    return out_of
+
+
+# --- ranks
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    result = preprocess([source], out, shard_samples=2, max_bad=1, **FAST)
+    assert (result["inputs"], result["written"], result["failed"], result["shards"]) == (11, 10, 1, 5)
+    return out
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_any_number_of_ranks_makes_the_same_tree(source: Path, whole: Path, tmp_path: Path, world: int) -> None:
+    out = tmp_path / "out"
+    results = [
+        preprocess([source], out, rank=rank, world=world, shard_samples=2, max_bad=1, **FAST) for rank in range(world)
+    ]
+    assert tree(out) == tree(whole)
+    for name in ("inputs", "written", "failed", "tokens_kept"):
+        assert (
+            sum(result[name] for result in results)
+            == preprocess([source], whole, max_bad=1, **FAST)[{"written": "resumed"}.get(name, name)]
+        )
+    assert all(result["written"] for result in results)
+
+
+def test_any_world_goes_on_with_what_another_began(source: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = preprocess([source], out, rank=0, world=3, shard_samples=2, max_bad=1, **FAST)
+    second = preprocess([source], out, rank=1, world=2, shard_samples=2, max_bad=1, **FAST)
+    assert 0 < first["written"] < 10 and 0 < second["written"] < 10
+    last = preprocess([source], out, shard_samples=2, max_bad=1, **FAST)
+    assert last["inputs"] == last["written"] + last["resumed"] + last["failed"] == 11
+    assert last["resumed"] >= first["written"] and last["written"] > 0
+    assert tree(out) == tree(whole)
+
+
+def test_other_ranks_wait_for_the_plan(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entropy_vision.data.preprocess._PATIENCE", 0.1)
+    with pytest.raises(UsageError, match="rank 0 has not planned"):
+        preprocess([source], tmp_path / "out", rank=1, world=2, **FAST)
+    with pytest.raises(UsageError, match="for one process"):
+        preprocess([source], tmp_path / "out", rank=0, world=2, overwrite=True, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "2", "WORLD_SIZE": "4", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (2, 4)),
+        ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8"}, (3, 8)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, (0, 1)),  # a batch script without srun
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_MAX": "8"}, (2, 4)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "1",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_MAX": "3",
+                "SLURM_PROCID": "1",
+                "SLURM_STEP_NUM_TASKS": "2",
+            },
+            (3, 8),
+        ),
+    ],
+)
+def test_ranks_are_told_by_torchrun_and_slurm(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: tuple[int, int]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE")]:
+        monkeypatch.delenv(name)
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        low, high = (int(environment[f"SLURM_ARRAY_TASK_{end}"]) for end in ("MIN", "MAX"))
+        monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", str(high - low + 1))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert share(None, None, slurm=True) == expected
+    assert share(1, 5, slurm=True) == (1, 5)
+
+
+def test_an_array_with_gaps_has_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ID": "7", "MIN": "3", "MAX": "7", "COUNT": "2"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UsageError, match="gaps"):
+        share(None, None, slurm=True)
+    assert share(None, None) == (0, 1)
+
+
+# --- inputs that come, go and change
+
+
+@pytest.fixture
+def changing(source: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(source, tmp_path / "in")  # with the times of the files
+
+
+def test_a_plan_grows_by_what_is_new_or_changed(changing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([changing], out, max_bad=1, **FAST)
+    before = samples(out)
+    assert read_plan(out).files == 1
+    preprocess([changing], out, max_bad=1, **FAST)
+    assert read_plan(out).files == 1
+    Image.fromarray(drifting(1, seed=99)[0]).save(changing / "0.png")
+    Image.fromarray(drifting(1, seed=98)[0]).save(changing / "new.png")
+    result = preprocess([changing], out, max_bad=1, **FAST)
+    assert (result["inputs"], result["written"], result["resumed"], result["failed"]) == (12, 2, 9, 1)
+    assert read_plan(out).files == 2
+    after = samples(out)
+    assert before.items() < after.items() and len(after) == 12  # what was made of the older 0.png stays
+    assert verify(out)["bad"] == 0
+
+
+def test_a_renamed_input_is_not_done_twice_and_a_copy_is(changing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([changing], out, max_bad=1, **FAST)
+    before = samples(out)
+    (changing / "5.png").rename(changing / "five.png")
+    (changing / "3.png").rename(changing / "three.png")  # copy.png, equal, keeps the sample it has
+    for _ in range(2):
+        result = preprocess([changing], out, max_bad=1, **FAST)
+        assert (result["inputs"], result["written"], result["resumed"], result["failed"]) == (11, 0, 10, 1)
+        assert samples(out) == before
+    entry = read_plan(out).current[str(changing / "five.png")]
+    assert entry.chunk == ADOPTED and entry.key in before
+    shutil.copy(changing / "five.png", changing / "six.png")
+    assert preprocess([changing], out, max_bad=1, **FAST)["written"] == 1
+    assert len(samples(out)) == 11
+
+
+def test_failures_are_tried_again_when_told_to_or_when_the_file_has_changed(changing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([changing], out, max_bad=1, **FAST)
+    errors = (out / "errors.jsonl").read_bytes()
+    chunks = len(read_plan(out).chunks)
+    preprocess([changing], out, max_bad=1, **FAST)
+    assert len(read_plan(out).chunks) == chunks
+    again = preprocess([changing], out, max_bad=1, retry=True, **FAST)
+    assert (again["resumed"], again["failed"], len(read_plan(out).chunks)) == (10, 1, chunks + 1)
+    assert (out / "errors.jsonl").read_bytes() == errors and b"text.mp4" in errors
+    shutil.copy(changing / "film.mp4", changing / "text.mp4")
+    result = preprocess([changing], out, **FAST)
+    assert (result["written"], result["failed"]) == (1, 0)
+    assert (out / "errors.jsonl").read_bytes() == b""
+
+
+def test_missing_inputs_are_asked_again_every_time_and_planned_once(source: Path, tmp_path: Path) -> None:
+    out, gone = tmp_path / "out", tmp_path / "gone.png"
+    for _ in range(3):
+        result = preprocess([source, gone], out, max_bad=2, **FAST)
+        assert result["reasons"] == {"not_media": 1, "missing": 1}
+        assert read_plan(out).files == 1
+    shutil.copy(source / "0.png", gone)
+    result = preprocess([source, gone], out, max_bad=1, **FAST)
+    assert (result["written"], result["resumed"], result["failed"]) == (1, 10, 1)
+
+
+def test_inputs_left_out_of_a_run_are_done_by_a_later_one(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([source], out, rank=0, world=2, shard_samples=2, max_bad=1, **FAST)  # plans all, does half
+    some = preprocess([source / "2.png", source / "4.png"], out, shard_samples=2, **FAST)
+    assert (some["inputs"], some["failed"]) == (2, 0)
+    result = preprocess([source], out, shard_samples=2, max_bad=1, **FAST)
+    assert result["inputs"] == 11 == result["written"] + result["resumed"] + result["failed"]
+    assert sorted(rows(out)) == sorted(path.name for path in source.iterdir())
+    assert len(samples(out)) == 10 and verify(out)["bad"] == 0
+
+
+def test_a_file_that_changes_during_the_run_is_told(
+    changing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    from entropy_vision.data import preprocess as module
+
+    plan = module._plan
+
+    def change(*given: Any, **more: Any) -> Any:
+        done = plan(*given, **more)
+        Image.fromarray(drifting(1, seed=77)[0]).save(changing / "1.png")
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_plan", change)
+        result = preprocess([changing], out, max_bad=2, **FAST)
+    assert result["reasons"] == {"changed": 1, "not_media": 1}
+    result = preprocess([changing], out, max_bad=1, **FAST)
+    assert (result["written"], result["failed"]) == (1, 1)
+
+
+# --- shards
+
+
+def test_a_chunk_of_many_bytes_is_cut_into_shards(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = {**FAST, "store": "raw", "keep": 1.0}
+    pictures = sorted(source.glob("[0-7].png"))
+    sizes = [path.stat().st_size for path in pictures]
+    preprocess(pictures, tmp_path / "one", **settings)
+    assert len(list((tmp_path / "one").glob("shard-*.tar"))) == 1
+    result = preprocess(pictures, out, shard_bytes=sum(sizes), **settings)
+    names = [path.name for path in sorted(out.glob("shard-*.tar"))]
+    assert result["shards"] == len(names) > 1 and names[:2] == ["shard-000000.tar", "shard-000000_001.tar"]
+    assert [sample.key for sample in read_shards(out)] == [sample.key for sample in read_shards(tmp_path / "one")]
+    assert samples(out) == samples(tmp_path / "one") and verify(out)["bad"] == 0
+    assert {row["shard"] for row in rows(out).values()} == set(names)
+
+
+def test_a_shard_that_is_lost_is_made_again_and_only_its_chunk(source: Path, whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    (out / "shard-000001.tar").unlink()
+    (out / "shard-000002.json").unlink()
+    shard = out / "shard-000003.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    result = preprocess([source], out, shard_samples=2, max_bad=1, **FAST)
+    assert (result["written"], result["resumed"]) == (6, 4)
+    assert tree(out) == tree(whole)
+
+
+# --- tars
+
+
+def pack(path: Path, files: list[Path], cut: int | None = None) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for file in files:
+            archive.add(file, f"sub/{file.name}")
+        info = tarfile.TarInfo("sub/0.json")
+        info.size = 2
+        archive.addfile(info, io.BytesIO(b"{}"))
+    if cut is not None:
+        path.write_bytes(path.read_bytes()[:cut])
+    return path
+
+
+@pytest.mark.parametrize("store", ["mosaic", "index"])
+def test_members_of_a_tar_are_inputs(source: Path, tmp_path: Path, store: str) -> None:
+    path = pack(tmp_path / "in.tar", sorted(source.iterdir()))
+    out = tmp_path / "out"
+    result = preprocess([path], out, max_bad=1, store=store, **FAST)
+    assert (result["inputs"], result["written"], result["failed"]) == (11, 10, 1)
+    preprocess([source], tmp_path / "plain", max_bad=1, store=store, **FAST)
+    one, other = list(read_shards(out)), list(read_shards(tmp_path / "plain"))
+    assert {sample.key for sample in one} == {sample.key for sample in other}  # they are known by their content
+    pixels = {sample.key: sample.pixels.tobytes() for sample in other}
+    assert all(sample.pixels.tobytes() == pixels[sample.key] for sample in one)
+    name = next(sample.source for sample in one if sample.source.startswith("tar://sub/5.png"))
+    assert name == f"tar://sub/5.png::{path}" and by_name(name).size == (source / "5.png").stat().st_size
+    with pytest.raises(InputError, match="holds no sub/none"):
+        by_name(f"tar://sub/none.png::{path}")
+    again = preprocess([path], out, max_bad=1, store=store, **FAST)
+    assert (again["written"], again["resumed"]) == (0, 10)
+    # shards of kept patches are no inputs
+    with pytest.raises(UsageError, match="no videos or images"):
+        preprocess([out], tmp_path / "none", **FAST)
+
+
+def test_a_tar_that_ends_early_is_counted(source: Path, tmp_path: Path) -> None:
+    files = [source / "0.png", source / "1.png"]
+    last = members(pack(tmp_path / "cut.tar", files))[-1]
+    path = pack(tmp_path / "cut.tar", files, cut=last.offset + last.size // 2)
+    with pytest.raises(TooManyBad) as caught:
+        preprocess([path], tmp_path / "out", max_bad=0, **FAST)
+    assert caught.value.result["written"] == 1
+    assert caught.value.result["reasons"] == {"damaged": 1, "not_media": 1}  # the member, and the tar it is cut in

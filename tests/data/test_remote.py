@@ -1,0 +1,152 @@
+"""Inputs and shards in an object store, through fsspec: an S3 server on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from media import drifting, tree, write
+from PIL import Image
+
+from entropy_vision import cli
+from entropy_vision.data import read_shards, write_shards
+from entropy_vision.data.paths import as_path
+from entropy_vision.data.preprocess import preprocess
+from entropy_vision.data.verify import verify
+from entropy_vision.errors import InputError, UsageError
+
+pytest.importorskip("s3fs", reason="the extra [s3] is not installed")
+moto = pytest.importorskip("moto.server", reason="moto stands in for the store")
+
+FAST: dict[str, Any] = {"size": 32, "selector": "uniform", "shard_samples": 2, "max_bad": 1}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    store = moto.ThreadedMotoServer(port=0, verbose=False)
+    store.start()
+    host, port = store.get_host_and_port()
+    yield f"http://{host}:{port}"
+    store.stop()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "TMPDIR": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    store = s3fs.S3FileSystem()
+    store.mkdir("box")
+    yield "s3://box"
+    store.invalidate_cache()
+    store.rm("box", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(drifting(1, seed=number)[0]).save(folder / f"{number}.png")
+    write(folder / "film.mp4", drifting(4))
+    (folder / "text.mp4").write_text("no video")
+    return folder
+
+
+def upload(source: Path, address: str) -> None:
+    for path in source.iterdir():
+        as_path(f"{address}/{path.name}").write_bytes(path.read_bytes())
+
+
+def listed(address: str) -> dict[str, bytes]:
+    """Every object under an address, by its name in it."""
+    store: Any = as_path(address)
+    store.fs.invalidate_cache()
+    return {name.removeprefix(f"{store.path}/"): store.fs.cat_file(name) for name in store.fs.find(store.path)}
+
+
+def test_shards_in_a_store_are_those_on_a_disk(source: Path, bucket: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "out", f"{bucket}/out"
+    first = preprocess([source], here, **FAST)
+    assert preprocess([source], there, **FAST) == {**first, "seconds": pytest.approx(0, abs=600), "out": there}
+    assert listed(there) == tree(here)
+    assert verify(there) == verify(here)
+    again = preprocess([source], there, **FAST)
+    assert (again["written"], again["resumed"], again["failed"]) == (0, 5, 1)
+    for one, other in zip(read_shards(here), read_shards(there), strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+    mixed = [sample.key for sample in read_shards(there, shuffle=True, seed=3)]
+    assert mixed == [sample.key for sample in read_shards(here, shuffle=True, seed=3)]
+    as_path(f"{there}/shard-000001.tar").unlink()
+    assert preprocess([source], there, **FAST)["written"] == 2
+    assert listed(there) == tree(here)
+
+
+@pytest.mark.parametrize("store", ["mosaic", "index"])
+def test_objects_are_inputs(source: Path, bucket: str, tmp_path: Path, store: str) -> None:
+    upload(source, f"{bucket}/in")
+    with tarfile.open(tmp_path / "more.tar", "w") as archive:
+        archive.add(source / "2.png", "two.png")
+    upload_to = as_path(f"{bucket}/in/more.tar")
+    upload_to.write_bytes((tmp_path / "more.tar").read_bytes())
+    out = tmp_path / "out"
+    result = preprocess([f"{bucket}/in"], out, store=store, **FAST)
+    assert (result["inputs"], result["written"], result["reasons"]) == (7, 6, {"not_media": 1})
+    preprocess([source], tmp_path / "local", store=store, **FAST)
+    local = {sample.record["sha256"]: sample for sample in read_shards(tmp_path / "local")}
+    for sample in read_shards(out):
+        np.testing.assert_array_equal(sample.pixels, local[sample.record["sha256"]].pixels)
+        assert sample.source.startswith((f"{bucket}/in/", "tar://two.png::s3://box/in/more.tar"))
+    again = preprocess([f"{bucket}/in/*.png", f"{bucket}/in/more.tar"], out, store=store, **FAST)
+    assert (again["inputs"], again["resumed"]) == (5, 5)
+    Image.fromarray(drifting(1, seed=50)[0]).save(source / "1.png")
+    upload(source, f"{bucket}/in")
+    changed = preprocess([f"{bucket}/in/1.png"], out, store=store, **FAST)
+    assert (changed["written"], changed["resumed"]) == (1, 0)
+    if store == "index":
+        with pytest.raises(InputError, match="has changed"):
+            list(read_shards(out))
+
+
+def test_lists_and_the_line_take_addresses(
+    source: Path, bucket: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    upload(source, f"{bucket}/in")
+    (tmp_path / "list.txt").write_text(f"{bucket}/in/0.png\n{bucket}/in/none.png\nin/1.png\n")
+    line = ["preprocess", str(tmp_path / "list.txt"), "--out", f"{bucket}/made", "--size", "32", "--max-bad", "1"]
+    assert cli.main([*line, "--json"]) == 0
+    assert '"missing": 1' in capfd.readouterr().out
+    assert cli.main(["verify", f"{bucket}/made", "--json"]) == 0
+    assert len(list(read_shards(f"{bucket}/made"))) == 2
+
+
+def test_patches_are_written_to_a_store(bucket: str, tmp_path: Path) -> None:
+    from entropy_vision import EntropyTokenizer, Frames
+
+    kept = EntropyTokenizer(keep=0.5)(Frames(pixels=drifting(3), pts_seconds=np.arange(3.0)))
+    write_shards([kept, kept], f"{bucket}/own")
+    for sample in read_shards(f"{bucket}/own"):
+        np.testing.assert_array_equal(sample.pixels, kept.pixels)
+    with pytest.raises(UsageError, match="holds shards already"):
+        write_shards([kept], f"{bucket}/own")
+
+
+def test_an_address_that_nothing_opens_is_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be opened here"):
+        preprocess(["nosuch://box/in"], tmp_path / "out", **FAST)
+    shutil.rmtree(tmp_path)
