@@ -119,7 +119,6 @@ def test_each_bad_input_is_a_sample_or_a_counted_reason(tmp_path: Path, make: ob
     assert verify(tmp_path / "out") == {"shards": 1, "samples": result["written"], "bad": 0}
 
 
-@pytest.mark.xfail(raises=UnicodeEncodeError, strict=True, reason="inputs.parquet cannot hold such a name yet")
 def test_a_name_that_is_not_utf8_is_done(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
