@@ -24,6 +24,7 @@ from entropy_vision.data.pool import Pool
 from entropy_vision.data.preprocess import allowed_failures, preprocess, run_preprocess, run_verify
 from entropy_vision.data.source import stat
 from entropy_vision.data.verify import verify
+from entropy_vision.data.worker import memory_limit
 from entropy_vision.errors import InputError, TooManyBad, UsageError
 from entropy_vision.frames import read_image, read_media, read_video
 from entropy_vision.options import PreprocessOptions, VerifyOptions
@@ -375,6 +376,7 @@ sys.exit(worker.main())
 def test_an_input_that_takes_too_much_memory_is_refused_and_the_run_goes_on(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert memory_limit() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     (tmp_path / "small.py").write_text(SMALL)
     folder = tmp_path / "in"
     shutil.copytree(source, folder)
