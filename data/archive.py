@@ -26,7 +26,7 @@ from .paths import is_remote
 
 VERSION = 1
 _END = bytes(1024)  # two empty blocks end a tar
-_SHARD = re.compile(r"shard-(?P<number>\d{6})(?:_(?P<part>\d{3,}))?\.(?:tar|json)")
+_SHARD = re.compile(r"shard-(?P<number>\d{6,})(?:_(?P<part>\d{3,}))?\.(?:tar|json)")
 # A key has no dot, because readers split a name at its first dot. What may follow is all that is ever decoded.
 _MEMBER = re.compile(r"(?P<key>[A-Za-z0-9_-]{1,128})\.(?P<kind>json|(?:idx|bits|span|patch)\.npy|patch\d{0,4}\.jpg)")
 
@@ -199,7 +199,8 @@ def markers(folder: Path) -> list[Path]:
 
 def tars(folder: Path, number: int | None = None) -> list[Path]:
     """The shards of a folder, marked or not, in order; those of one number where it is given."""
-    return _ours(folder.glob("shard-*.tar" if number is None else f"shard-{number:06d}*.tar"))
+    found = _ours(folder.glob("shard-*.tar" if number is None else f"shard-{number:06d}*.tar"))
+    return [path for path in found if number is None or re.match(rf"shard-{number:06d}[_.]", path.name)]
 
 
 def _ours(paths: Iterable[Path]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from entropy_vision.still import is_still
 
 from .lists import is_list, read_list
 from .media import SUFFIXES
-from .paths import as_path, is_remote
+from .paths import as_path, is_remote, reachable
 from .source import Source, stat
 from .tars import is_tar, members
 
@@ -34,10 +35,12 @@ def find_inputs(sources: Iterable[str | Path], exclude: Path | None = None) -> l
     """
     found: dict[tuple[str, int], Source] = {}
     hidden = exclude.resolve() if exclude is not None and not is_remote(exclude) else exclude
-    for path in _named(sources, hidden):
-        for source in members(path) if is_tar(path) else [stat(path)]:
-            where = source.path if is_remote(path) else os.path.abspath(source.path)
-            found.setdefault((where, source.offset), source)
+    for named in sources:
+        with reachable(named) if is_remote(named) else nullcontext():
+            for path in _named([named], hidden):
+                for source in members(path) if is_tar(path) else [stat(path)]:
+                    where = source.path if is_remote(path) else os.path.abspath(source.path)
+                    found.setdefault((where, source.offset), source)
     return [found[place] for place in sorted(found)]
 
 
@@ -56,7 +59,14 @@ def _named(sources: Iterable[str | Path], hidden: Path | None) -> Iterator[Path]
         else:
             named = [Path(match) for match in glob.glob(str(source), recursive=True)] or [path]
         for one in named:
-            yield from _inside(one, hidden) if one.is_dir() else [one]
+            yield from _inside(one, hidden) if _is_folder(one) else [one]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, or no name at all: counted as missing
+        return False
 
 
 def _inside(folder: Path, hidden: Path | None) -> Iterator[Path]:

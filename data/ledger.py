@@ -5,7 +5,6 @@ out/inputs/000000.parquet   the inputs of chunk 0, written when all of them are 
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +14,7 @@ from typing import Any
 from entropy_vision.atomic import atomic_write
 
 from .archive import canonical
+from .tables import read_rows, write_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Ledger:
     """Outcomes by the name of their input: each has exactly one."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.names = frozenset(names)
+        self.names = set(names)
         self.rows: dict[str, Outcome] = {}
         self.resumed = 0  # done before this run
 
@@ -95,26 +95,13 @@ def table_path(out: Path, chunk: int) -> Path:
 
 def write_table(out: Path, chunk: int, rows: Sequence[Outcome]) -> None:
     """Write the table of a chunk; it is finished then."""
-    import pyarrow
-    from pyarrow import parquet
-
-    kinds = {"int": pyarrow.int64(), "str": pyarrow.string()}
-    columns = {one.name: pyarrow.array([getattr(row, one.name) for row in rows], kinds[one.type]) for one in _FIELDS}
-    buffer = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), buffer, compression="zstd")
-    (out / "inputs").mkdir(parents=True, exist_ok=True)
-    atomic_write(table_path(out, chunk), buffer.getvalue())
+    write_rows(table_path(out, chunk), _KINDS, [vars(row) for row in rows])
 
 
 def read_tables(out: Path) -> dict[int, list[Outcome]]:
-    """{chunk: its rows} of every finished chunk."""
-    from pyarrow import parquet
-
-    found = sorted((out / "inputs").glob("[0-9]*.parquet"))
-    return {
-        int(path.stem): [Outcome(**row) for row in parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()]
-        for path in found
-    }
+    """{chunk: its rows} of every finished chunk, in order."""
+    found = sorted((int(path.stem), path) for path in (out / "inputs").glob("[0-9]*.parquet"))
+    return {number: [Outcome(**row) for row in read_rows(path)] for number, path in found}
 
 
 def write_errors(path: Path, rows: Iterable[Outcome]) -> None:
@@ -127,4 +114,4 @@ def write_errors(path: Path, rows: Iterable[Outcome]) -> None:
     atomic_write(path, "".join(canonical(row) + "\n" for row in told))
 
 
-_FIELDS: Any = fields(Outcome)
+_KINDS = {one.name: {"int": "int64", "str": "string"}[str(one.type)] for one in fields(Outcome)}

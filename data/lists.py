@@ -17,7 +17,10 @@ _SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 
 def is_list(path: Path) -> bool:
     """True where the name is that of a list."""
-    return path.suffix.lower() in _SUFFIXES and path.is_file()
+    try:
+        return path.suffix.lower() in _SUFFIXES and path.is_file()
+    except (OSError, ValueError):  # a name that cannot be
+        return False
 
 
 def read_list(path: Path) -> list[Path]:
@@ -63,7 +66,7 @@ def _parquet(path: Path) -> list[str]:
     with path.open("rb") as file:
         table = parquet.ParquetFile(file)
         column = _column(path, table.schema_arrow.names)
-        return [_string(name) for name in table.read([column]).column(column).to_pylist()]
+        return [_string(name) for name in table.read([column], use_threads=False).column(column).to_pylist()]
 
 
 def _column(path: Path, names: Sequence[str] | Iterable[str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +29,20 @@ def as_path(named: str | Path) -> Path:
     except (ImportError, ValueError) as error:
         raise UsageError(f"{named} cannot be opened here: {error}") from None
     return cast(Path, path)  # not its subclass, in all else its equal
+
+
+@contextmanager
+def reachable(named: str | Path) -> Iterator[None]:
+    """Tell in a line that a store cannot be asked: no credentials, no such bucket, no network."""
+    errors: tuple[type[Exception], ...] = (OSError,)
+    if "botocore" in sys.modules:
+        from botocore.exceptions import BotoCoreError
+
+        errors = (OSError, BotoCoreError)
+    try:
+        yield
+    except errors as error:
+        raise UsageError(f"{named} cannot be reached ({type(error).__name__}: {error})") from None
 
 
 def is_remote(named: str | Path) -> bool:

@@ -10,10 +10,7 @@ that is. So the shards are the same, byte for byte, for any number of processes 
 from __future__ import annotations
 
 import hashlib
-import io
-import itertools
-import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,16 +18,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from entropy_vision.atomic import atomic_write
-from entropy_vision.console import progress
+from entropy_vision.console import Progress, progress
 from entropy_vision.errors import Terminated
 
 from .ledger import Outcome
 from .source import Source, digest
+from .tables import read_rows, write_rows
 
 ADOPTED = -1
 """The chunk of an input whose content is in a shard already, under a name that is not given any more."""
 
+_PIECE = 4096  # inputs of one file of the plan: so many checksums are lost at most when the planner is killed
 _COLUMNS = {"chunk": "int64", "path": "binary", "member": "binary", "offset": "int64", "size": "int64"}
 _COLUMNS |= {"stamp": "string", "digest": "string", "key": "string"}
 
@@ -74,16 +72,18 @@ class Plan:
         return out
 
 
+def plan_files(out: Path) -> int:
+    """How many files the plan of a folder has."""
+    return len(list((out / "plan").glob("[0-9]*.parquet")))
+
+
 def read_plan(out: Path) -> Plan:
     """The plan of a folder; an empty one where there is none."""
-    from pyarrow import parquet
-
     entries: list[Entry] = []
     files = sorted((out / "plan").glob("[0-9]*.parquet"))
     for path in files:
-        rows = parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()
-        for row in rows:
-            place: dict[str, Any] = {name: os.fsdecode(row.pop(name)) for name in ("path", "member")}
+        for row in read_rows(path):
+            place: dict[str, Any] = {name: row.pop(name).decode(errors="surrogatepass") for name in ("path", "member")}
             place |= {name: row.pop(name) for name in ("offset", "size", "stamp")}
             entries.append(Entry(source=Source(**place), **row))
     return Plan(tuple(entries), len(files))
@@ -91,78 +91,97 @@ def read_plan(out: Path) -> Plan:
 
 def write_plan(out: Path, number: int, entries: Sequence[Entry]) -> None:
     """Add a file to the plan of a folder."""
-    import pyarrow
-    from pyarrow import parquet
-
     rows: list[dict[str, Any]] = [{**vars(entry), **vars(entry.source)} for entry in entries]
     for row in rows:
-        row |= {name: os.fsencode(row[name]) for name in ("path", "member")}
-    arrays = {name: pyarrow.array([row[name] for row in rows], kind) for name, kind in _COLUMNS.items()}
-    buffer = io.BytesIO()
-    parquet.write_table(pyarrow.table(arrays), buffer, compression="zstd")
-    (out / "plan").mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "plan" / f"{number:06d}.parquet", buffer.getvalue())
+        row |= {name: row[name].encode(errors="surrogatepass") for name in ("path", "member")}
+    write_rows(out / "plan" / f"{number:06d}.parquet", _COLUMNS, rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Where a chunk ends: it holds no more inputs, and (but for its first) no more bytes of them."""
+
+    inputs: int
+    bytes: int
 
 
 def new_entries(
     plan: Plan,
     sources: Sequence[Source],
     tables: Mapping[int, Sequence[Outcome]],
+    cuts: Cuts,
     *,
-    retry: bool,
-    most: int,
-    most_bytes: int,
-    threads: int,
-    stop: Callable[[], bool],
-) -> list[Entry]:
-    """Entries for the sources that the plan does not answer for.
+    retry: bool = False,
+    adopt: bool = True,
+    threads: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[list[Entry]]:
+    """Entries for the sources that the plan does not answer for, some thousand at a time, each a file of the plan.
 
     Args:
         tables: of the finished chunks.
         retry: plan what failed once more.
-        most, most_bytes: a chunk holds no more inputs, and (but for its first) no more bytes of them.
+        adopt: where the content of an input is in a shard under a name that is not given any more, take that sample.
         threads: how many files are read at a time, for their checksums.
 
     Raises:
         Terminated: `stop` said so.
     """
     settled = latest(tables)
-    done = {outcome.key: outcome for outcome in settled.values() if outcome.status == "done"}
-    fresh = [one for one in sources if _unplanned(plan, one, settled, tables, done)]
+    samples = {row.key: row for rows in tables.values() for row in rows if row.status == "done"}
+    fresh = [one for one in sources if _unplanned(plan, one, settled, tables, samples)]
     fresh += [one for one in sources if _again(plan, one, settled, retry)]
-    digests = _digests(fresh, threads, stop)
-    now = {source.name for source in sources}
-    changed = {source.name for source in fresh}
-    free: dict[str, list[str]] = defaultdict(list)  # {digest: keys of samples whose input has gone}
-    adopted = {entry.key for name, entry in plan.current.items() if entry.chunk == ADOPTED and name in now}
-    for outcome in done.values():
-        if outcome.source not in now and outcome.key not in adopted:
-            free[outcome.digest].append(outcome.key)
-    taken = {entry.key for name, entry in plan.current.items() if name not in changed} | set(done)
-    chunk, held, held_bytes = 1 + max((entry.chunk for entry in plan.entries), default=-1), 0, 0
-    out: list[Entry] = []
-    for source, known in zip(fresh, digests, strict=True):
-        if not known and not retry and _again(plan, source, settled, False):
-            continue  # it still cannot be read
-        if free[known]:
-            out.append(Entry(source=source, chunk=ADOPTED, digest=known, key=free[known].pop(0)))
-            continue
-        stem = known or hashlib.sha256(source.name.encode()).hexdigest()  # what cannot be read needs a key as well
-        key = next(key for key in _keys(stem) if key not in taken)
-        taken.add(key)
-        size = max(0, source.size)
-        if held and (held >= most or held_bytes + size > most_bytes):
-            chunk, held, held_bytes = chunk + 1, 0, 0
-        held, held_bytes = held + 1, held_bytes + size
-        out.append(Entry(source=source, chunk=chunk, digest=known, key=key))
-    return out
+    now, changed = {source.name for source in sources}, {source.name for source in fresh}
+    held = {name: entry for name, entry in plan.current.items() if name in now and name not in changed}
+    adopted = {entry.key for entry in held.values() if entry.chunk == ADOPTED}
+    free: dict[str, list[Outcome]] = defaultdict(list)  # {digest: samples that no input stands for}
+    for row in samples.values():
+        mine = held.get(row.source)
+        if row.key not in adopted and (mine is None or mine.key != row.key):
+            free[row.digest].append(row)
+    taken = {entry.key for name, entry in plan.current.items() if name not in changed} | set(samples)
+    copies: Counter[str] = Counter()
+    chunk = 1 + max((entry.chunk for entry in plan.entries), default=-1)
+    with progress("checksums", len(fresh), shown=bool(fresh)) as bar:
+        for start in range(0, len(fresh), _PIECE):
+            piece = fresh[start : start + _PIECE]
+            out: list[Entry] = []
+            count = size = 0
+            for source, known in zip(piece, _digests(piece, threads, stop, bar), strict=True):
+                if not known and not retry and _again(plan, source, settled, False):
+                    continue  # it still cannot be read
+                # of its own samples an input takes back any, of others' one whose input has gone
+                left = [row for row in free[known] if row.source == source.name or (adopt and row.source not in now)]
+                if left:
+                    free[known].remove(left[0])
+                    out.append(Entry(source=source, chunk=ADOPTED, digest=known, key=left[0].key))
+                    continue
+                if count and (count >= cuts.inputs or size + max(0, source.size) > cuts.bytes):
+                    chunk, count, size = chunk + 1, 0, 0
+                count, size = count + 1, size + max(0, source.size)
+                out.append(Entry(source=source, chunk=chunk, digest=known, key=_key(source, known, copies, taken)))
+            chunk += count > 0
+            if out:
+                yield out
+
+
+def _key(source: Source, known: str, copies: Counter[str], taken: set[str]) -> str:
+    """A key that nobody has: the beginning of its digest, and a number for all but the first of equal contents."""
+    stem = (known or hashlib.sha256(source.name.encode()).hexdigest())[:24]  # what cannot be read needs one as well
+    while True:
+        number = copies[stem]
+        copies[stem] += 1
+        key = f"{stem}-{number}" if number else stem
+        if key not in taken:
+            taken.add(key)
+            return key
 
 
 def unplanned(plan: Plan, sources: Sequence[Source], tables: Mapping[int, Sequence[Outcome]]) -> bool:
     """Whether some source waits for an entry."""
     settled = latest(tables)
-    done = {outcome.key for outcome in settled.values() if outcome.status == "done"}
-    return any(_unplanned(plan, source, settled, tables, done) for source in sources)
+    samples = {row.key for rows in tables.values() for row in rows if row.status == "done"}
+    return any(_unplanned(plan, source, settled, tables, samples) for source in sources)
 
 
 def latest(tables: Mapping[int, Sequence[Outcome]]) -> dict[str, Outcome]:
@@ -171,13 +190,13 @@ def latest(tables: Mapping[int, Sequence[Outcome]]) -> dict[str, Outcome]:
 
 
 def _unplanned(
-    plan: Plan, source: Source, settled: Mapping[str, Outcome], finished: Container[int], done: Container[str]
+    plan: Plan, source: Source, settled: Mapping[str, Outcome], finished: Container[int], samples: Container[str]
 ) -> bool:
     entry = plan.current.get(source.name)
     if entry is None or entry.source != source:
         return True
     if entry.chunk == ADOPTED:
-        return entry.key not in done  # the shard it was in is gone
+        return entry.key not in samples  # the shard it was in is gone
     outcome = settled.get(source.name)
     # of a finished chunk without it: by a run that was not given it
     return entry.chunk in finished and (outcome is None or outcome.chunk != entry.chunk)
@@ -191,9 +210,9 @@ def _again(plan: Plan, source: Source, settled: Mapping[str, Outcome], retry: bo
     return (entry.source, entry.chunk) == (source, outcome.chunk) and (retry or not entry.digest)
 
 
-def _digests(sources: Sequence[Source], threads: int, stop: Callable[[], bool]) -> list[str]:
+def _digests(sources: Sequence[Source], threads: int, stop: Callable[[], bool], bar: Progress) -> list[str]:
     out: list[str] = []
-    with ThreadPoolExecutor(threads) as pool, progress("checksums", len(sources), shown=bool(sources)) as bar:
+    with ThreadPoolExecutor(threads) as pool:
         for source, known in zip(sources, pool.map(digest, sources), strict=True):
             if stop():
                 pool.shutdown(cancel_futures=True)
@@ -201,9 +220,3 @@ def _digests(sources: Sequence[Source], threads: int, stop: Callable[[], bool]) 
             out.append(known)
             bar.advance(note=source.name)
     return out
-
-
-def _keys(digest: str) -> Iterator[str]:
-    """Keys for samples of equal content, without end."""
-    yield digest[:24]
-    yield from (f"{digest[:24]}-{number}" for number in itertools.count(1))

@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from .estimate import estimate
 from .files import find_inputs
 from .ledger import Ledger, Outcome, read_tables, table_path, write_errors
 from .paths import as_path, is_remote
-from .plan import ADOPTED, Entry, Plan, latest, new_entries, read_plan, unplanned, write_plan
+from .plan import ADOPTED, Cuts, Entry, Plan, latest, new_entries, plan_files, read_plan, unplanned, write_plan
 from .pool import Pool
 from .ranks import share
 from .sample import QUALITY, STORES
@@ -57,7 +58,9 @@ from .verify import verify
 
 _WORKER = "entropy_vision.data.worker"
 _LAYOUT = 2  # of the folder; 1 had no plan
-_PATIENCE = 3600.0  # seconds that other ranks wait for the plan of rank 0
+_PATIENCE = 3600.0  # seconds that other ranks wait for the next part of rank 0's plan
+_TICK = 0.5
+_SOURCE_BYTES = 16  # a chunk is of so many times the bytes of a shard: patches kept are fewer than the file, mostly
 
 
 def preprocess(
@@ -114,7 +117,7 @@ def preprocess(
         salvage: take what decodes of damaged videos, and say so in the sample; they fail without.
         retry: try the inputs that failed once more.
         dry_run: write nothing, and return what `estimate.estimate` says instead.
-        shard_samples, shard_bytes: a shard is closed before it holds more than either, a chunk of inputs too.
+        shard_samples, shard_bytes: a shard is closed before it holds more than either.
 
     Returns:
         {"inputs", "written", "resumed", "failed", "tokens_total", "tokens_kept", "shards", "seconds", "reasons",
@@ -149,27 +152,37 @@ def preprocess(
                 _refuse_others(out, settings)
             return estimate(inputs, out, settings)
         with _locked(out, rank, world) as staging:
-            _prepare(out, staging, settings, overwrite, rank)
-            cuts = {"most": shard_samples, "most_bytes": shard_bytes, "threads": workers}
-            _drop_lost(out, rank, world)
-            plan = _plan(out, inputs, rank, retry=retry, stop=stop.is_set, **cuts)
+            _prepare(out, staging, settings, overwrite, rank, world)
+            cuts = Cuts(inputs=shard_samples, bytes=_SOURCE_BYTES * shard_bytes)
+            tables = read_tables(out)
+            if rank:
+                plan = _awaited(out, inputs, tables, stop.is_set)
+                _refuse_others(out, settings, planned=True)
+            else:
+                plan = read_plan(out)
+                how: dict[str, Any] = {"retry": retry, "adopt": store != "index", "threads": workers}
+                for number, entries in enumerate(
+                    new_entries(plan, inputs, tables, cuts, **how, stop=stop.is_set), plan.files
+                ):
+                    write_plan(out, number, entries)
+                plan = read_plan(out)
             names = {source.name for source in inputs}
             mine = {
                 number: [entry for entry in entries if entry.source.name in names]
                 for number, entries in sorted(plan.chunks.items())
                 if number % world == rank
             }
-            adopted = [plan.current[name] for name in sorted(names) if plan.current[name].chunk == ADOPTED and not rank]
-            ledger = Ledger(entry.source.name for entries in (*mine.values(), adopted) for entry in entries)
-            tables = read_tables(out)
-            done = {row.key: row for rows in tables.values() for row in rows if row.status == "done"}
-            for entry in adopted:
-                ledger.put(_renamed(done[entry.key], entry.source.name), resumed=True)
+            adopted = [] if rank else _adopted(plan, tables, names)
+            ledger = Ledger([row.source for row in adopted])
+            ledger.names |= {entry.source.name for entries in mine.values() for entry in entries}
+            for row in adopted:
+                ledger.put(row, resumed=True)
             mark = bytes_digest(canonical(settings).encode())
             assembly = Assembly(out, staging, mark, ledger, shard_samples, shard_bytes)
-            greeting = {**settings, "mark": mark, "scratch": str(staging), "parent": os.getpid()}
-            with Pool(_WORKER, greeting, count=workers, deadline=deadline) as pool:
-                _work(mine, tables, pool, ledger, assembly, stop.is_set)
+            with _scratch(staging, rank, world) as scratch:
+                greeting = {**settings, "mark": mark, "scratch": str(scratch), "parent": os.getpid()}
+                with Pool(_WORKER, greeting, count=workers, deadline=deadline) as pool:
+                    _work(mine, tables, pool, ledger, assembly, stop.is_set)
             result: dict[str, Any] = {
                 **(ledger.counts() if stop.is_set() else ledger.close()),
                 "shards": len(markers(out)),
@@ -179,40 +192,41 @@ def preprocess(
             }
             if stop.is_set():
                 raise Terminated("stopped; the same line goes on from here", {**result, "waiting": assembly.waiting})
-            _summarize(out, names)
+            _summarize(out, plan, names)
     judge(result, max_bad, out)
     return result
 
 
-def _plan(
-    out: Path,
-    inputs: Sequence[Source],
-    rank: int,
-    *,
-    retry: bool,
-    stop: Callable[[], bool],
-    **cuts: int,
-) -> Plan:
-    """The plan that covers the inputs: made by rank 0, awaited by the others."""
+def _awaited(out: Path, inputs: Sequence[Source], tables: dict[int, list[Outcome]], stop: Callable[[], bool]) -> Plan:
+    """The plan that covers the inputs, as soon as rank 0 has made it."""
     plan = read_plan(out)
-    if rank:
-        until = time.monotonic() + _PATIENCE
-        while unplanned(plan, inputs, read_tables(out)):
+    until = time.monotonic() + _PATIENCE
+    while unplanned(plan, inputs, tables):
+        while plan_files(out) == plan.files:
             if stop():
                 raise Terminated("stopped while waiting for rank 0 to plan; the same line goes on", {})
             if time.monotonic() > until:
-                raise UsageError(f"rank 0 has not planned these inputs within an hour: start it with --out {out}")
-            time.sleep(0.5)
-            plan = read_plan(out)
-        return plan
-    new = new_entries(plan, inputs, read_tables(out), retry=retry, stop=stop, **cuts)
-    if new:
-        write_plan(out, plan.files, new)
-    return read_plan(out)
+                raise UsageError(f"rank 0 has planned nothing for an hour: start it with --out {out}")
+            time.sleep(_TICK)
+        plan, until = read_plan(out), time.monotonic() + _PATIENCE
+    return plan
 
 
-def _renamed(row: Outcome, name: str) -> Outcome:
-    return Outcome(**{**vars(row), "source": name})
+def _adopted(plan: Plan, tables: dict[int, list[Outcome]], names: set[str]) -> list[Outcome]:
+    """Outcomes of the inputs whose content was in a shard when they were planned, under their own names."""
+    samples = {row.key: row for rows in tables.values() for row in rows if row.status == "done"}
+    entries = [plan.current[name] for name in sorted(names) if plan.current[name].chunk == ADOPTED]
+    return [replace(samples[entry.key], source=entry.source.name) for entry in entries if entry.key in samples]
+
+
+@contextmanager
+def _scratch(staging: Path, rank: int, world: int) -> Iterator[Path]:
+    """A folder for copies of inputs that lie elsewhere; empty before and after, whoever was killed meanwhile."""
+    folder = staging / f"copies-{rank}-of-{world}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _work(
@@ -350,10 +364,12 @@ def _locked(out: Path, rank: int, world: int) -> Iterator[Path]:
                 if not _lock(other):
                     raise busy
                 path.unlink()
-        yield staging
-        mine.unlink(missing_ok=True)
-        with suppress(OSError):  # other ranks are still at work
-            staging.rmdir()
+        try:
+            yield staging
+        finally:
+            mine.unlink(missing_ok=True)
+            with suppress(OSError):  # samples wait, or other ranks are still at work
+                staging.rmdir()
 
 
 def _lock(file: Any) -> bool:
@@ -367,28 +383,29 @@ def _lock(file: Any) -> bool:
     return True
 
 
-def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool, rank: int) -> None:
-    """Make sure that what the folder holds was made with these settings."""
+def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool, rank: int, world: int) -> None:
+    """Make sure that what the folder holds was made with these settings, and is what its tables say."""
     path = out / "settings.json"
     if overwrite:
         for old in (*markers(out), *tars(out), *(out / "inputs").glob("*"), *(out / "plan").glob("*"), path):
             old.unlink(missing_ok=True)
         for folder in staging.glob("[0-9]*"):
             shutil.rmtree(folder)
-    if rank:
-        return  # rank 0 compares, and there is no plan before it has
     _refuse_others(out, settings)
+    if rank:
+        return
     if not is_remote(out):
         for folder in (out, out / "plan", out / "inputs"):
-            sweep(folder)
+            sweep(folder, older=3600.0 if world > 1 else 0.0)
+    _drop_lost(out)
     atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
-def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
-    """Raise UsageError where the folder is about other settings."""
+def _refuse_others(out: Path, settings: dict[str, Any], planned: bool = False) -> None:
+    """Raise UsageError where the folder is about other settings, and something was made by them, or is `planned`."""
     path = out / "settings.json"
     made = (*markers(out), *(out / "inputs").glob("*.parquet"), *(out / ".staging").glob("*/*.note"))
-    if not made:
+    if not made and not planned:
         return
     if not path.exists():
         raise UsageError(f"{out} holds shards without settings.json: give --overwrite or another --out")
@@ -410,11 +427,10 @@ def _told(value: object) -> str:
     return " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _drop_lost(out: Path, rank: int, world: int) -> None:
-    """Where a shard of one of our chunks is gone or cut, that chunk is not finished any more."""
+def _drop_lost(out: Path) -> None:
+    """Where a shard of a chunk is gone or cut, the chunk is not finished any more."""
     for number, rows in read_tables(out).items():
-        shards = {row.shard for row in rows if row.shard}
-        if number % world == rank and not all(_whole(out / name) for name in shards):
+        if not all(_whole(out / name) for name in {row.shard for row in rows if row.shard}):
             table_path(out, number).unlink()
 
 
@@ -426,12 +442,15 @@ def _whole(shard: Path) -> bool:
         return False
 
 
-def _summarize(out: Path, names: set[str]) -> None:
-    """Write what is to be said of all inputs; where other ranks are still at work, the last of them says it all."""
-    known = latest(read_tables(out))
-    rows = [known[name] for name in sorted(names) if name in known]
-    write_errors(out / "errors.jsonl", rows)
-    write_stats(out, rows)
+def _summarize(out: Path, plan: Plan, names: set[str]) -> None:
+    """Write what is to be said of all inputs; where other ranks are at work, whoever is last says all of it."""
+    told = -1
+    while (tables := read_tables(out)) and len(tables) != told:  # again, where a chunk was finished meanwhile
+        told = len(tables)
+        known = {**latest(tables), **{row.source: row for row in _adopted(plan, tables, names)}}
+        rows = [known[name] for name in sorted(names) if name in known]
+        write_errors(out / "errors.jsonl", rows)
+        write_stats(out, rows)
 
 
 @contextmanager

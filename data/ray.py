@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from entropy_vision.errors import UsageError
+from entropy_vision.errors import EntropyVisionError, UsageError
 
 _COUNTS = ("inputs", "written", "resumed", "failed", "tokens_total", "tokens_kept")
 
@@ -34,10 +34,13 @@ def preprocess_on_ray(
         UsageError: Ray is not installed, or there is no cluster.
         TooManyBad: more failed than max_bad allows, over all ranks.
     """
-    from .preprocess import judge
+    from .preprocess import judge, preprocess
 
+    if options.get("dry_run"):
+        return preprocess(sources, out, **options)
     try:
         import ray
+        from ray.exceptions import RayTaskError
     except ImportError:
         raise UsageError("Ray is not installed: pip install 'entropy-vision[ray]'") from None
     workers = int(options.get("workers", 1))
@@ -48,11 +51,18 @@ def preprocess_on_ray(
         except ConnectionError as error:
             raise UsageError(f"no Ray cluster at {address} ({error}): ray start --head begins one") from None
     try:
-        world = world or max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores < workers:
+            raise UsageError(f"the Ray cluster has {cores} cores: --workers {workers} would wait for ever")
+        world = world or cores // workers
         named, out = [_absolute(one) for one in sources], _absolute(out)
         max_bad = options.pop("max_bad", 0.05)
         task = ray.remote(num_cpus=workers, max_retries=3)(_rank)
         results = ray.get([task.remote(named, out, rank, world, options) for rank in range(world)])
+    except RayTaskError as error:
+        if isinstance(error.cause, EntropyVisionError):
+            raise error.cause from None
+        raise
     finally:
         if began_here:
             ray.shutdown()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote, unquote
 
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.probe import check_path
@@ -16,6 +17,10 @@ from entropy_vision.probe import check_path
 from .paths import as_path, is_remote
 
 _CHUNK = 1 << 20
+
+
+class NoRoom(Exception):
+    """An input cannot be copied to this machine, which is not its fault; the argument is the errno."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +43,14 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What it is called everywhere: its path, for a member fsspec's `tar://member::path`; bytes in it that are no
-        UTF-8 as escapes."""
+        """What it is called everywhere: its path, for a member fsspec's `tar://member::path`; where that is no UTF-8,
+        `bytes:` and what a URL would write."""
         name = f"tar://{self.member}::{self.path}" if self.member else self.path
-        return name.encode("utf-8", "backslashreplace").decode()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return f"bytes:{quote(name, errors='surrogatepass')}"
+        return name
 
     @property
     def stands_alone(self) -> bool:
@@ -53,7 +62,7 @@ def stat(path: Path) -> Source:
     """The source that a path names, there or not."""
     try:
         status = path.stat()
-    except (OSError, ValueError):  # ValueError: a NUL byte in the name
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name, or what is no text at all
         return Source(path=str(path))
     if is_remote(path):
         stamp = str(path.fs.ukey(path.path))  # type: ignore[attr-defined]
@@ -68,6 +77,8 @@ def by_name(name: str) -> Source:
     Raises:
         InputError: a member that its tar does not hold any more.
     """
+    if name.startswith("bytes:"):
+        name = unquote(name.removeprefix("bytes:"), errors="surrogatepass")
     if not name.startswith("tar://"):
         return stat(as_path(name))
     from .tars import members
@@ -114,6 +125,7 @@ def localized(source: Source, scratch: Path) -> Iterator[Path]:
 
     Raises:
         InputError: there is no such file, or it cannot be read.
+        NoRoom: the copy cannot be written.
     """
     if source.stands_alone:
         path = check_path(source.path)
@@ -123,8 +135,11 @@ def localized(source: Source, scratch: Path) -> Iterator[Path]:
         return
     with tempfile.NamedTemporaryFile(dir=scratch, suffix=Path(source.member or source.path).suffix[:16]) as copy:
         for piece in _fetched(source):
-            copy.write(piece)
-        copy.flush()
+            try:
+                copy.write(piece)
+                copy.flush()
+            except OSError as error:
+                raise NoRoom(error.errno) from None
         yield check_path(copy.name)
 
 

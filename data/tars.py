@@ -13,7 +13,10 @@ from .source import Source, stat
 
 def is_tar(path: Path) -> bool:
     """True for a tar that is not one of ours (those have a marker beside them, and hold no media but patches)."""
-    return path.suffix.lower() == ".tar" and path.is_file() and not marker_path(path).exists()
+    try:
+        return path.suffix.lower() == ".tar" and path.is_file() and not marker_path(path).exists()
+    except (OSError, ValueError):  # a name that cannot be
+        return False
 
 
 def members(path: Path) -> list[Source]:

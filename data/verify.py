@@ -28,10 +28,14 @@ def verify(folder: str | Path) -> dict[str, Any]:
     marked = finished(folder)
     faults: list[str] = []
     samples = 0
+    keys: dict[str, str] = {}
     for path in marked:
         try:
             marker = read_marker(path)
             samples += len(marker.samples)
+            held = [str(entry["key"]) for entry in marker.samples]
+            faults += [f"{folder / marker.shard}: sample {key} is in {keys[key]} too" for key in held if key in keys]
+            keys |= dict.fromkeys(held, marker.shard)
             faults += _faults(folder / marker.shard, marker)
         except InputError as error:
             faults.append(str(error))

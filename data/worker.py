@@ -26,7 +26,7 @@ from entropy_vision.tokenizer import EntropyTokenizer
 from .archive import canonical, pack
 from .sample import Sample, to_members
 from .shards import line
-from .source import Source, bytes_digest, localized, sha256_of
+from .source import NoRoom, Source, bytes_digest, localized, sha256_of
 
 _PR_SET_PDEATHSIG = 1
 
@@ -56,6 +56,8 @@ def main() -> int:
             part, note = make(task, settings, tokenizer, scratch)
         except InputError as error:
             reply |= {"reason": str(error.reason), "detail": error.detail}
+        except NoRoom as error:
+            reply |= {"errno": error.args[0]}
         except MemoryError:
             detail = (
                 f"it takes more than the {most >> 20} MiB a worker may use: take fewer frames (fps) or a smaller size"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,7 +65,9 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
-    """Remove unfinished files from a folder that nobody else is writing to."""
+def sweep(folder: Path, older: float = 0.0) -> None:
+    """Remove unfinished files from a folder: all where nobody else writes to it, else those older than some seconds."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if not older or path.stat().st_mtime < time.time() - older:
+                path.unlink()

@@ -79,7 +79,7 @@ def main() -> int:
     codes = []
     for job in jobs:
         code, told = job.result()
-        codes.append(code)
+        codes.append(code if code >= 0 else 128 - code)  # as a shell tells a signal
         print(told)
     return max(codes)
 

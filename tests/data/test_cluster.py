@@ -50,6 +50,11 @@ def test_ranks_on_ray_make_the_same_tree(
         result = preprocess_on_ray([source], tmp_path / "out", max_bad=1, **FAST)
         with pytest.raises(TooManyBad):
             preprocess_on_ray([source], tmp_path / "out", max_bad=0, **FAST)
+        with pytest.raises(UsageError, match=r"has 2 cores: --workers 3 would wait"):
+            preprocess_on_ray([source], tmp_path / "out", workers=3, **FAST)
+        with pytest.raises(UsageError, match=r"^\S+ was made with other settings"):
+            preprocess_on_ray([source], tmp_path / "out", keep=0.5, **FAST)
+        assert preprocess_on_ray([source], tmp_path / "out", dry_run=True, **FAST)["in_shards"] == 7
     finally:
         ray.shutdown()
     assert tree(tmp_path / "out") == tree(whole[0])

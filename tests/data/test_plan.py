@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
+import signal
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,13 @@ from PIL import Image
 from pyarrow import parquet
 
 from entropy_vision.data import read_shards
-from entropy_vision.data.plan import ADOPTED, read_plan
+from entropy_vision.data.plan import ADOPTED, Cuts, Plan, new_entries, read_plan
 from entropy_vision.data.preprocess import preprocess
 from entropy_vision.data.ranks import share
-from entropy_vision.data.source import by_name
+from entropy_vision.data.source import Source, by_name, digest, localized
 from entropy_vision.data.tars import members
 from entropy_vision.data.verify import verify
-from entropy_vision.errors import InputError, TooManyBad, UsageError
+from entropy_vision.errors import InputError, Terminated, TooManyBad, UsageError
 
 FAST: dict[str, Any] = {"size": 32, "selector": "uniform"}
 
@@ -48,11 +51,14 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 def samples(out: Path) -> dict[str, bytes]:
     """{key: the bytes of its records} over all shards."""
     out_of: dict[str, bytes] = {}
+    names: set[str] = set()
     for path in sorted(out.glob("shard-*.tar")):
         with tarfile.open(path) as archive:
             for entry in archive:
                 content = archive.extractfile(entry)
                 assert content is not None
+                assert entry.name not in names  # nothing is in two shards
+                names.add(entry.name)
                 key = entry.name.partition(".")[0]
                 out_of[key] = out_of.get(key, b"") + entry.name.encode() + content.read()
     return out_of
@@ -97,10 +103,51 @@ def test_any_world_goes_on_with_what_another_began(source: Path, whole: Path, tm
 
 def test_other_ranks_wait_for_the_plan(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("entropy_vision.data.preprocess._PATIENCE", 0.1)
-    with pytest.raises(UsageError, match="rank 0 has not planned"):
+    with pytest.raises(UsageError, match="rank 0 has planned nothing"):
         preprocess([source], tmp_path / "out", rank=1, world=2, **FAST)
     with pytest.raises(UsageError, match="for one process"):
         preprocess([source], tmp_path / "out", rank=0, world=2, overwrite=True, **FAST)
+
+
+def test_every_rank_compares_its_settings(source: Path, tmp_path: Path) -> None:
+    preprocess([source], tmp_path / "out", rank=0, world=2, max_bad=1, keep=0.25, **FAST)
+    with pytest.raises(UsageError, match=r"budget was keep 0.25, is keep 0.75"):
+        preprocess([source], tmp_path / "out", rank=1, world=2, max_bad=1, keep=0.75, **FAST)
+
+
+def test_a_rank_leaves_what_others_are_writing(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "inputs").mkdir(parents=True)
+    fresh, old = (out / "inputs" / f".tmp-1-{name}" for name in ("fresh", "old"))
+    for path in (fresh, old):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    preprocess([source], out, rank=0, world=2, max_bad=1, **FAST)
+    assert fresh.exists() and not old.exists()
+    preprocess([source], out, max_bad=1, **FAST)
+    assert not fresh.exists()
+
+
+def test_a_plan_is_made_in_parts_that_stay(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entropy_vision.data.plan._PIECE", 4)
+    preprocess([source], tmp_path / "whole", shard_samples=3, max_bad=1, **FAST)
+    assert read_plan(tmp_path / "whole").files == 3
+    digested: list[str] = []
+
+    def count(one: Source) -> str:
+        digested.append(one.name)
+        if len(digested) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return digest(one)
+
+    monkeypatch.setattr("entropy_vision.data.plan.digest", count)
+    with pytest.raises(Terminated, match="while the plan was made"):
+        preprocess([source], tmp_path / "out", shard_samples=3, max_bad=1, **FAST)
+    assert read_plan(tmp_path / "out").files == 1
+    before = len(digested)
+    preprocess([source], tmp_path / "out", shard_samples=3, max_bad=1, **FAST)
+    assert len(digested) == before + 7  # the first four stand in the plan
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +235,42 @@ def test_a_renamed_input_is_not_done_twice_and_a_copy_is(changing: Path, tmp_pat
     assert len(samples(out)) == 11
 
 
+def test_only_other_content_is_other_content(changing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([changing], out, max_bad=1, **FAST)
+    before = samples(out)
+    for path in changing.iterdir():
+        os.utime(path, (1, 1))
+    result = preprocess([changing], out, max_bad=1, **FAST)
+    assert (result["written"], result["resumed"]) == (0, 10) and samples(out) == before
+    was = (changing / "0.png").read_bytes()
+    shutil.copy(changing / "1.png", changing / "0.png")  # equal to another now
+    assert preprocess([changing], out, max_bad=1, **FAST)["written"] == 1
+    (changing / "0.png").write_bytes(was)  # and as it was again
+    result = preprocess([changing], out, max_bad=1, **FAST)
+    assert (result["written"], result["resumed"]) == (0, 10)
+    assert len(samples(out)) == 11 and verify(out)["bad"] == 0
+    stats = json.loads((out / "stats.json").read_text())
+    assert (stats["inputs"], stats["done"], stats["failed"]) == (11, 10, 1)
+
+
+def test_samples_without_pixels_do_not_follow_a_renamed_file(changing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([changing], out, max_bad=1, store="index", **FAST)
+    (changing / "5.png").rename(changing / "five.png")
+    assert preprocess([changing], out, max_bad=1, store="index", **FAST)["written"] == 1
+    assert rows(out)["five.png"]["status"] == "done"
+
+
+def test_many_equal_inputs_are_planned_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entropy_vision.data.plan.digest", lambda source: "0" * 64)
+    sources = [Source(path=f"{number}.png", size=1, stamp="1") for number in range(20_000)]
+    began = time.process_time()
+    entries = [one for part in new_entries(Plan(), sources, {}, Cuts(inputs=1000, bytes=1 << 30)) for one in part]
+    assert time.process_time() - began < 10
+    assert len({entry.key for entry in entries}) == 20_000 and max(entry.chunk for entry in entries) == 23
+
+
 def test_failures_are_tried_again_when_told_to_or_when_the_file_has_changed(changing: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     preprocess([changing], out, max_bad=1, **FAST)
@@ -232,15 +315,14 @@ def test_a_file_that_changes_during_the_run_is_told(
     out = tmp_path / "out"
     from entropy_vision.data import preprocess as module
 
-    plan = module._plan
+    entries = module.new_entries
 
     def change(*given: Any, **more: Any) -> Any:
-        done = plan(*given, **more)
+        yield from entries(*given, **more)
         Image.fromarray(drifting(1, seed=77)[0]).save(changing / "1.png")
-        return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_plan", change)
+        patch.setattr(module, "new_entries", change)
         result = preprocess([changing], out, max_bad=2, **FAST)
     assert result["reasons"] == {"changed": 1, "not_media": 1}
     result = preprocess([changing], out, max_bad=1, **FAST)
@@ -321,3 +403,32 @@ def test_a_tar_that_ends_early_is_counted(source: Path, tmp_path: Path) -> None:
         preprocess([path], tmp_path / "out", max_bad=0, **FAST)
     assert caught.value.result["written"] == 1
     assert caught.value.result["reasons"] == {"damaged": 1, "not_media": 1}  # the member, and the tar it is cut in
+
+
+def test_copies_of_members_are_gone_with_the_run(source: Path, tmp_path: Path) -> None:
+    path = pack(tmp_path / "in.tar", [source / "0.png"])
+    left = tmp_path / "out" / ".staging" / "copies-0-of-1"
+    left.mkdir(parents=True)
+    (left / "tmpabc").write_bytes(b"of a worker that was killed")
+    preprocess([path], tmp_path / "out", **FAST)
+    assert not (tmp_path / "out" / ".staging").exists()
+
+
+# --- names
+
+
+def test_no_two_names_are_told_as_one(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, the text that would stand for them, names no disk takes: each is an input."""
+    strange = [os.fsdecode(b"\xff.png"), "\\udcff.png", "bytes.png"]
+    for number, name in enumerate(strange):
+        Image.fromarray(drifting(1, seed=number)[0]).save(tmp_path / "plain.png")
+        (tmp_path / "plain.png").rename(tmp_path / name)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": "bad\ud800.png"}) + "\n" + json.dumps({"path": "x" * 300}))
+    result = preprocess([tmp_path], tmp_path / "out", **FAST)
+    assert (result["inputs"], result["written"]) == (3, 3)
+    listed = preprocess([tmp_path, tmp_path / "list.jsonl"], tmp_path / "out", max_bad=2, **FAST)
+    assert listed["reasons"] == {"unreadable": 2}
+    assert listed["inputs"] == 5 == listed["resumed"] + listed["failed"]
+    name = next(sample.source for sample in read_shards(tmp_path / "out") if sample.source.startswith("bytes:"))
+    with localized(by_name(name), tmp_path) as path:
+        assert os.fsencode(path).endswith(b"/\xff.png")
