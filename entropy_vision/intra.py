@@ -13,7 +13,6 @@ import numba
 import numpy as np
 
 from entropy_vision.blocks import quantile
-from entropy_vision.colour import apart, ycrcb
 from entropy_vision.grid import block_side
 from entropy_vision.picture import read_picture
 from entropy_vision.surprise import rarity
@@ -208,7 +207,7 @@ def picture_bits(picture: np.ndarray, patch_size: int) -> np.ndarray:
     """
     side = block_side(patch_size)
     per = patch_size // side
-    mean, variance, points = read_picture(ycrcb(apart(picture)), side, per)
+    mean, variance, points = read_picture(picture, side, per)
     bits: np.ndarray = _beyond_usual(context_bits(mean, variance), rarity(points), per)
     return bits
 
