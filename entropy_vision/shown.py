@@ -120,9 +120,8 @@ def _take_light_off(now: np.ndarray, before: np.ndarray, light: np.ndarray) -> N
         if abs(common) >= _LIGHT:
             light[k] = min(max(light[k] + common, np.float32(-255)), np.float32(255))  # changes may never add up to 0
         off = np.int16(round(light[k]))
-        for p in range(len(now)):
-            for i in range(low, high):
-                now[p, i] -= off
+        if off:
+            now[:, low:high] -= off
 
 
 @numba.njit(cache=True)
