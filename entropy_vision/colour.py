@@ -14,19 +14,32 @@ _i32 = np.int32  # products are cut to 32 bits, or they would be taken in 64
 
 def apart(frame: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] -> [3, H, W]."""
-    height, width, _ = frame.shape
-    out = np.empty((3, height, width), np.uint8)
-    take_apart(np.ascontiguousarray(frame).reshape(height, 3 * width), out)
+    out: np.ndarray = _apart(np.ascontiguousarray(frame))
     return out
 
 
 @numba.njit(cache=True)
-def take_apart(pixels: np.ndarray, out: np.ndarray) -> None:
-    """uint8 [H, 3 W] into [3, H, W]."""
-    for y in range(len(pixels)):
+def _apart(frame: np.ndarray) -> np.ndarray:
+    height, width, _ = frame.shape
+    pixels, out = frame.reshape(height, 3 * width), np.empty((3, height, width), np.uint8)
+    for y in range(height):
         row, one, two, three = pixels[y], out[0, y], out[1, y], out[2, y]
-        for x in range(len(one)):
+        for x in range(width):
             one[x], two[x], three[x] = row[3 * x], row[3 * x + 1], row[3 * x + 2]
+    return out
+
+
+@numba.njit(cache=True)
+def together(colours: np.ndarray) -> np.ndarray:
+    """[3, H, W] -> uint8 [H, W, 3]."""
+    _, height, width = colours.shape
+    out = np.empty((height, width, 3), np.uint8)
+    pixels = out.reshape(height, 3 * width)
+    for y in range(height):
+        row, one, two, three = pixels[y], colours[0, y], colours[1, y], colours[2, y]
+        for x in range(width):
+            row[3 * x], row[3 * x + 1], row[3 * x + 2] = one[x], two[x], three[x]
+    return out
 
 
 @numba.njit(cache=True)
@@ -43,18 +56,12 @@ def luma_of(colours: np.ndarray) -> np.ndarray:
 def ycrcb(colours: np.ndarray) -> np.ndarray:
     """Luma, Cr and Cb of uint8 [3, H, W], RGB: the same."""
     out = np.empty_like(colours)
-    put_ycrcb(colours, out)
-    return out
-
-
-@numba.njit(cache=True)
-def put_ycrcb(colours: np.ndarray, out: np.ndarray) -> None:
-    """`ycrcb` into `out`."""
     red, green, blue, luma = colours[0].ravel(), colours[1].ravel(), colours[2].ravel(), out[0].ravel()
     for i in range(len(luma)):
         luma[i] = (_i32(red[i]) * _i32(4899) + _i32(green[i]) * _i32(9617) + _i32(blue[i]) * _i32(1868) + 8192) >> 14
     _difference(red, luma, _i32(11682), out[1].ravel())
     _difference(blue, luma, _i32(9241), out[2].ravel())
+    return out
 
 
 @numba.njit(cache=True)

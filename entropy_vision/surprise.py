@@ -27,10 +27,9 @@ _POWER = 256  # of the kernel
 
 
 def rarity(points: np.ndarray) -> np.ndarray:
-    """Bits of each point under the density of all: float32 [6, N] -> float32 [N] in [0, log2(min(N, 128) + 1)]."""
-    count = points.shape[1]
-    step = -(-count // _KERNELS)
-    width = _WIDER * (-(-count // step)) ** (-1 / (FEATURES + 4))
+    """Bits of each point under the density of all: float32 [N, 6] -> float32 [N] in [0, log2(min(N, 128) + 1)]."""
+    step = -(-len(points) // _KERNELS)
+    width = _WIDER * (-(-len(points) // step)) ** (-1 / (FEATURES + 4))
     shrunk = _standardised(points, width * np.sqrt(2 * _POWER))
     bits: np.ndarray = _self_information(shrunk, np.ascontiguousarray(shrunk[:, ::step]), step)
     return bits
@@ -38,21 +37,21 @@ def rarity(points: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _standardised(points: np.ndarray, unit: float) -> np.ndarray:
-    """Each feature's distance from its mean in `unit` standard deviations; both [6, N]."""
-    out, count = np.empty_like(points), points.shape[1]
+    """Each feature's distance from its mean in `unit` standard deviations: [N, 6] -> [6, N]."""
+    out, count = np.empty((FEATURES, len(points)), np.float32), len(points)
     mean, variance = np.zeros(FEATURES), np.zeros(FEATURES)
     for i in range(count):  # of all features at a time, for one waits for its last addition
         for k in range(FEATURES):
-            mean[k] += points[k, i]
+            mean[k] += points[i, k]
     mean /= count
     for i in range(count):
         for k in range(FEATURES):
-            variance[k] += (points[k, i] - mean[k]) ** 2
+            variance[k] += (points[i, k] - mean[k]) ** 2
     for k in range(FEATURES):
         deviation = np.sqrt(variance[k] / count)
         scale = 1 / (deviation * unit) if deviation > 1e-4 else 0.0  # the same everywhere: it says nothing
         for i in range(count):
-            out[k, i] = (points[k, i] - mean[k]) * scale
+            out[k, i] = (points[i, k] - mean[k]) * scale
     return out
 
 
