@@ -77,7 +77,14 @@ def gather(pixels: np.ndarray, positions: np.ndarray, patch_size: int) -> np.nda
     Returns:
         [K, P, P, 3], contiguous.
     """
-    return np.ascontiguousarray(patchify(pixels, patch_size)[tuple(positions.T)])
+    padded = np.ascontiguousarray(pad(pixels, patch_size))
+    count, height, width, channels = padded.shape
+    # the lines of a patch are taken as one value each, a third of the time that their bytes would take
+    lines = padded.reshape(count, height // patch_size, patch_size, width * channels)
+    lines = lines.view(f"V{patch_size * channels * padded.itemsize}")
+    frame, row, column = positions.T
+    chosen = lines[frame, row, :, column].view(padded.dtype)
+    return chosen.reshape(len(positions), patch_size, patch_size, channels)
 
 
 def block_side(patch_size: int) -> int:

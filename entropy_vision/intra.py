@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from entropy_vision.blocks import quantile
+from entropy_vision.colour import apart, together, ycrcb
 from entropy_vision.grid import block_side
 from entropy_vision.picture import read_picture
 from entropy_vision.surprise import rarity
@@ -112,21 +113,22 @@ def _context(
     shares = _wide(_shares(usual, middle), along)
     means, variances = _wide(mean.reshape(rows, -1), 1), variance.reshape(rows, -1)
     alone = np.full((rows, columns + 2), np.float32(2 ** (4 * _MOST)))  # one more at either side
+    rooms = np.empty((3, 3 * columns), np.float32)  # to work in: to ask for memory takes as long as a row
     for y in range(rows):
         for dy, dx in ((0, 0), (-down, 0), (down, 0), (0, -along), (0, along)):
             v, first = min(max(y + dy, 0), rows - 1), 3 * (along + dx)
             there = slice(first, first + 3 * columns)
-            _against(means[y, 3:-3], variances[y], colours[v, there], shares[v, there], alone[y, 1:-1])
+            _against(means[y, 3:-3], variances[y], colours[v, there], shares[v, there], rooms[0], alone[y, 1:-1])
         alone[y, 0], alone[y, -1] = alone[y, 1], alone[y, -2]
-    bits = np.empty((rows, columns), np.float32)
+    bits, least = np.empty((rows, columns), np.float32), np.empty(columns, np.float32)
     for y in range(rows):
-        least = alone[y, 1:-1].copy()
+        least[:] = alone[y, 1:-1]
         for dy, dx in _SIDES:
             one, two, p, q = max(y + dy, 0), min(y - dy, rows - 1), 1 + dx, 1 - dx
             _between(
                 means[y, 3:-3], variances[y], shares[y, 3 * along : 3 * (along + columns)],
                 means[one, 3 * p : 3 * (p + columns)], means[two, 3 * q : 3 * (q + columns)],
-                alone[one, p : p + columns], alone[two, q : q + columns], least,
+                alone[one, p : p + columns], alone[two, q : q + columns], rooms, least,
             )  # fmt: skip
         for x in range(columns):
             bits[y, x] = gaussian_rate(least[x])
@@ -146,9 +148,13 @@ def _wide(blocks: np.ndarray, more: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, fastmath=True)
-def _against(mean: np.ndarray, variance: np.ndarray, colour: np.ndarray, share: np.ndarray, least: np.ndarray) -> None:
-    """The odds of a row of blocks against a prevailing colour, where they are less: [3 C'] into [C']."""
-    odds = np.empty_like(mean)
+def _against(
+    mean: np.ndarray, variance: np.ndarray, colour: np.ndarray, share: np.ndarray, odds: np.ndarray, least: np.ndarray
+) -> None:
+    """The odds of a row of blocks against a prevailing colour, where they are less: [3 C'] into [C'].
+
+    `odds` [3 C'] is written.
+    """
     for i in range(len(odds)):
         off = mean[i] - colour[i]
         ratio = (variance[i] + off * off) * share[i]
@@ -166,9 +172,10 @@ def _between(
     two: np.ndarray,
     price_one: np.ndarray,
     price_two: np.ndarray,
+    rooms: np.ndarray,
     least: np.ndarray,
 ) -> None:
-    """The odds of a row of blocks to be an edge, where they are less: [3 C'] into [C'].
+    """The odds of a row of blocks to be an edge, where they are less: [3 C'] into [C']; `rooms` [3, 3 C'] is written.
 
     An edge holds two known colours side by side, those of two neighbours, which have to be paid for as well, so only
     cheap ones explain anything. A share a of colour `one` beside 1 - a of `two` has mean two + a * d and variance
@@ -176,7 +183,7 @@ def _between(
     distance and the variance beyond q, or below q / 2 (a soft edge has less than q, but one flat colour in between is a
     thing of its own).
     """
-    squared, along, mixed = np.empty_like(mean), np.empty_like(mean), np.empty_like(mean)
+    squared, along, mixed = rooms[0], rooms[1], rooms[2]
     for i in range(len(mean)):
         difference = one[i] - two[i]
         squared[i], along[i] = difference * difference, (mean[i] - two[i]) * difference
@@ -205,10 +212,9 @@ def picture_bits(picture: np.ndarray, patch_size: int) -> np.ndarray:
     Args:
         picture: uint8 [R P, C P, 3], RGB.
     """
-    frame = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb)
     side = block_side(patch_size)
     per = patch_size // side
-    mean, variance, points = read_picture(frame, side, per)
+    mean, variance, points = read_picture(together(ycrcb(apart(picture))), side, per)
     bits: np.ndarray = _beyond_usual(context_bits(mean, variance), rarity(points), per)
     return bits
 

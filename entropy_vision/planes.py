@@ -13,6 +13,8 @@ import cv2
 import numba
 import numpy as np
 
+from entropy_vision.colour import apart, luma_of, ycrcb
+
 SAMPLES = 8  # of luma, along a patch's side
 BLOCK = 4  # samples of luma along a block's side: 2 x 2 blocks a patch
 
@@ -37,48 +39,79 @@ class Planes:
 def planes_of(frame: np.ndarray, patch_size: int) -> Planes:
     """The planes of uint8 [R P, C P, 3], RGB."""
     width, height = (SAMPLES * (side // patch_size) for side in (frame.shape[1], frame.shape[0]))
-    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    while luma.shape[0] >= 2 * height:
-        luma = cv2.pyrDown(luma)
-    colour = cv2.cvtColor(cv2.pyrDown(reduced(frame, width, height)), cv2.COLOR_RGB2YCrCb)
-    chroma = np.empty((height // 2, width // 2, 2), np.uint8)
-    cv2.mixChannels([colour], [chroma], [1, 0, 2, 1])  # a slice to copy would take six times as long
-    return Planes(_sized(luma, width, height), chroma)
+    colours = apart(frame)
+    luma = luma_of(colours)[None]
+    while luma.shape[1] >= 2 * height:
+        luma = smoothed(luma)
+    return Planes(_sized(luma, width, height)[0], _chroma(smoothed(reduced(colours, width, height))))
 
 
-def reduced(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A frame at another size, by means of 2 x 2 pixels as often as these fit."""
-    while frame.shape[0] >= 2 * height:
-        height_now, width_now, _ = frame.shape
+def reduced(colours: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Planes [n, H, W] at another size, by means of 2 x 2 pixels as often as these fit."""
+    while colours.shape[1] >= 2 * height:
+        _, height_now, width_now = colours.shape
         if height_now % 2 or width_now % 2:  # what is cut off at the rim would shift the grid: stretched instead
-            frame = cv2.resize(frame, (width_now // 2, height_now // 2), interpolation=cv2.INTER_AREA)
+            colours = _resized(colours, width_now // 2, height_now // 2, cv2.INTER_AREA)
         else:
-            frame = _halved(np.ascontiguousarray(frame))
-    return _sized(frame, width, height)
+            colours = _halved(colours)
+    return _sized(colours, width, height)
 
 
 @numba.njit(cache=True)
-def _halved(frame: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels, rounded: uint8 [H, W, 3], even -> [H / 2, W / 2, 3].
-
-    OpenCV's INTER_AREA gives the same and takes twice as long.
-    """
-    height, width, _ = frame.shape
-    wide, out = 3 * width, np.empty((height // 2, width // 2, 3), np.uint8)
-    pixels, halved, both = frame.reshape(height, wide), out.reshape(len(out), -1), np.empty(wide, np.uint16)
-    for y in range(len(out)):
-        one, two, row = pixels[2 * y], pixels[2 * y + 1], halved[y]
-        for i in range(wide):
-            both[i] = np.uint16(one[i]) + np.uint16(two[i])
-        for x in range(width // 2):  # three channels, written out: twice as fast
-            row[3 * x] = (both[6 * x] + both[6 * x + 3] + 2) >> 2
-            row[3 * x + 1] = (both[6 * x + 1] + both[6 * x + 4] + 2) >> 2
-            row[3 * x + 2] = (both[6 * x + 2] + both[6 * x + 5] + 2) >> 2
+def _halved(colours: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels, rounded: uint8 [n, H, W], even -> [n, H / 2, W / 2]."""
+    count, height, width = colours.shape
+    out, both = np.empty((count, height // 2, width // 2), np.uint8), np.empty(width, np.uint16)
+    for k in range(count):
+        for y in range(height // 2):
+            one, two, row = colours[k, 2 * y], colours[k, 2 * y + 1], out[k, y]
+            for x in range(width):
+                both[x] = np.uint16(one[x]) + np.uint16(two[x])
+            for x in range(len(row)):
+                row[x] = (both[2 * x] + both[2 * x + 1] + 2) >> 2
     return out
 
 
-def _sized(plane: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Less than halved, or enlarged, where the patch is not 8 pixels times a power of two."""
-    if plane.shape[:2] == (height, width):
-        return plane
-    return cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+@numba.njit(cache=True)
+def smoothed(colours: np.ndarray) -> np.ndarray:
+    """Every second pixel seen through (1 4 6 4 1) / 16 both ways: uint8 [n, H, W] -> [n, (H + 1) / 2, (W + 1) / 2].
+
+    The border is mirrored, so a side has at least 3 pixels.
+    """
+    count, height, width = colours.shape
+    out, column = np.empty((count, (height + 1) // 2, (width + 1) // 2), np.uint8), np.empty(width + 4, np.uint16)
+    inside = column[2:-2]
+    for k in range(count):
+        plane = colours[k]
+        for y in range(out.shape[1]):
+            row, last = out[k, y], 2 * (height - 1)
+            one, two, three = plane[abs(2 * y - 2)], plane[abs(2 * y - 1)], plane[2 * y]
+            four, five = plane[min(2 * y + 1, last - 2 * y - 1)], plane[min(2 * y + 2, last - 2 * y - 2)]
+            for x in range(width):
+                beside = np.uint16(two[x]) + np.uint16(four[x])
+                inside[x] = np.uint16(one[x]) + np.uint16(five[x]) + 4 * beside + 6 * np.uint16(three[x])
+            column[0], column[1], column[-2], column[-1] = inside[2], inside[1], inside[-2], inside[-3]
+            for x in range(len(row)):  # at most 255 * 256 + 128, so it fits 16 bits
+                beside = column[2 * x + 1] + column[2 * x + 3]
+                row[x] = np.uint16(column[2 * x] + column[2 * x + 4] + 4 * beside + 6 * column[2 * x + 2] + 128) >> 8
+    return out
+
+
+@numba.njit(cache=True)
+def _chroma(colours: np.ndarray) -> np.ndarray:
+    """Cr and Cb of uint8 [3, H, W], RGB: [H, W, 2]."""
+    _, height, width = colours.shape
+    apart, out = ycrcb(colours), np.empty((height, width, 2), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            out[y, x, 0], out[y, x, 1] = apart[1, y, x], apart[2, y, x]
+    return out
+
+
+def _sized(colours: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Less than halved, or enlarged, where the patch is not 8 pixels times a power of two: [n, H, W]."""
+    return colours if colours.shape[1:] == (height, width) else _resized(colours, width, height, cv2.INTER_LINEAR)
+
+
+def _resized(colours: np.ndarray, width: int, height: int, how: int) -> np.ndarray:
+    return np.stack([cv2.resize(plane, (width, height), interpolation=how) for plane in colours])

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 
+import cv2
 import numpy as np
 
 from entropy_vision.grid import pad, real_pixels
@@ -44,8 +45,9 @@ class Bits:
         news = self.memory.news(planes_of(padded, self.patch_size))
         if news is None:
             return _of_picture(frame, self.patch_size)
-        blocks = news.reshape(news.shape[0] // 2, 2, news.shape[1] // 2, 2)
-        return _of_real(blocks.sum(axis=(1, 3)) / 4, frame, self.patch_size)
+        rows, columns = news.shape
+        patches = cv2.resize(news, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)  # means of 2 x 2 blocks
+        return _of_real(patches, frame, self.patch_size)
 
 
 def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:

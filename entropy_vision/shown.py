@@ -23,11 +23,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numba
 import numpy as np
 
 from entropy_vision.blocks import flat_and_steep, ranked
+from entropy_vision.colour import apart, ycrcb
 from entropy_vision.grid import grid_size, pad
 from entropy_vision.planes import reduced
 
@@ -66,8 +66,7 @@ def looks_of(pixels: np.ndarray, patch_size: int) -> Looks:
     rows, columns = grid_size(height, width, patch_size)
     values = np.empty((len(pixels), rows * columns, _LOOK), np.int16)
     for frame, into in zip(pad(pixels, patch_size), values, strict=True):
-        picture = cv2.cvtColor(reduced(frame, 4 * columns, 4 * rows), cv2.COLOR_RGB2YCrCb)
-        _into_patches(picture, columns, into)
+        _into_patches(ycrcb(reduced(apart(frame), 4 * columns, 4 * rows)), columns, into)
     return Looks(values, *_changes(values))
 
 
@@ -76,12 +75,12 @@ def _into_patches(picture: np.ndarray, columns: int, out: np.ndarray) -> None:
     for p in range(len(out)):
         y, x = 4 * (p // columns), 4 * (p % columns)
         for i in range(_LUMA):
-            out[p, i] = picture[y + i // 4, x + i % 4, 0]
+            out[p, i] = picture[0, y + i // 4, x + i % 4]
         for i in range(4):
             v, u = y + 2 * (i // 2), x + 2 * (i % 2)
             for k in range(1, 3):
                 total = (
-                    np.int16(picture[v, u, k]) + picture[v, u + 1, k] + picture[v + 1, u, k] + picture[v + 1, u + 1, k]
+                    np.int16(picture[k, v, u]) + picture[k, v, u + 1] + picture[k, v + 1, u] + picture[k, v + 1, u + 1]
                 )
                 out[p, 12 + 4 * k + i] = (total + 2) // 4
 
@@ -121,9 +120,8 @@ def _take_light_off(now: np.ndarray, before: np.ndarray, light: np.ndarray) -> N
         if abs(common) >= _LIGHT:
             light[k] = min(max(light[k] + common, np.float32(-255)), np.float32(255))  # changes may never add up to 0
         off = np.int16(round(light[k]))
-        for p in range(len(now)):
-            for i in range(low, high):
-                now[p, i] -= off
+        if off:
+            now[:, low:high] -= off
 
 
 @numba.njit(cache=True)

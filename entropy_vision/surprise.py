@@ -38,19 +38,20 @@ def rarity(points: np.ndarray) -> np.ndarray:
 @numba.njit(cache=True)
 def _standardised(points: np.ndarray, unit: float) -> np.ndarray:
     """Each feature's distance from its mean in `unit` standard deviations: [N, 6] -> [6, N]."""
-    out = np.empty((FEATURES, len(points)), np.float32)
+    out, count = np.empty((FEATURES, len(points)), np.float32), len(points)
+    mean, variance = np.zeros(FEATURES), np.zeros(FEATURES)
+    for i in range(count):  # of all features at a time, for one waits for its last addition
+        for k in range(FEATURES):
+            mean[k] += points[i, k]
+    mean /= count
+    for i in range(count):
+        for k in range(FEATURES):
+            variance[k] += (points[i, k] - mean[k]) ** 2
     for k in range(FEATURES):
-        mean = 0.0
-        for i in range(len(points)):
-            mean += points[i, k]
-        mean /= len(points)
-        variance = 0.0
-        for i in range(len(points)):
-            variance += (points[i, k] - mean) ** 2
-        deviation = np.sqrt(variance / len(points))
+        deviation = np.sqrt(variance[k] / count)
         scale = 1 / (deviation * unit) if deviation > 1e-4 else 0.0  # the same everywhere: it says nothing
-        for i in range(len(points)):
-            out[k, i] = (points[i, k] - mean) * scale
+        for i in range(count):
+            out[k, i] = (points[i, k] - mean[k]) * scale
     return out
 
 

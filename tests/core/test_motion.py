@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
-from entropy_vision.planes import Planes, reduced
+from entropy_vision.planes import Planes
 from entropy_vision.rate import patch_bits
 
 
@@ -112,11 +112,3 @@ def test_two_rows_of_corners_say_nothing_of_the_rest() -> None:
         plane[118 + int(rng.integers(2)) :, x : x + 4] = 40
     for motion in shared_motions(plane[:, 0:240].copy(), plane[:, 1:241].copy()):
         np.testing.assert_allclose(motion[:, :2], np.eye(2), atol=0.01)
-
-
-def test_halving_odd_sides_keeps_the_grid() -> None:
-    frame = np.random.default_rng(0).integers(0, 256, (75, 75, 3)).astype(np.uint8)
-    expected = cv2.resize(frame, (37, 37), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(reduced(frame, 37, 37), expected)
-    even = frame[:74, :74]
-    np.testing.assert_array_equal(reduced(even, 37, 37), cv2.resize(even, (37, 37), interpolation=cv2.INTER_AREA))

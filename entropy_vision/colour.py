@@ -1,0 +1,72 @@
+"""Colours apart: a frame as planes of red, green and blue, its luma, and luma with the differences of colour.
+
+Where the channels of a pixel lie side by side, a processor's vector units cannot take them as they stand; apart, all
+that follows is cheap. Values are those of OpenCV's conversions, to the last digit.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+_i32 = np.int32  # products are cut to 32 bits, or they would be taken in 64
+
+
+def apart(frame: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> [3, H, W]."""
+    out: np.ndarray = _apart(np.ascontiguousarray(frame))
+    return out
+
+
+@numba.njit(cache=True)
+def _apart(frame: np.ndarray) -> np.ndarray:
+    height, width, _ = frame.shape
+    pixels, out = frame.reshape(height, 3 * width), np.empty((3, height, width), np.uint8)
+    for y in range(height):
+        row, one, two, three = pixels[y], out[0, y], out[1, y], out[2, y]
+        for x in range(width):
+            one[x], two[x], three[x] = row[3 * x], row[3 * x + 1], row[3 * x + 2]
+    return out
+
+
+@numba.njit(cache=True)
+def together(colours: np.ndarray) -> np.ndarray:
+    """[3, H, W] -> uint8 [H, W, 3]."""
+    _, height, width = colours.shape
+    out = np.empty((height, width, 3), np.uint8)
+    pixels = out.reshape(height, 3 * width)
+    for y in range(height):
+        row, one, two, three = pixels[y], colours[0, y], colours[1, y], colours[2, y]
+        for x in range(width):
+            row[3 * x], row[3 * x + 1], row[3 * x + 2] = one[x], two[x], three[x]
+    return out
+
+
+@numba.njit(cache=True)
+def luma_of(colours: np.ndarray) -> np.ndarray:
+    """Luma of uint8 [3, H, W], RGB: uint8 [H, W]."""
+    out = np.empty_like(colours[0])
+    red, green, blue, luma = colours[0].ravel(), colours[1].ravel(), colours[2].ravel(), out.ravel()
+    for i in range(len(luma)):
+        luma[i] = (_i32(red[i]) * _i32(9798) + _i32(green[i]) * _i32(19235) + _i32(blue[i]) * _i32(3735) + 16384) >> 15
+    return out
+
+
+@numba.njit(cache=True)
+def ycrcb(colours: np.ndarray) -> np.ndarray:
+    """Luma, Cr and Cb of uint8 [3, H, W], RGB: the same."""
+    out = np.empty_like(colours)
+    red, green, blue, luma = colours[0].ravel(), colours[1].ravel(), colours[2].ravel(), out[0].ravel()
+    for i in range(len(luma)):
+        luma[i] = (_i32(red[i]) * _i32(4899) + _i32(green[i]) * _i32(9617) + _i32(blue[i]) * _i32(1868) + 8192) >> 14
+    _difference(red, luma, _i32(11682), out[1].ravel())
+    _difference(blue, luma, _i32(9241), out[2].ravel())
+    return out
+
+
+@numba.njit(cache=True)
+def _difference(colour: np.ndarray, luma: np.ndarray, weight: np.int32, out: np.ndarray) -> None:
+    """128 and what a colour is above luma, in 2^14ths of `weight`."""
+    for i in range(len(out)):
+        above = _i32(_i32(_i32(colour[i]) - _i32(luma[i])) * weight + _i32((128 << 14) + 8192))
+        out[i] = min(max(_i32(above >> 14), _i32(0)), _i32(255))

@@ -1,0 +1,42 @@
+"""Colours apart, luma and chroma, halved: the same values as OpenCV's, to the last digit."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from entropy_vision.colour import apart, luma_of, ycrcb
+from entropy_vision.planes import planes_of, reduced, smoothed
+
+
+@pytest.mark.parametrize("side", [75, 74])
+def test_halving_odd_sides_keeps_the_grid(side: int) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    expected = cv2.resize(frame, (37, 37), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(reduced(apart(frame), 37, 37), expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (67, 33)])
+def test_planes_are_those_of_opencv(size: tuple[int, int]) -> None:
+    frame = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
+    colours = apart(frame[:, ::-1])
+    np.testing.assert_array_equal(colours, frame[:, ::-1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(luma_of(apart(frame)), cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+    np.testing.assert_array_equal(ycrcb(apart(frame)), cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb).transpose(2, 0, 1))
+    np.testing.assert_array_equal(smoothed(apart(frame)), cv2.pyrDown(frame).transpose(2, 0, 1))
+
+
+def test_colours_at_their_extremes_are_those_of_opencv() -> None:
+    ends = np.array([0, 1, 127, 128, 254, 255], np.uint8)
+    every = np.stack(np.meshgrid(ends, ends, ends), axis=-1).reshape(1, -1, 3)
+    np.testing.assert_array_equal(ycrcb(apart(every)), cv2.cvtColor(every, cv2.COLOR_RGB2YCrCb).transpose(2, 0, 1))
+    np.testing.assert_array_equal(luma_of(apart(every)), cv2.cvtColor(every, cv2.COLOR_RGB2GRAY))
+
+
+def test_the_planes_of_a_frame_are_luma_and_halved_colour() -> None:
+    frame = np.random.default_rng(2).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    planes = planes_of(frame, 16)
+    half = cv2.resize(frame, (48, 32), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(planes.luma, cv2.pyrDown(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)))
+    np.testing.assert_array_equal(planes.chroma, cv2.cvtColor(cv2.pyrDown(half), cv2.COLOR_RGB2YCrCb)[..., 1:])
