@@ -155,6 +155,9 @@ def preprocess(
             _prepare(out, staging, settings, overwrite, rank, world)
             cuts = Cuts(inputs=shard_samples, bytes=_SOURCE_BYTES * shard_bytes)
             tables = read_tables(out)
+            for folder in staging.glob("[0-9]*"):  # of a run that was killed between a chunk's table and its cleaning
+                if int(folder.name) in tables and int(folder.name) % world == rank:
+                    shutil.rmtree(folder)
             if rank:
                 plan = _awaited(out, inputs, tables, stop.is_set)
                 _refuse_others(out, settings, planned=True)

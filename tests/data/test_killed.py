@@ -182,6 +182,18 @@ def test_sigterm_in_any_phase_ends_with_143_and_the_same_line_goes_on(
         ends_whole(line, expected)
 
 
+def test_what_waited_for_a_chunk_goes_with_it(
+    source: Path, hook: Path, whole: tuple[Path, int, int], tmp_path: Path
+) -> None:
+    """Killed behind the last table, and before its samples are cleaned away."""
+    line = Line(source, hook, tmp_path / "out")
+    shutil.copytree(whole[0], line.out)
+    folder = line.out / ".staging" / "000001"
+    folder.mkdir(parents=True)
+    (folder / "a.part").write_bytes(b"in a shard by now")
+    ends_whole(line, whole[0])
+
+
 def test_workers_end_with_the_run(source: Path, hook: Path, tmp_path: Path) -> None:
     """Nobody writes to the folder of a run that was killed: who resumes it is alone."""
     line = Line(source, hook, tmp_path / "out")
