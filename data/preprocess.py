@@ -153,28 +153,17 @@ def preprocess(
             return estimate(inputs, out, settings)
         with _locked(out, rank, world) as staging:
             _prepare(out, staging, settings, overwrite, rank, world)
-            cuts = Cuts(inputs=shard_samples, bytes=_SOURCE_BYTES * shard_bytes)
             tables = read_tables(out)
-            for folder in staging.glob("[0-9]*"):  # of a run that was killed between a chunk's table and its cleaning
-                if int(folder.name) in tables and int(folder.name) % world == rank:
-                    shutil.rmtree(folder)
+            _clean(staging, tables, rank, world)
             if rank:
                 plan = _awaited(out, inputs, tables, stop.is_set)
                 _refuse_others(out, settings, planned=True)
             else:
-                plan = read_plan(out)
-                how: dict[str, Any] = {"retry": retry, "adopt": store != "index", "threads": workers}
-                for number, entries in enumerate(
-                    new_entries(plan, inputs, tables, cuts, **how, stop=stop.is_set), plan.files
-                ):
-                    write_plan(out, number, entries)
-                plan = read_plan(out)
+                cuts = Cuts(inputs=shard_samples, bytes=_SOURCE_BYTES * shard_bytes)
+                how = {"retry": retry, "adopt": store != "index", "threads": workers}
+                plan = _extended(out, inputs, tables, cuts, stop=stop.is_set, **how)
             names = {source.name for source in inputs}
-            mine = {
-                number: [entry for entry in entries if entry.source.name in names]
-                for number, entries in sorted(plan.chunks.items())
-                if number % world == rank
-            }
+            mine = _share(plan, names, rank, world)
             adopted = [] if rank else _adopted(plan, tables, names)
             ledger = Ledger([row.source for row in adopted])
             ledger.names |= {entry.source.name for entries in mine.values() for entry in entries}
@@ -198,6 +187,23 @@ def preprocess(
             _summarize(out, plan, names)
     judge(result, max_bad, out)
     return result
+
+
+def _extended(out: Path, inputs: Sequence[Source], tables: dict[int, list[Outcome]], cuts: Cuts, **how: Any) -> Plan:
+    """The plan of the folder, grown by what it does not cover; `how` as `new_entries` takes it."""
+    plan = read_plan(out)
+    for number, entries in enumerate(new_entries(plan, inputs, tables, cuts, **how), plan.files):
+        write_plan(out, number, entries)
+    return read_plan(out)
+
+
+def _share(plan: Plan, names: set[str], rank: int, world: int) -> dict[int, list[Entry]]:
+    """{chunk: entries} of a rank, of the inputs that this run was given."""
+    return {
+        number: [entry for entry in entries if entry.source.name in names]
+        for number, entries in sorted(plan.chunks.items())
+        if number % world == rank
+    }
 
 
 def _awaited(out: Path, inputs: Sequence[Source], tables: dict[int, list[Outcome]], stop: Callable[[], bool]) -> Plan:
@@ -402,6 +408,13 @@ def _prepare(out: Path, staging: Path, settings: dict[str, Any], overwrite: bool
             sweep(folder, older=3600.0 if world > 1 else 0.0)
     _drop_lost(out)
     atomic_write(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+
+
+def _clean(staging: Path, tables: dict[int, list[Outcome]], rank: int, world: int) -> None:
+    """Remove what waited for our finished chunks, of a run that was killed between a chunk's table and its cleaning."""
+    for folder in staging.glob("[0-9]*"):
+        if int(folder.name) in tables and int(folder.name) % world == rank:
+            shutil.rmtree(folder)
 
 
 def _refuse_others(out: Path, settings: dict[str, Any], planned: bool = False) -> None:
