@@ -181,7 +181,7 @@ def _held_out(model: EntropyVLM, out: Path, seed: int, indices: Sequence[int]) -
 
     chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=SELECTORS[0])
     inputs, folder = model.config.inputs, str(_videos(out))
-    sources = {f: family_source(f, inputs, split="test", seed=seed, folder=folder) for f in World.families()}
+    sources = {f: family_source(f, inputs, split="test", seed=seed, folder=folder) for f in World.families(shared=True)}
     return {f: [score_scene(source.scene(i), chooser) for i in indices] for f, source in sources.items()}
 
 

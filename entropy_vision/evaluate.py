@@ -176,7 +176,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
         EntropyTokenizer(selector=name)  # an unknown name must not wait until the others are measured
     torch.set_num_threads(1)
     model, tokenizer = checkpoint.load(options.checkpoint)
-    families = options.tasks or World.families()
+    families = options.tasks or World.families(shared=True)
     for family in families:
         if family not in World.families():
             near = difflib.get_close_matches(family, World.families(), n=1, cutoff=0.0)

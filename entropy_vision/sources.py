@@ -82,7 +82,7 @@ class Words:
 
 def world_words() -> Words:
     """The words that a policy of the World needs."""
-    from entropy_vision.data.world import vocabulary
+    from entropy_vision.data.world import World, vocabulary
     from entropy_vision.data.world.words import COLORS, SHAPES, place_words, time_words
 
-    return Words(tuple(vocabulary()), COLORS, SHAPES, place_words(), time_words())
+    return Words(vocabulary(World.families(shared=True)), COLORS, SHAPES, place_words(), time_words())

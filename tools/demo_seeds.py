@@ -58,7 +58,7 @@ def held_out(run: Path, videos: Path, questions: int) -> list[Any]:
     model, _ = load(run)
     chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=KEEP, selector="rate")
     batches = []
-    for family in World.families():
+    for family in World.families(shared=True):
         source = family_source(family, model.config.inputs, split="test", seed=1000, folder=str(videos))
         scenes = [score_scene(source.scene(i), chooser) for i in range(questions)]
         batches += [make_batch(scenes[i : i + 64], chooser, KEEP, None) for i in range(0, questions, 64)]

@@ -6,12 +6,12 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .family import Ask, Family, pick
+from .family import Ask, LayoutFamily, pick
 from .layout import Layout, Wish
 from .words import time_word
 
 
-def _pose(family: Family, layout: Layout, target: int, rng: np.random.Generator) -> Ask | None:
+def _pose(family: LayoutFamily, layout: Layout, target: int, rng: np.random.Generator) -> Ask | None:
     count = layout.frame_count
     late = [(k, time_word(s.onset, count)) for k, s in enumerate(layout.sprites) if s.onset > 0]
     # target 0: the thing named first is the earlier one
@@ -30,7 +30,7 @@ def _pose(family: Family, layout: Layout, target: int, rng: np.random.Generator)
     )
 
 
-FAMILY = Family(
+FAMILY = LayoutFamily(
     name="appearance",
     media="video",
     targets=(0, 1),

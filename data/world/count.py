@@ -6,12 +6,12 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .family import Ask, Family, pick
+from .family import Ask, LayoutFamily, pick
 from .layout import Layout
 from .words import cell_word
 
 
-def _pose(family: Family, layout: Layout, target: int, rng: np.random.Generator) -> Ask | None:
+def _pose(family: LayoutFamily, layout: Layout, target: int, rng: np.random.Generator) -> Ask | None:
     groups = {color: [k for k, s in enumerate(layout.sprites) if s.color == color] for color in layout.palette}
     fitting = [color for color, members in groups.items() if len(members) == target]
     if not fitting:
@@ -28,7 +28,7 @@ def _pose(family: Family, layout: Layout, target: int, rng: np.random.Generator)
     )
 
 
-FAMILY = Family(
+FAMILY = LayoutFamily(
     name="count",
     media="image",
     targets=(0, 1, 2, 3),

@@ -6,7 +6,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .family import Ask, Family, letter, pick
+from .family import Ask, LayoutFamily, letter, pick
 from .layout import DIRECTIONS, Layout, Wish
 from .words import cell_word, line_word, time_word
 
@@ -31,7 +31,7 @@ def way(layout: Layout, k: int) -> str:
     return " ".join(line_word("r" if vertical else "c", float(at)) for at in ends)
 
 
-def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
+def _pose(family: LayoutFamily, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
     fitting = [k for k, s in enumerate(layout.sprites) if s.motion == target]
     if not fitting:
         return None
@@ -44,7 +44,7 @@ def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator)
     )
 
 
-FAMILY = Family(
+FAMILY = LayoutFamily(
     name="direction",
     media="video",
     targets=DIRECTIONS,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from . import appearance, count, direction, moved, quadrant, relation
-from .family import Family
+from .family import Family, LayoutFamily
 from .words import COLORS, SHAPES, line_words, place_words, time_words, tokens
 
-FAMILIES: dict[str, Family] = {
+# asked of shared layouts, several questions a scene
+SHARED: dict[str, LayoutFamily] = {
     module.FAMILY.name: module.FAMILY for module in (count, relation, quadrant, direction, appearance, moved)
 }
+FAMILIES: dict[str, Family] = {**SHARED}
 
 
-def vocabulary() -> tuple[str, ...]:
-    """Every unit of every question, rationale and answer, as `tokens` splits them, sorted."""
+def vocabulary(names: Collection[str] | None = None) -> tuple[str, ...]:
+    """Every unit of questions, rationales and answers of some families (all of them: None), as `tokens` splits them."""
     units = {*COLORS, *SHAPES, *place_words(), *line_words(), *time_words(), "object", ";", *"ABCD"}
-    for family in FAMILIES.values():
+    for family in FAMILIES.values() if names is None else (FAMILIES[name] for name in names):
         units.update(family.words)
         for template in family.templates:
             units.update(tokens(template.format(a="", b="")))

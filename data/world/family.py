@@ -11,6 +11,7 @@ import numpy as np
 from entropy_vision.question import Answer
 
 from .layout import Layout, Media, Wish
+from .stage import Setting, Stage
 
 T = TypeVar("T")
 
@@ -39,9 +40,6 @@ class Family:
         media: what its questions are about.
         targets: the equally frequent answers (or answer positions); drawn before the scene.
         templates: paraphrases with {a} and {b} for nouns.
-        pose: finds in a layout a question whose answer is the target; None where the layout has none.
-        wish: what the target needs of a layout, to throw few away.
-        twice: whether scenes of several families are asked two questions of this one, with different answers.
         words: words of answers and rationales beside colours, shapes and the grid.
     """
 
@@ -49,14 +47,38 @@ class Family:
     media: Media
     targets: tuple[Any, ...]
     templates: tuple[str, ...]
-    pose: Callable[[Family, Layout, Any, np.random.Generator], Ask | None]
-    wish: Callable[[Any], Wish] = lambda target: Wish()
-    twice: bool = True
     words: tuple[str, ...] = ()
 
     def question(self, rng: np.random.Generator, a: str, b: str = "") -> str:
         """One of the paraphrases, each as likely as any other."""
         return pick(rng, self.templates).format(a=a, b=b)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutFamily(Family):
+    """A kind of question that is asked of the layouts which several families share.
+
+    Attributes:
+        pose: finds in a layout a question whose answer is the target; None where the layout has none.
+        wish: what the target needs of a layout, to throw few away.
+        twice: whether scenes of several families are asked two questions of this one, with different answers.
+    """
+
+    pose: Callable[[LayoutFamily, Layout, Any, np.random.Generator], Ask | None]
+    wish: Callable[[Any], Wish] = lambda target: Wish()
+    twice: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedFamily(Family):
+    """A kind of question that brings scenes of its own.
+
+    Attributes:
+        stage: draws a scene in which the answer is the target; None where the draw does not fit, then it is
+            called again with the same stream.
+    """
+
+    stage: Callable[[StagedFamily, Any, Setting, np.random.Generator], Stage | None]
 
 
 def pick(rng: np.random.Generator, things: Sequence[T]) -> T:

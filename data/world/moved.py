@@ -7,11 +7,11 @@ import numpy as np
 from entropy_vision.question import Answer
 
 from .direction import first_and_last, way
-from .family import Ask, Family, pick
+from .family import Ask, LayoutFamily, pick
 from .layout import Layout, Wish
 
 
-def _pose(family: Family, layout: Layout, target: bool, rng: np.random.Generator) -> Ask | None:
+def _pose(family: LayoutFamily, layout: Layout, target: bool, rng: np.random.Generator) -> Ask | None:
     fitting = [k for k, s in enumerate(layout.sprites) if (s.motion != "still") == target]
     if not fitting:
         return None
@@ -24,7 +24,7 @@ def _pose(family: Family, layout: Layout, target: bool, rng: np.random.Generator
     )
 
 
-FAMILY = Family(
+FAMILY = LayoutFamily(
     name="moved",
     media="video",
     targets=(True, False),

@@ -6,7 +6,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .family import Ask, Family, letter, pick
+from .family import Ask, LayoutFamily, letter, pick
 from .layout import Layout
 from .words import cell_word
 
@@ -20,7 +20,7 @@ def _quarter(x: float, y: float) -> str | None:
     return f"{'top' if y < 0.5 else 'bottom'} {'left' if x < 0.5 else 'right'}"
 
 
-def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
+def _pose(family: LayoutFamily, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
     fitting = [k for k, s in enumerate(layout.sprites) if _quarter(s.x, s.y) == target]
     if not fitting:
         return None
@@ -33,7 +33,7 @@ def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator)
     )
 
 
-FAMILY = Family(
+FAMILY = LayoutFamily(
     name="quadrant",
     media="image",
     targets=OPTIONS,

@@ -6,7 +6,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .family import Ask, Family, letter, pick
+from .family import Ask, LayoutFamily, letter, pick
 from .layout import Layout
 from .words import CELLS, cell_word
 
@@ -25,7 +25,7 @@ def side(ax: float, ay: float, bx: float, by: float) -> str | None:
     return None
 
 
-def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
+def _pose(family: LayoutFamily, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
     things = list(enumerate(layout.sprites))
     pairs = [(i, j) for i, a in things for j, b in things if i != j and side(a.x, a.y, b.x, b.y) == target]
     if not pairs:
@@ -40,7 +40,7 @@ def _pose(family: Family, layout: Layout, target: str, rng: np.random.Generator)
     )
 
 
-FAMILY = Family(
+FAMILY = LayoutFamily(
     name="relation",
     media="image",
     targets=OPTIONS,

@@ -5,25 +5,25 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
-from entropy_vision.question import Item, SceneObject
+from entropy_vision.question import Item
 
-from .draw import boxes, render, touched_patches
-from .families import FAMILIES
-from .family import Ask, Family
-from .layout import Layout, Media, Wish, image_layout, thing_count, video_layout
+from .families import FAMILIES, SHARED
+from .family import Family, LayoutFamily, StagedFamily
+from .layout import Media
+from .shared import shared_stage
+from .stage import Setting, Stage
 
 SPLITS = ("train", "val", "test")
 MEDIA: tuple[Media, ...] = ("image", "video")
-PATCH = 16
 FRAMES_PER_SECOND = 8.0
 _ROOT = "entropy-vision/world/4"  # raise the number when an item changes its bytes
-_ATTEMPTS = 2000  # a scene that fits is found within tens; reaching this is a defect of a family, not bad luck
+_ATTEMPTS = 2000  # reaching this is a defect of a family, not bad luck
 
 
 class World:
@@ -77,9 +77,9 @@ class World:
         return hashlib.sha256(f"{_ROOT} {self!r}".encode()).hexdigest()[:16]
 
     @staticmethod
-    def families() -> tuple[str, ...]:
-        """Names of the families of questions."""
-        return tuple(FAMILIES)
+    def families(shared: bool = False) -> tuple[str, ...]:
+        """Names of the families of questions; only those that `World("image")` and `World("video")` ask: `shared`."""
+        return tuple(SHARED if shared else FAMILIES)
 
     def __getitem__(self, index: int) -> Item:
         """Item `index`, any whole number from 0 on. Never ends: do not iterate without a bound."""
@@ -98,15 +98,13 @@ class World:
         media, plan = self._plan(index)
         key = self._key(self.family or media)
         rng = _stream(key, index)
-        layout, asks = self._stage(media, plan, rng)
-        pixels = render(layout, self.size, self.difficulty, rng)
+        stage = self._stage(media, plan, rng)
+        pixels = stage.render(self.size, rng)
         frames = Frames(pixels=pixels, pts_seconds=np.arange(len(pixels)) / FRAMES_PER_SECOND)
-        objects = tuple(
-            SceneObject(color=sprite.color, shape=sprite.shape, boxes=box)
-            for sprite, box in zip(layout.sprites, boxes(layout), strict=True)
-        )
-        masks = self._evidence(layout, asks)
+        objects, masks = tuple(stage.objects()), stage.evidence(self.size)
         scene = f"{key}-{index}"
+        meta = {"split": self.split, "difficulty": self.difficulty, "seed": self.seed, "scene_index": int(index)}
+        meta |= stage.facts
         return [
             Item(
                 frames=frames,
@@ -118,19 +116,19 @@ class World:
                 scene=scene,
                 rationale=ask.rationale,
                 objects=objects,
-                meta={"split": self.split, "difficulty": self.difficulty, "seed": self.seed, "scene_index": int(index)},
+                meta=meta,
             )
-            for n, ((family, _), ask, mask) in enumerate(zip(plan, asks, masks, strict=True))
+            for n, ((family, _), ask, mask) in enumerate(zip(plan, stage.asks, masks, strict=True))
         ]
 
-    def _plan(self, index: int) -> tuple[Media, list[tuple[Family, int]]]:
+    def _plan(self, index: int) -> tuple[Media, Sequence[tuple[Family, int]]]:
         """The kind of scene `index`, and for every question its family and the position of its answer."""
         if self.family in FAMILIES:
             family = FAMILIES[self.family]
             return family.media, [(family, self._deal(family.name, index, len(family.targets)))]
         media = MEDIA[index % 2] if self.family is None else cast(Media, self.family)
         turn = index if self.family else index // 2
-        families = [family for family in FAMILIES.values() if family.media == media]
+        families = [family for family in SHARED.values() if family.media == media]
         # one more question, of each family in turn that nearly every scene can be asked twice
         again = [family for family in families if family.twice]
         plan = [(family, self._deal(family.name, turn, len(family.targets))) for family in families]
@@ -145,52 +143,22 @@ class World:
         order = _stream(f"{self._key(name)}-order", turn // n).permutation(n)
         return int(order[turn % n])
 
-    def _stage(
-        self, media: Media, plan: list[tuple[Family, int]], rng: np.random.Generator
-    ) -> tuple[Layout, list[Ask]]:
-        """The first random layout that has every answer of the plan, and the questions."""
-        wanted = [(family, family.targets[position]) for family, position in plan]
-        wish = sum((family.wish(target) for family, target in wanted), Wish())
-        n = thing_count(rng, media, self.difficulty)
+    def _stage(self, media: Media, plan: Sequence[tuple[Family, int]], rng: np.random.Generator) -> Stage:
+        """A scene that has every answer of the plan."""
+        setting = Setting(self.split, self.difficulty, 1 if media == "image" else self.frame_count)
+        wanted: list[tuple[Family, Any]] = [(family, family.targets[position]) for family, position in plan]
+        family, target = wanted[0]
+        if not isinstance(family, StagedFamily):
+            return shared_stage(media, cast("list[tuple[LayoutFamily, Any]]", wanted), setting, rng)
         for _ in range(_ATTEMPTS):
-            if media == "image":
-                layout = image_layout(rng, self.difficulty, n)
-            else:
-                layout = video_layout(rng, self.difficulty, n, wish, self.frame_count)
-            if layout is None:
-                continue
-            asks = _pose_all(layout, wanted, rng)
-            if asks is not None:
-                return layout, asks
-        raise RuntimeError(f"no scene with {[(f.name, t) for f, t in wanted]} in {_ATTEMPTS} attempts")
-
-    def _evidence(self, layout: Layout, asks: Sequence[Ask]) -> list[np.ndarray]:
-        """bool [F, R, C] at patch size 16 for each question: what its things touch, from the frame on that it says."""
-        count = -(-self.size // PATCH)
-        wanted = {k for ask in asks for k, _ in ask.needs}
-        touched = {k: touched_patches(layout, k, self.size, PATCH) for k in wanted}
-        masks = []
-        for ask in asks:
-            mask = np.zeros((layout.frame_count, count, count), bool)
-            for k, start in ask.needs:
-                mask[start:] |= touched[k][start:]
-            masks.append(mask)
-        return masks
+            stage = family.stage(family, target, setting, rng)
+            if stage is not None:
+                return stage
+        raise RuntimeError(f"no scene of {family.name} with {target} in {_ATTEMPTS} attempts")
 
     def _key(self, name: str) -> str:
         hardness = repr(self.difficulty).replace(".", "p")  # no dot: shard formats cut names at the first one
         return f"{name}-{self.split}-d{hardness}-s{self.seed}"
-
-
-def _pose_all(layout: Layout, wanted: Sequence[tuple[Family, object]], rng: np.random.Generator) -> list[Ask] | None:
-    """A question for everything wanted, or None where the layout lacks one answer."""
-    asks: list[Ask] = []
-    for family, target in wanted:
-        ask = family.pose(family, layout, target, rng)
-        if ask is None:
-            return None
-        asks.append(ask)
-    return asks
 
 
 def _stream(key: str, index: int) -> np.random.Generator:
