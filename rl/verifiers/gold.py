@@ -15,6 +15,7 @@ from entropy_vision.question import Answer
 
 SHORT_CHARACTERS = 256  # an answer in words or numbers; anything longer is not one
 LIST_CHARACTERS = 4096  # an answer that is a list
+_ALL_OR_NOTHING = ("exact", "choice", "yesno", "point")
 
 
 def check_answer(answer: Answer) -> None:
@@ -24,6 +25,8 @@ def check_answer(answer: Answer) -> None:
         UsageError: `value` or a keyword of the answer is not what its kind needs.
     """
     fault = _FAULTS[answer.kind](answer)
+    if not fault and answer.partial and answer.kind in _ALL_OR_NOTHING:
+        fault = f"partial=True, and a {answer.kind} is right or wrong"
     if fault:
         raise UsageError(f"Answer(kind={answer.kind!r}, value={answer.value!r}): {fault}")
 
