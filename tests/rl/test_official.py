@@ -38,7 +38,8 @@ correct choice is A. My choice is B|옵션 B|yes\n|true, I think| true|TRUE|i|İ
     ),
     "",
     " ",
-    "a.b." * 20 + " E",
+    "x." * 40 + "A",  # more full stops than the published code takes off
+    "the answer is D, then A or D",
 ]
 
 
