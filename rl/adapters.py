@@ -17,7 +17,15 @@ from entropy_vision.question import Answer
 
 from .rubric import Reward, Rubric
 
-__all__ = ["answer_from_json", "answer_to_json", "compute_score", "easyr1_reward", "trl_reward", "verifiers_rubric"]
+__all__ = [
+    "answer_from_json",
+    "answer_to_json",
+    "compute_score",
+    "easyr1_reward",
+    "trl_reward",
+    "verifiers_reward",
+    "verifiers_rubric",
+]
 
 _read = lru_cache(maxsize=4096)(answer_from_json)  # a group asks for the same truth many times
 
@@ -135,13 +143,18 @@ def _named(total: str, reward: Reward) -> dict[str, float]:
 
 
 def verifiers_rubric(rubric: Rubric | None = None) -> Any:
-    """A `verifiers.Rubric` with this one's total as its reward; the parts are metrics of weight 0.
+    """A `verifiers.Rubric` (versions 0.1) with this one's total as its reward; the parts are metrics of weight 0.
+
+    verifiers logs what a reward function raises and scores it 0: look for a fault in the truth in its log.
 
     Raises:
         ImportError: verifiers is not installed.
+        UsageError: it is a version without rubrics.
     """
     import verifiers
 
+    if not hasattr(verifiers, "Rubric"):
+        raise UsageError("this verifiers has no Rubric; in its tasks write: score = vf.reward(verifiers_reward())")
     pays = rubric or Rubric()
 
     def of(completion: Any, answer: Any, state: Any) -> Reward:
@@ -159,3 +172,17 @@ def verifiers_rubric(rubric: Rubric | None = None) -> Any:
 
     names = list(pays.weights)
     return verifiers.Rubric(funcs=[total, *map(metric, names)], weights=[1.0, *(0.0 for _ in names)])
+
+
+def verifiers_reward(rubric: Rubric | None = None, *, name: str = "answer") -> Callable[..., Any]:
+    """A reward method for the tasks of verifiers 0.4: `score = vf.reward(verifiers_reward())` in the task's class.
+
+    Args:
+        name: the attribute of the task's data with the truth.
+    """
+    pays = rubric or Rubric()
+
+    async def reward(self: Any, task: Any, trace: Any) -> float:
+        return pays(trace.last_reply, answer_of(getattr(task, name)), truncated=bool(trace.is_truncated)).total
+
+    return reward

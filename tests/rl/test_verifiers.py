@@ -15,6 +15,7 @@ import oracles_rl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from verifier_golds import GOLDS, soup, wrapped
 
 from entropy_vision.errors import UsageError
 from entropy_vision.question import AnswerKind
@@ -26,36 +27,13 @@ from entropy_vision.rl.verifiers.normal import tidy
 TABLE = json.loads((Path(__file__).parent / "verifier_cases.json").read_text(encoding="utf-8"))
 INSIDE = [(Answer(**g["answer"]), *case) for g in TABLE["inside"] for case in g["cases"]]
 WHOLE = [(Answer(**c["answer"]), c) for c in TABLE["whole"]]
-GOLDS = [
-    Answer("exact", "hot dog", aliases=("sausage",)),
-    Answer("choice", "C", options=("red cube", "blue ball", "green cone")),
-    Answer("choice", "b"),
-    Answer("integer", 12),
-    Answer("number", -2.5, tolerance=0.1),
-    Answer("number", 1e-7, mra=True),
-    Answer("number", 1e22),
-    Answer("yesno", False),
-    Answer("yesno", True),
-    Answer("ordering", ["red", "salt, pepper and oil", "a > b"]),
-    Answer("point", (0.25, 1e-5), radius=0.1),
-    Answer("box", (10.0, 20.0, 30.5, 40.0)),
-    Answer("boxes", [(0.0, 0.0, 1.0, 1.0), (2.0, 2.0, 3.0, 3.0)]),
-    Answer("boxes", []),
-    Answer("set", {"red cube", "none"}),
-    Answer("set", set()),
-    Answer("interval", (0.0, 1.25)),
-]
-
-
-def _wrapped(text: str) -> str:
-    return f"<think>because</think><answer>{text}</answer>"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_verify_scores_the_table_of_answers(profile: str) -> None:
     assert len(INSIDE) >= 60
     for answer, text, score, why in INSIDE:
-        verdict = verify(_wrapped(text), answer, profile)
+        verdict = verify(wrapped(text), answer, profile)
         assert verdict.score == pytest.approx(score, abs=1e-12), (answer.kind, text, why, verdict)
         assert (verdict.status is Status.OK) == (score > 0) and verdict.format_ok == bool(text.strip())
 
@@ -77,7 +55,7 @@ def test_strict_never_earns_more_than_robust_nor_without_the_form() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
 def test_the_truth_itself_scores_one(answer: Answer, profile: str) -> None:
-    assert verify(_wrapped(canonical(answer)), answer, profile).score == 1.0
+    assert verify(wrapped(canonical(answer)), answer, profile).score == 1.0
     assert {a.kind for a in GOLDS} == set(AnswerKind.__args__)  # type: ignore[attr-defined]
 
 
@@ -86,7 +64,7 @@ def test_saying_more_never_earns_more_than_the_truth_alone(answer: Answer) -> No
     others = [canonical(a) for a in GOLDS if a.kind == answer.kind and a is not answer] or ["something else"]
     for other in [*others, canonical(answer), "none of them"]:
         for text in (f"{canonical(answer)} or {other}", f"{other} or {canonical(answer)}"):
-            assert verify(_wrapped(text), answer).score < 1.0, text
+            assert verify(wrapped(text), answer).score < 1.0, text
 
 
 @pytest.mark.parametrize(
@@ -108,14 +86,14 @@ def test_saying_more_never_earns_more_than_the_truth_alone(answer: Answer) -> No
 def test_the_status_says_why_nothing_was_earned(text: str, kind: str, status: Status) -> None:
     values: dict[str, Any] = {"choice": "B", "integer": 5, "yesno": True, "number": 2.0, "interval": (1, 3)}
     answer = Answer(kind, values[kind])  # type: ignore[arg-type]
-    assert verify(_wrapped(text), answer).status is status
+    assert verify(wrapped(text), answer).status is status
 
 
 def test_parsed_is_the_answer_as_it_was_understood() -> None:
     choice = Answer("choice", "A", options=("left", "right"))
-    assert verify(_wrapped("**Right.**"), choice).parsed == "B"
-    assert verify(_wrapped("twenty-one"), Answer("integer", 3)).parsed == "21"
-    assert verify(_wrapped("A or B"), choice).parsed is None
+    assert verify(wrapped("**Right.**"), choice).parsed == "B"
+    assert verify(wrapped("twenty-one"), Answer("integer", 3)).parsed == "21"
+    assert verify(wrapped("A or B"), choice).parsed is None
 
 
 def test_two_answers_in_one_completion_are_ambiguous_in_both_profiles() -> None:
@@ -123,68 +101,12 @@ def test_two_answers_in_one_completion_are_ambiguous_in_both_profiles() -> None:
     assert {verify(text, Answer("choice", "B"), p).status for p in PROFILES} == {Status.AMBIGUOUS}
 
 
-def _soup(rng: random.Random) -> str:
-    pieces = [
-        "<think>",
-        "</think>",
-        "<answer>",
-        "</answer>",
-        "<|im_end|>",
-        "A",
-        "B",
-        "(C)",
-        "yes",
-        "no",
-        "not",
-        "3",
-        "1,000",
-    ]
-    pieces += [
-        "-",
-        ".",
-        "e",
-        "nan",
-        "inf",
-        "1e999",
-        "[",
-        "]",
-        "{",
-        "}",
-        "(",
-        ",",
-        ">",
-        ":",
-        "\\boxed{",
-        "$",
-        "**",
-        "```",
-    ]
-    pieces += [
-        " ",
-        "\n",
-        "\0",
-        "\ud800",
-        "３",
-        "²",
-        "ﷺ",
-        "\u202e",
-        "one",
-        "hundred",
-        "thousand",
-        "and",
-        '"x"',
-        "0.5",
-        "to",
-    ]
-    return "".join(rng.choice(pieces) for _ in range(rng.randrange(24)))
-
-
 @pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
-def test_verify_never_raises_and_stays_in_range_on_token_soup(answer: Answer) -> None:
+def test_verify_never_raises_and_stays_in_range_on_tokensoup(answer: Answer) -> None:
     rng = random.Random(f"{answer.kind}{answer.value!r}" if answer.kind != "set" else "set")
     for i in range(600):
-        text = _soup(rng)
-        verdict = verify(_wrapped(text) if i % 3 else text, answer, PROFILES[i % 2])
+        text = soup(rng)
+        verdict = verify(wrapped(text) if i % 3 else text, answer, PROFILES[i % 2])
         _check_range(verdict)
 
 
@@ -192,7 +114,7 @@ def test_verify_never_raises_and_stays_in_range_on_token_soup(answer: Answer) ->
 @given(text=st.text(max_size=300), profile=st.sampled_from(PROFILES), which=st.integers(0, len(GOLDS) - 1))
 def test_verify_never_raises_on_any_text(text: str, profile: str, which: int) -> None:
     _check_range(verify(text, GOLDS[which], profile))
-    _check_range(verify(_wrapped(text), GOLDS[which], profile))
+    _check_range(verify(wrapped(text), GOLDS[which], profile))
 
 
 def _check_range(verdict: Verdict) -> None:
@@ -214,7 +136,7 @@ def test_verify_takes_linear_time_on_endless_repetition(unit: str) -> None:
         body = unit * (size // len(unit))
         started = time.process_time()
         for answer in answers:
-            for text in (body, _wrapped(body), "<think>x</think>" + body, f"<think>{body}</think><answer>C</answer>"):
+            for text in (body, wrapped(body), "<think>x</think>" + body, f"<think>{body}</think><answer>C</answer>"):
                 verify(text, answer, "robust")
                 verify(text, answer)
         assert time.process_time() - started < 2.0, f"{size} characters of {unit!r}"
@@ -239,14 +161,14 @@ def test_verify_reads_no_deeper_than_a_list_of_rows(brackets: str) -> None:
     for depth in (5, 1900):
         text = brackets[0] * depth + "1,2,3,4" + brackets[1] * depth
         for answer in GOLDS:
-            assert verify(_wrapped(text), answer).score == 0.0
-            assert verify(_wrapped(f'{{"x": {text}, "y": 1}}'), answer).score == 0.0
+            assert verify(wrapped(text), answer).score == 0.0
+            assert verify(wrapped(f'{{"x": {text}, "y": 1}}'), answer).score == 0.0
 
 
 def test_an_answer_longer_than_an_answer_is_not_read() -> None:
     answer = Answer("integer", 3)
-    assert verify(_wrapped("3" + " cubes" * 100), answer).status is Status.UNPARSABLE
-    assert verify(_wrapped(" " * 5000 + "3"), answer).score == 1.0
+    assert verify(wrapped("3" + " cubes" * 100), answer).status is Status.UNPARSABLE
+    assert verify(wrapped(" " * 5000 + "3"), answer).score == 1.0
 
 
 def test_verify_refuses_a_profile_it_does_not_have() -> None:
@@ -286,7 +208,7 @@ def test_verify_refuses_a_profile_it_does_not_have() -> None:
 )
 def test_a_truth_that_nothing_can_meet_is_refused(kind: AnswerKind, value: object, more: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"kind='{kind}'"):
-        verify(_wrapped("x"), Answer(kind, value, **more))
+        verify(wrapped("x"), Answer(kind, value, **more))
 
 
 def test_best_matching_equals_trying_every_one() -> None:
@@ -309,15 +231,15 @@ def test_box_iou_equals_the_areas() -> None:
 def test_many_boxes_around_one_right_one_earn_no_more_than_its_share() -> None:
     answer = Answer("boxes", [(0.0, 0.0, 1.0, 1.0)])
     spam = [[0, 0, 1, 1]] + [[i, i, i + 1, i + 1] for i in range(1, 60)]
-    assert verify(_wrapped(json.dumps(spam)), answer).score == pytest.approx(1 / 60)
-    assert verify(_wrapped(json.dumps(spam * 2)), answer).score == 0.0
+    assert verify(wrapped(json.dumps(spam)), answer).score == pytest.approx(1 / 60)
+    assert verify(wrapped(json.dumps(spam * 2)), answer).score == 0.0
 
 
 def test_verify_matches_a_hundred_true_boxes_in_seconds() -> None:
     truth = [(float(i), 0.0, i + 1.5, 1.0) for i in range(100)]
     given = json.dumps([[i, 0, i + 1, 1] for i in range(200)], separators=(",", ":"))
     started = time.process_time()
-    verify(_wrapped(given[:4000].rpartition("],")[0] + "]]"), Answer("boxes", truth))
+    verify(wrapped(given[:4000].rpartition("],")[0] + "]]"), Answer("boxes", truth))
     assert time.process_time() - started < 5.0
 
 
@@ -339,4 +261,4 @@ def test_public_names_of_rl_are_those_it_lists() -> None:
 @pytest.mark.parametrize("kind", ["set", "ordering"])
 def test_a_list_of_nested_objects_is_no_crash(kind: str) -> None:
     answer = Answer("set", {"a"}) if kind == "set" else Answer("ordering", ["a", "b"])
-    assert verify(_wrapped("[" + '{"":' * 1000), answer).score == 0
+    assert verify(wrapped("[" + '{"":' * 1000), answer).score == 0
