@@ -65,16 +65,18 @@ def pairs_in_order(items: Sequence[str], truth: Sequence[str]) -> float:
 
 
 def set_credit(items: Set[str], truth: Set[str], universe: int = 0) -> float:
-    """F1 of two sets, 2 |both| / (|items| + |truth|), above what naming everything earns.
+    """F1 of two sets, 2 |both| / (|items| + |truth|); where it is known how many options there are, at most Youden's J.
 
-    The F1 of a list of all things there are is 2 t / (t + universe), which is paid without looking: where the number
-    of options is known (`universe`, 0 where it is not), the score is the excess over that, scaled to end at 1.
+    J (Cancer 3, 1950) is the share of the right options that is named minus that of the wrong ones: naming everything
+    earns an F1 of 2 t / (t + universe) and a J of 0.
     """
     if items == truth:
         return 1.0
-    score = 2 * len(items & truth) / (len(items) + len(truth))
-    blind = 2 * len(truth) / (len(truth) + max(universe, len(truth))) if universe else 0.0
-    return max(0.0, (score - blind) / (1.0 - blind)) if blind < 1.0 else 0.0
+    hits, slips = len(items & truth), len(items - truth)
+    score = 2 * hits / (len(items) + len(truth))
+    if universe and truth:
+        score = min(score, hits / len(truth) - slips / max(1, universe - len(truth)))
+    return max(0.0, score)
 
 
 def _items(said: str, separators: tuple[str, ...]) -> list[str]:
