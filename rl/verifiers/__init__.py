@@ -53,10 +53,11 @@ def verify(completion: str, answer: Answer, profile: str = "strict") -> Verdict:
     Raises:
         UsageError: the profile has no such name, or the answer's own value is not of its kind.
     """
-    if profile not in PROFILES and profile not in OFFICIAL_PROFILES:
+    official = profile not in PROFILES
+    if official and profile not in OFFICIAL_PROFILES:
         raise UsageError(f"verify: no profile {profile!r}; use one of {', '.join((*PROFILES, *OFFICIAL_PROFILES))}")
     check_answer(answer)
-    if profile in OFFICIAL_PROFILES:
+    if official:
         reading = score_official(completion, answer, profile)
         return Verdict(reading.score, reading.status, reading.parsed, extract(completion, strict=True).format_ok)
     found = extract(completion, strict=profile == "strict")

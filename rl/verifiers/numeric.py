@@ -81,7 +81,8 @@ def number_score(given: Decimal, truth: Decimal, answer: Answer) -> float:
 
 def _has_raised_digits(text: str) -> bool:
     """NFKC would turn 1² into 12: such digits are no number here."""
-    return any(unicodedata.decomposition(c).startswith(("<super>", "<sub>", "<fraction>")) for c in text)
+    raised = ("<super>", "<sub>", "<fraction>")
+    return not text.isascii() and any(unicodedata.decomposition(c).startswith(raised) for c in text)
 
 
 def _counts_numbers(text: str) -> int:
