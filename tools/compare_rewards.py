@@ -12,7 +12,7 @@ Each library gets the kinds of answers it claims, in the form its documentation 
     TRL accuracy_reward            integers and numbers, as "<think>…</think> \\boxed{answer}"; completions with boxes
     TRL reasoning_accuracy_reward  completions with boxes and closed thinking
     TRL think_format_reward        whole completions: is the thinking one block that opens them and is closed?
-    math-verify                    integers, numbers, letters (string extraction), the text alone; completions with boxes
+    math-verify                    integers, numbers, letters (string extraction), as they are; completions with boxes
     reasoning-gym                  texts, letters, integers, yes and no, in answer tags, the default scorer
     verifiers parser               the same through XMLParser and equality, as its documentation's first example does
     verifiers MathRubric           integers and numbers, its comparison alone; completions with boxes, its own parser
