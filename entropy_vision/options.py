@@ -227,6 +227,20 @@ class VerifyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarksOptions:
+    """List the public benchmarks that can be loaded, or check a folder of one and count what loads."""
+
+    name: Positional[OptionalName] = None
+    """The benchmark; all are listed where not given."""
+    folder: Positional[OptionalPath] = None
+    """Folder or zip of its files; for vlmevalkit, llava, video-r1 and webdataset the file itself."""
+    split: OptionalName = None
+    """The benchmark's usual split where not given."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train a policy as a TOML file says (stage = align, sft or grpo); the same line again resumes."""
 
