@@ -7,6 +7,7 @@ text prompt of its own: the one put here is this project's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from entropy_vision.errors import UsageError
@@ -53,7 +54,7 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         answer = Answer("set", right, options=tuple(options))
     else:
         raise BadRow(f"question_type {kind!r} is none of the benchmark's")
-    number = "".join(c for c in video if c.isdigit())
+    number = "".join(c for c in PurePosixPath(video).stem if c.isdigit())
     shelf = f"video_{int(number) // 1000 * 1000:05d}-{int(number) // 1000 * 1000 + 1000:05d}" if number else ""
     return Question(
         key=f"clevrer-{split}-{video.removesuffix('.mp4')}-{row.name('question_id')}",
