@@ -259,13 +259,13 @@ class EvalOptions:
     checkpoint: Positional[Path]
     """Folder that `train` wrote."""
     tasks: tuple[str, ...] = ()
-    """Question families of the World; all of them where not given."""
+    """Question families of the World, all of them where not given; or benchmarks, each as NAME:FOLDER."""
     keep: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ("rate", "random")
     """Selectors to compare; the first one is the headline."""
     questions: int = 200
-    """Questions of every family."""
+    """Questions of every family; of a benchmark the first so many."""
     seed: int = 0
     """Seed of the questions."""
     json: bool = False

@@ -499,7 +499,7 @@ CASES = (
         ("set", {"A", "C"}),
         "validation.json",
         "question_type",
-        "official:clevrer",
+        "official:clevrer-option",
         media="video_validation/video_10000-11000/video_10000.mp4",
         frames=3,
     ),

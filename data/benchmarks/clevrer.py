@@ -51,7 +51,7 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
     elif kind.split("_")[0] in _KINDS:
         options, right = _choices(row)
         text = "\n".join([question, *lettered(options)]) + _LETTERS
-        answer = Answer("set", right, options=tuple(options))
+        answer = Answer("set", right, options=tuple(LETTERS[: len(options)]))
     else:
         raise BadRow(f"question_type {kind!r} is none of the benchmark's")
     number = "".join(c for c in PurePosixPath(video).stem if c.isdigit())
@@ -62,7 +62,12 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         answer=answer,
         family=kind.split("_")[0],
         medium=Clip(Named(folder, (f"video_{split}/{shelf}/{video}", f"video_{split}/{video}", video))),
-        meta={"profile": "official:clevrer", "question": question, "options": len(options)},
+        # by its options, from which the score of a question follows; the reverse does not
+        meta={
+            "profile": "official:clevrer-option" if options else "official:clevrer",
+            "question": question,
+            "options": options,
+        },
     )
 
 
@@ -81,17 +86,18 @@ def _choices(row: Row) -> tuple[list[str], set[str]]:
 def _aggregate(scores: Sequence[float], items: Sequence[Asked]) -> dict[str, float]:
     """Accuracy of descriptive questions; of the others per option and per question.
 
-    A score below 1 is the share of options that were judged rightly, a question counts where it is 1.
+    A score is the share of options that were judged rightly (`official:clevrer-option`); a question counts where it
+    is 1.
     """
     result: dict[str, float] = {}
     chosen = [(s, i) for s, i in zip(scores, items, strict=True) if i.family != "descriptive"]
     open_ended = [s for s, i in zip(scores, items, strict=True) if i.family == "descriptive"]
     result["descriptive"] = mean(open_ended)
     for kind in _KINDS:
-        mine = [(s, int(i.meta["options"])) for s, i in chosen if i.family == kind]
+        mine = [(s, len(i.meta["options"])) for s, i in chosen if i.family == kind]
         result[f"{kind}_per_option"] = _weighted(mine)
         result[f"{kind}_per_question"] = mean([float(s == 1.0) for s, _ in mine])
-    result["per_option"] = _weighted([(s, int(i.meta["options"])) for s, i in chosen])
+    result["per_option"] = _weighted([(s, len(i.meta["options"])) for s, i in chosen])
     result["per_question"] = mean([float(s == 1.0) for s, _ in chosen])
     named = [result["descriptive"], *(result[f"{kind}_per_question"] for kind in _KINDS)]
     return {"overall": mean([value for value in named if value == value]), **result}

@@ -15,12 +15,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from entropy_vision.frames import Frames
 from entropy_vision.question import Answer
 
 from .benchmark import Question, Spec
@@ -286,6 +287,15 @@ def _balanced(counts: np.ndarray, wordings: int, most: int) -> tuple[list[int], 
     return sorted(order[: best[1]]), best[2]
 
 
+@cache
+def _answer(name: str, value: int) -> Answer:
+    return FAMILIES[name].answer(value)
+
+
+def _mask(program: Program, scene: Scene, frames: Frames) -> np.ndarray:
+    return patches_of(evidence(program, scene), frames)
+
+
 def _ask(row: Row, folder: Folder, split: str) -> Question:
     if "fault" in row.values:
         raise BadRow(str(row.values["fault"]))
@@ -294,11 +304,11 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
     return Question(
         key=f"nlvr-scenes-{split}-{row.values['identifier']}-{'.'.join(program)}",
         text=text,
-        answer=FAMILIES[program[0]].answer(row.values["value"]),
+        answer=_answer(program[0], row.values["value"]),
         family=program[0],
         medium=Stills((row.pictures["image"],)),
         meta={"profile": "strict", "question": text, "program": program, "identifier": row.values["identifier"]},
-        mask=partial(patches_of, evidence(program, scene)),
+        mask=partial(_mask, program, scene),
     )
 
 
