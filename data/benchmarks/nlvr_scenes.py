@@ -273,18 +273,20 @@ def _deal(scenes: Sequence[Scene]) -> list[tuple[int, Program, int, int]]:
 
 
 def _balanced(counts: np.ndarray, wordings: int, most: int) -> tuple[list[int], int]:
-    """Which answers to ask for, and how often each in a wording: the set that gives the most questions.
+    """Which answers to ask for, and how often each in a wording: as many answers as leave three quarters of the most
+    questions there can be.
 
     Args:
         counts: scenes with each answer.
         most: questions of a wording, all answers together.
     """
     order = [int(value) for value in np.argsort(-counts, kind="stable") if counts[value] > 0]
-    best: tuple[int, int, int] = (0, 0, 0)
-    for kinds in range(2, len(order) + 1):
-        each = min(int(counts[order[kinds - 1]]) // wordings, most // kinds)
-        best = max(best, (kinds * each, kinds, each))
-    return sorted(order[: best[1]]), best[2]
+    sets = [
+        (kinds, min(int(counts[order[kinds - 1]]) // wordings, most // kinds)) for kinds in range(2, len(order) + 1)
+    ]
+    best = max((kinds * each for kinds, each in sets), default=0)
+    kinds, each = max(((k, e) for k, e in sets if k * e >= 0.75 * best), default=(0, 0))
+    return sorted(order[:kinds]), each
 
 
 @cache
