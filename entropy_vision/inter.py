@@ -168,16 +168,18 @@ class Past:
     layers: Layers | None
 
 
-def look_back(now: Planes, before: Planes, blocks: Blocks, known: Layers | None = None) -> Past:
+def look_back(now: Planes, before: Planes, blocks: Blocks, known: Past | None = None) -> Past:
     """Predict a frame by the one before, in place and along the motions that are shared by much of it.
 
     Args:
-        known: the layers of the frame before: what moved goes on to move.
+        known: what was said of the frame before: what moved goes on to move.
     """
     still, _ = residual(now, before)
     if apparent_shift(blocks, still) < _MOVES:
         return Past(still, None, None)
-    motions = shared_motions(before.luma, now.luma) + (known.motions if known else [])
+    layers = known.layers if known else None
+    alone = known.motion if known and not layers else None
+    motions = shared_motions(before.luma, now.luma, alone) + (layers.motions if layers else [])
     found = [(motion, warp(before, motion)) for motion in motions]
     energies = [residual(now, seen)[0] for _, seen in found]
     if not energies:
@@ -252,7 +254,7 @@ class Memory:
         if self.before is None:
             self._anew(now, blocks)
             return None
-        past = look_back(now, self.before, blocks, self.evidence.past.layers if self.evidence else None)
+        past = look_back(now, self.before, blocks, self.evidence.past if self.evidence else None)
         if is_cut(past.energy, blocks.variance):
             self._anew(now, blocks)
             return None

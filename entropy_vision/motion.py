@@ -29,14 +29,17 @@ _REFINE = 10  # steps of fitting a similarity
 _SHARE = 0.03  # of the corners must share a motion
 _AFFINE_INLIERS = 24  # below that six free numbers follow the noise
 _LINE = 0.01  # of the frame's longer side: corners within that of one line say nothing of what lies beside it
+_AS_BEFORE = 0.8  # of the corners must share one motion for a search beside the known one to be all that is needed
 _REACH = 0.5  # of the frame's longer side: a layer is that wide or that high, an object is smaller
 
 
-def shared_motions(before: np.ndarray, now: np.ndarray) -> list[np.ndarray]:
+def shared_motions(before: np.ndarray, now: np.ndarray, known: Motion | None = None) -> list[np.ndarray]:
     """Where the pixels of `now` were in `before`, by the motions that many corners share.
 
     Args:
         before, now: uint8 [H, W], luma.
+        known: float64 [2, 3], how the camera moved last: corners are looked for near where that puts them, and
+            everywhere where not nearly all of them go on like that.
 
     Returns:
         Up to five float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y), those with more corners first; none where
@@ -47,11 +50,14 @@ def shared_motions(before: np.ndarray, now: np.ndarray) -> list[np.ndarray]:
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         before, now = (cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in (before, now))
-    tracks = _tracks(before, now)
+    corners = _corners(now)
     found: list[np.ndarray] = []
-    if tracks is None:
+    if corners is None:
         return found
-    points, targets = tracks
+    tracks = None
+    if known is not None:
+        tracks = _as_before(before, now, corners, on_grid(known, now.shape[1] / width, now.shape[0] / height))
+    points, targets = tracks or _tracks(before, now, corners)
     least = max(_MIN_INLIERS, _SHARE * len(points))
     for _ in range(_MOST):
         if len(points) < _MIN_INLIERS:
@@ -139,19 +145,38 @@ def _least_squares(points: np.ndarray, targets: np.ndarray, chosen: np.ndarray) 
     return out
 
 
-def _tracks(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Corners of `now`, float32 [N, 2], and where they were before; None where there are too few."""
+def _corners(now: np.ndarray) -> np.ndarray | None:
+    """float32 [N, 1, 2], or None where there are too few."""
     if min(now.shape) < 16:
         return None
-    gap = max(3, max(now.shape) // 36)
-    corners = cv2.goodFeaturesToTrack(now, _CORNERS, 0.005, gap)
-    if corners is None or len(corners) < _MIN_INLIERS:
-        return None
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(
-        now, before, corners, np.empty_like(corners), winSize=(9, 9), maxLevel=2, criteria=_ENOUGH
+    corners = cv2.goodFeaturesToTrack(now, _CORNERS, 0.005, max(3, max(now.shape) // 36))
+    return None if corners is None or len(corners) < _MIN_INLIERS else corners
+
+
+def _tracks(
+    before: np.ndarray, now: np.ndarray, corners: np.ndarray, known: Motion | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The corners that were found in `before`, float32 [N, 2], and where; beside a known motion, or from afar."""
+    if known is None:
+        start, levels, flags = np.empty_like(corners), 2, 0
+    else:
+        start, levels, flags = cv2.transform(corners, known), 0, cv2.OPTFLOW_USE_INITIAL_FLOW
+    moved, seen, _ = cv2.calcOpticalFlowPyrLK(
+        now, before, corners, start, winSize=(9, 9), maxLevel=levels, criteria=_ENOUGH, flags=flags
     )
-    good = found.ravel() == 1
+    good = seen.ravel() == 1
     return corners.reshape(-1, 2)[good], moved.reshape(-1, 2)[good]
+
+
+def _as_before(
+    before: np.ndarray, now: np.ndarray, corners: np.ndarray, known: Motion
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """`_tracks` beside a known motion, at a third of the work; None where not nearly all corners share one there."""
+    points, targets = _tracks(before, now, corners, known)
+    if len(points) < _MIN_INLIERS:
+        return None
+    _, agree = _similarity(points, targets, 0)
+    return (points, targets) if agree.sum() >= _AS_BEFORE * len(corners) else None
 
 
 def _at_full_size(small: np.ndarray, small_size: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:

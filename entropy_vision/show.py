@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,8 @@ def run_show(options: ShowOptions) -> dict[str, object]:
         "frame size": f"{frames.size[0]} x {frames.size[1]}",
         "frames": options.sampling().words(),
     }
-    drawn = _draw(options, options.source.name, frames, kept, predictors, settings, _command(options))
-    return {**drawn, "predictors": None if predictors is None else shares(predictors)}
+    view = _View(options.source.name, frames, kept, predictors, settings, _command(options))
+    return {**_draw(view, options.out), "predictors": None if predictors is None else shares(predictors)}
 
 
 def _show_sample(options: ShowOptions) -> dict[str, object]:
@@ -72,40 +73,36 @@ def _show_sample(options: ShowOptions) -> dict[str, object]:
     }
     words = ["entropy-vision", "show", str(options.source), "--sample", options.sample, "--out", str(options.out)]
     title = sample.source.rpartition("/")[2] or sample.key
-    drawn = _draw(options, title, frames, [sample], None, settings, shlex.join(words))
-    return {**drawn, "key": sample.key, "source": sample.source}
+    view = _View(title, frames, [sample], None, settings, shlex.join(words))
+    return {**_draw(view, options.out), "key": sample.key, "source": sample.source}
 
 
-def _draw(
-    options: ShowOptions,
-    title: str,
-    frames: Frames,
-    kept: list[PatchSet],
-    predictors: np.ndarray | None,
-    settings: Mapping[str, object],
-    command: str,
-) -> dict[str, object]:
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What is drawn: frames, what each selector kept of them, and which predictor came closest where."""
+
+    title: str
+    frames: Frames
+    kept: list[PatchSet]
+    predictors: np.ndarray | None
+    settings: Mapping[str, object]
+    command: str
+
+
+def _draw(view: _View, out: Path) -> dict[str, object]:
     """Write the sheet and the page, and say what is on them."""
-    picture = _write_picture(contact_sheet(frames, kept, title, predictors), options.out / "kept.png")
-    page = _report(title, frames, kept, predictors, settings, command)
+    sheet = contact_sheet(view.frames, view.kept, view.title, view.predictors)
     return {
-        "frames": frames.count,
-        "tokens_total": kept[0].bits.size,
-        "tokens_kept": len(kept[0]),
-        "picture": picture,
-        "report": write_report(page, options.out / "report.html"),
+        "frames": view.frames.count,
+        "tokens_total": view.kept[0].bits.size,
+        "tokens_kept": len(view.kept[0]),
+        "picture": _write_picture(sheet, out / "kept.png"),
+        "report": write_report(_report(view), out / "report.html"),
     }
 
 
-def _report(
-    title: str,
-    frames: Frames,
-    kept: list[PatchSet],
-    predictors: np.ndarray | None,
-    settings: Mapping[str, object],
-    command: str,
-) -> Report:
-    first = kept[0]
+def _report(view: _View) -> Report:
+    frames, first = view.frames, view.kept[0]
     total, count = float(first.bits.sum()), len(first)
     held = float(first.bits[first.mask].sum())
     seconds = float(frames.pts_seconds[-1] - frames.pts_seconds[0])
@@ -121,12 +118,20 @@ def _report(
             1, Headline(label="bits held", value=f"{100 * held / total:.0f} %", note="by the kept patches")
         )
     return Report(
-        title=title,
+        title=view.title,
         lead=f"{100 * first.keep:.3g} % of the patches, chosen by {first.selector}.",
         headlines=headlines,
-        stories=[Story(title=title, frames=frames, kept=first, beside=tuple(kept[1:]), predictors=predictors)],
-        settings=settings,
-        command=command,
+        stories=[
+            Story(
+                title=view.title,
+                frames=frames,
+                kept=first,
+                beside=tuple(view.kept[1:]),
+                predictors=view.predictors,
+            )
+        ],
+        settings=view.settings,
+        command=view.command,
     )
 
 

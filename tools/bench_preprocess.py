@@ -45,6 +45,7 @@ from entropy_vision.frames import decode
 
 BARS = {"360p still": 0.80, "360p pan": 0.65, "1080p still": 0.93, "1080p pan": 0.85}
 BARS_OF_RUNS = {"two": 1.7, "bad": 0.05, "rss": 350}
+COPIES = 12  # of each clip: enough that the second in which a worker starts does not decide
 SETTINGS: dict[str, Any] = {"sampling": {"fps": None}, "size": 224, "salvage": False, "store": "mosaic", "mark": ""}
 
 
@@ -126,7 +127,7 @@ def whole_runs(paths: dict[str, Path], runs: int, folder: Path) -> list[dict[str
     """Two workers against one, and damaged files against none."""
     good, bad = folder / "good", folder / "bad"
     good.mkdir()
-    for number in range(5):
+    for number in range(COPIES):
         for name, path in paths.items():
             content = path.read_bytes() + bytes([number])  # no two files are equal
             (good / f"{name.replace(' ', '-')}-{number}.mp4").write_bytes(content)

@@ -41,6 +41,28 @@ def test_a_cameras_motion_is_recovered_to_a_third_of_a_pixel(side: int, case: st
     assert abs((found - truth) @ corners).max() < 0.34
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.7, 30.0])
+def test_a_known_motion_helps_where_it_is_right_and_harms_nowhere(
+    wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canvas, side = texture(np.random.default_rng(5), 272), 224
+    before = seen(canvas, np.array([[1, 0, 24], [0, 1, 24]], float), side)
+    truth = np.array([[1, 0.002, 5.4], [-0.002, 1, -3.3]])
+    now = seen(canvas, truth + np.array([[0, 0, 24], [0, 0, 24]]), side)
+    levels: list[int] = []
+    track = cv2.calcOpticalFlowPyrLK
+
+    def watched(*planes: np.ndarray, **settings: int) -> object:
+        levels.append(settings["maxLevel"])
+        return track(*planes, **settings)
+
+    monkeypatch.setattr(cv2, "calcOpticalFlowPyrLK", watched)
+    known = truth + np.array([[0, 0, wrong], [0, 0, -wrong]])
+    corners = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]]).T
+    assert abs((shared_motions(before, now, known)[0] - shared_motions(before, now)[0]) @ corners).max() < 0.02
+    assert levels == ([0, 2] if wrong < 5 else [0, 2, 2])  # beside the known one alone, or from afar after all
+
+
 def test_no_motion_is_shared_without_texture_or_between_strangers() -> None:
     flat = np.full((96, 96), 80, np.uint8)
     assert not shared_motions(flat, flat)
