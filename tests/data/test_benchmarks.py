@@ -16,6 +16,8 @@ from media import numbered, tree, write
 from entropy_vision import cli
 from entropy_vision.data.benchmarks import BENCHMARKS, Benchmark, load
 from entropy_vision.data.benchmarks.check import run_benchmarks
+from entropy_vision.data.benchmarks.folder import Folder
+from entropy_vision.data.benchmarks.rows import BadRow
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import read_image
 from entropy_vision.grid import grid_size
@@ -156,6 +158,67 @@ def test_names_folders_and_splits_that_are_wrong_are_one_line(tmp_path: Path) ->
         with pytest.raises(UsageError, match=told):
             load(*arguments)
     assert len(load(f"vsi-bench:{next(c for c in CASES if c.name == 'vsi-bench').write(tmp_path, '')}")) == 3
+
+
+WEIRD = (
+    None,
+    "",
+    " ",
+    0,
+    -1,
+    1.5,
+    float("nan"),
+    True,
+    [],
+    [None],
+    ["a"],
+    {},
+    {"a": 1},
+    "x" * 1000,
+    "(Z)",
+    b"x",
+    "1e999",
+)
+OURS = {"task", "members", "key", "order", "turn"}  # put there by the readers
+
+
+@each
+def test_whatever_a_row_holds_it_is_a_question_that_verifies_or_a_reason(case: Case, tmp_path: Path) -> None:
+    given = case.write(tmp_path, "")
+    spec = BENCHMARKS[case.name]
+    folder = Folder(given if spec.splits else given.parent)
+    split = case.split or (spec.splits[0] if spec.splits else given.name)
+    outcomes = set()
+    for row in spec.rows(folder, split):
+        for name in set(row.values) - OURS:
+            for value in WEIRD:
+                try:
+                    question = spec.ask(dataclasses.replace(row, values={**row.values, name: value}), folder, split)
+                except BadRow as error:
+                    assert str(error) and "\n" not in str(error)
+                    outcomes.add(BadRow)
+                else:
+                    check_answer(question.answer)
+                    outcomes.add(type(question))
+                    assert isinstance(question.text, str) and "\0" not in question.medium.name
+    assert BadRow in outcomes and len(outcomes) == 2
+
+
+def test_options_that_are_empty_are_none(tmp_path: Path) -> None:
+    row = {
+        "index": 0,
+        "question": "Which?",
+        "answer": "B",
+        "category": "single",
+        "cycle_category": "1",
+        "image": b64(1),
+    }
+    parquet(tmp_path / "hr_bench_8k.parquet", [{**row, "A": "red", "B": "blue", "C": None, "D": ""}])
+    question = load("hr-bench", tmp_path, "8k").questions[0]
+    assert question.text == "Which?\nA. red\nB. blue\nAnswer the option letter directly."
+    assert question.answer.options == ("red", "blue")
+    tsv(tmp_path / "hr_bench_4k.tsv", [{**row, "A": "red", "B": "blue", "C": "nan", "D": ""}])
+    assert load("hr-bench", tmp_path, "4k")[0].question == question.text  # the table, as text
 
 
 def test_rows_that_say_the_same_identifier_are_counted_once(tmp_path: Path) -> None:
