@@ -36,6 +36,7 @@ class Case:
         profile: the name `verify` is called with.
         rows: written, the broken ones included.
         broken: how many are.
+        kinds: of all answers, where they are not all of the first one's.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Case:
     frames: int = 1
     rows: int = 3
     broken: int = 1
+    kinds: tuple[str, ...] = ()
     split: str | None = None
 
 
@@ -438,6 +440,7 @@ CASES = (
         media="scannet/scene0.mp4",
         frames=3,
         rows=4,
+        kinds=("choice", "number", "number"),
     ),
     Case(
         "vsi-bench",
@@ -450,6 +453,7 @@ CASES = (
         media="scannet/scene0.mp4",
         frames=3,
         split="debiased",
+        kinds=("choice", "number"),
     ),
     Case(
         "cv-bench",
@@ -480,6 +484,7 @@ CASES = (
         "answer",
         "official:clevr",
         media="images/val/CLEVR_val_000000.png",
+        kinds=("integer", "yesno"),
     ),
     Case(
         "super-clevr",
@@ -490,6 +495,7 @@ CASES = (
         "image_filename",
         "official:super-clevr",
         media="images/superCLEVR_new_025000.png",
+        kinds=("integer", "yesno"),
     ),
     Case(
         "clevrer",
@@ -502,6 +508,7 @@ CASES = (
         "official:clevrer-option",
         media="video_validation/video_10000-11000/video_10000.mp4",
         frames=3,
+        kinds=("set", "exact"),
     ),
     Case(
         "tallyqa",
@@ -544,6 +551,7 @@ CASES = (
         "testdev_balanced_instructions/testdev-00000-of-00001.parquet",
         "imageId",
         "official:gqa",
+        kinds=("exact", "yesno"),
     ),
     Case(
         "mvbench",
@@ -580,6 +588,7 @@ CASES = (
         media="videos/7.mp4",
         frames=3,
         rows=4,
+        kinds=("choice", "yesno", "choice"),
     ),
     Case(
         "perception-test",
@@ -650,6 +659,7 @@ CASES = (
         "robust",
         media="a.mp4",
         frames=3,
+        kinds=("choice", "yesno"),
     ),
     Case(
         "video-r1",
@@ -661,6 +671,16 @@ CASES = (
         "robust",
         media="CLEVRER/a.mp4",
         frames=3,
+        kinds=("choice", "number"),
     ),
-    Case("webdataset", _webdataset, "Which?\nA. red\nB. blue", ("choice", "B"), "set.tar", "question", "robust"),
+    Case(
+        "webdataset",
+        _webdataset,
+        "Which?\nA. red\nB. blue",
+        ("choice", "B"),
+        "set.tar",
+        "question",
+        "robust",
+        kinds=("choice", "integer"),
+    ),
 )

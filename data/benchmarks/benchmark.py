@@ -163,6 +163,15 @@ class Benchmark:
         if not self.questions and not self.skipped:
             raise UsageError(f"{folder.root} holds no question of {spec.name} {split}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        # for other processes: a spec holds functions and goes by its name, frames are decoded there
+        return {**self.__dict__, "spec": self.spec.name, "_last": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from .catalogue import spec_of
+
+        self.__dict__ |= {**state, "spec": spec_of(state["spec"])}
+
     @property
     def rows(self) -> int:
         """Rows read: questions and skipped ones."""

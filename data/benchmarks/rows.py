@@ -221,6 +221,9 @@ class _Table:
                     yield group, start + place, (place, values)
                 start += len(read)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_group": None}
+
     def cell(self, group: int, place: int, column: str) -> Any:
         """One value; the last row group asked for is kept."""
         if self._group is None or self._group[:2] != (group, column):

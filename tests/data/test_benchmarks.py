@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 import zipfile
 from pathlib import Path
@@ -58,6 +59,8 @@ def test_its_first_question_is_the_official_one_and_its_answers_verify(case: Cas
     assert item.question == case.prompt
     assert (item.answer.kind, item.answer.value) == case.answer
     assert item.meta["profile"] == case.profile and case.profile.startswith(benchmark.spec.profile)
+    kinds = case.kinds or (case.answer[0],) * len(benchmark)
+    assert tuple(question.answer.kind for question in benchmark.questions) == kinds
     for question in benchmark.questions:
         check_answer(question.answer)
         completion = f"<think>so</think><answer>{canonical(question.answer)}</answer>"
@@ -114,6 +117,23 @@ def test_media_that_are_not_there_are_named_when_they_are_needed(case: Case, tmp
         benchmark[0]
     assert told.value.reason == InputReason.MISSING
     assert [Path(name).name for name in benchmark.missing()] == [Path(case.media).name]
+
+
+@each
+def test_it_goes_to_other_processes(case: Case, tmp_path: Path) -> None:
+    benchmark = loaded(case, tmp_path)
+    pixels = benchmark[0].frames.pixels
+    sent = pickle.loads(pickle.dumps(benchmark))
+    assert np.array_equal(sent[0].frames.pixels, pixels) and sent.spec is benchmark.spec
+
+
+def test_a_cell_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    for number, cell in enumerate(({"bytes": b"no picture", "path": None}, {"bytes": None, "path": "a.png"}, None)):
+        folder = tmp_path / str(number)
+        shared = {"category": "direct_attributes", "question_id": "0", "text": "Which? (A) one (B) two", "label": "A"}
+        parquet(folder / "test-0.parquet", [{**shared, "image": cell}, {**shared, "image": {"bytes": b"", "path": ""}}])
+        with pytest.raises(InputError, match=r"test-0\.parquet:image"):
+            load("vstar", folder)[0]
 
 
 @of(*(case for case in CASES if BENCHMARKS[case.name].splits))
@@ -286,6 +306,8 @@ def test_a_clip_without_seconds_is_counted_where_only_the_uncut_video_is_there(t
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "action_sequence.json").write_text(json.dumps([row]))
     assert "seconds" in load("mvbench", tmp_path).skipped[0].reason
+    (tmp_path / "json" / "action_sequence.json").write_text(json.dumps([{**row, "start": -1.0, "end": 2.0}]))
+    assert "start is -1.0" in load("mvbench", tmp_path).skipped[0].reason
     video(tmp_path / "video" / "star" / "Charades_segment" / "v.mp4")
     assert len(load("mvbench", tmp_path)) == 1
 
