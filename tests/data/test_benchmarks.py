@@ -417,6 +417,15 @@ def test_the_verb_lists_every_benchmark_with_its_files_metric_and_licence() -> N
     assert all(row["files"] and row["metric"] and row["licence"] and row["profile"] for row in rows)
 
 
+def test_the_page_says_of_every_benchmark_what_the_verb_says() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text()
+    for spec in BENCHMARKS.values():
+        assert page.count(f"\n| `{spec.name}` |") == 2  # a row in each table
+        held = ("; ".join(spec.files), ", ".join(spec.columns), spec.prompt, spec.metric)
+        for told in (*held, spec.faults, spec.licence):
+            assert told.replace("|", "\\|") in page, (spec.name, told)
+
+
 def test_the_verb_counts_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = next(case for case in CASES if case.name == "perception-test")
     case.write(tmp_path, "")
