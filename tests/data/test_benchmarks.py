@@ -224,6 +224,49 @@ def test_whatever_a_row_holds_it_is_a_question_that_verifies_or_a_reason(case: C
     assert BadRow in outcomes and len(outcomes) == 2
 
 
+@pytest.mark.parametrize(
+    ("told", "answer"),
+    [
+        ("B", ("choice", "B")),
+        ("(B)", ("choice", "B")),
+        ("B. lamp.", ("choice", "B")),
+        ("A cup.", ("choice", "A")),  # an article, not a letter
+        ("<think>so</think><answer>B</answer>", ("choice", "B")),
+        ("B. A cup", None),  # a letter and the other's text
+        ("D", None),
+        ("", None),
+    ],
+)
+def test_a_turn_with_options_is_a_choice_or_no_question(
+    told: str, answer: tuple[str, str] | None, tmp_path: Path
+) -> None:
+    said = [{"from": "human", "value": "<image>What?\nA. A cup\nB. lamp\n"}, {"from": "gpt", "value": told}]
+    (tmp_path / "t.json").write_text(json.dumps([{"image": ["a.png"], "conversations": said}]))
+    benchmark = load("llava", tmp_path / "t.json")
+    found = [(question.answer.kind, question.answer.value) for question in benchmark.questions]
+    assert found == ([] if answer is None else [answer]) and benchmark.rows == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "answer"),
+    [
+        ("No.", ("yesno", False)),
+        ("12", ("integer", 12)),
+        ("0.5", ("number", 0.5)),
+        ("[1, 2, 30, 40]", ("box", (1.0, 2.0, 30.0, 40.0))),
+        ("[1, 2, 1, 40]", None),
+        ("red car", ("exact", "red car")),
+        ("It is a red car that stands in front of a house.", None),
+    ],
+)
+def test_a_turn_without_options_is_what_it_is(told: str, answer: tuple[str, object] | None, tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": told}]
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": "a.png", "conversations": said}) + "\nno json\n")
+    benchmark = load("llava", tmp_path / "t.jsonl")
+    found = [(question.answer.kind, question.answer.value) for question in benchmark.questions]
+    assert found == ([] if answer is None else [answer]) and benchmark.rows == 2
+
+
 def test_options_that_are_empty_are_none(tmp_path: Path) -> None:
     row = {
         "index": 0,
