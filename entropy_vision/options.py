@@ -231,7 +231,7 @@ class BenchmarksOptions:
     """List the public benchmarks that can be loaded, or check a folder of one and count what loads."""
 
     name: Positional[OptionalName] = None
-    """The benchmark; all are listed where not given."""
+    """The benchmark, or NAME:FOLDER; all are listed where not given."""
     folder: Positional[OptionalPath] = None
     """Folder or zip of its files; for vlmevalkit, llava, video-r1 and webdataset the file itself."""
     split: OptionalName = None

@@ -267,6 +267,14 @@ def test_a_turn_without_options_is_what_it_is(told: str, answer: tuple[str, obje
     assert found == ([] if answer is None else [answer]) and benchmark.rows == 2
 
 
+def test_real_conversations_are_questions_whose_videos_are_missing(shared_data: Path) -> None:
+    benchmark = load(f"llava:{shared_data / 'qa' / 'onevision_samples.json'}")
+    assert (len(benchmark), benchmark.skipped, len(benchmark.missing())) == (10, [], 2)
+    assert all(question.answer.kind == "choice" for question in benchmark.questions)
+    with pytest.raises(InputError, match=r"ytb_YVQwAEKZpaU\.mp4"):
+        benchmark[0]
+
+
 def test_options_that_are_empty_are_none(tmp_path: Path) -> None:
     row = {
         "index": 0,
@@ -479,6 +487,7 @@ def test_the_verb_counts_what_a_folder_holds(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / case.media).unlink()
     assert cli.main(["benchmarks", case.name, str(tmp_path)]) == 1
     assert "1 rows and 1 files cannot be used" in capsys.readouterr().err
+    assert cli.main(["benchmarks", f"{case.name}:{tmp_path}"]) == 1
     assert cli.main(["benchmarks", case.name]) == 2
 
 
