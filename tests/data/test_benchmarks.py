@@ -108,6 +108,22 @@ def test_without_its_table_or_a_column_one_line_says_so(case: Case, tmp_path: Pa
     assert Path(case.table).suffix in str(told.value)
 
 
+@each
+@pytest.mark.parametrize("damage", ["garbage", "half", "empty"])
+def test_a_table_that_is_damaged_is_one_line_or_rows_that_are_counted(case: Case, damage: str, tmp_path: Path) -> None:
+    given = case.write(tmp_path, "")
+    table = tmp_path / case.table
+    whole = table.read_bytes()
+    content = {"garbage": b"\xff\x00\xfe garbage \n\x00\xff", "half": whole[: len(whole) // 2], "empty": b""}
+    table.write_bytes(content[damage])
+    try:
+        benchmark = load(case.name, given, case.split)
+    except (UsageError, InputError) as told:  # an empty file is no table of any kind
+        assert "\n" not in str(told) and str(tmp_path) in str(told)
+    else:  # of lines or members those that are whole remain, and tempcompass has three tables
+        assert damage == "half" and benchmark.rows <= case.rows and benchmark.questions
+
+
 @of(*(case for case in CASES if case.media))
 def test_media_that_are_not_there_are_named_when_they_are_needed(case: Case, tmp_path: Path) -> None:
     given = case.write(tmp_path, "")
@@ -273,6 +289,35 @@ def test_real_conversations_are_questions_whose_videos_are_missing(shared_data: 
     assert all(question.answer.kind == "choice" for question in benchmark.questions)
     with pytest.raises(InputError, match=r"ytb_YVQwAEKZpaU\.mp4"):
         benchmark[0]
+
+
+def test_next_qa_reads_the_authors_csv(tmp_path: Path) -> None:
+    names = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4"
+    row = '4010069381,369,640,480,"how do they sit, and why",1,6,CH,"at rest","on a bench",c,d,e'
+    (tmp_path / "val.csv").write_text(f"{names}\n{row}\n{row.replace(',1,6,', ',9,6,')}\n")
+    benchmark = load("next-qa", tmp_path, "val")
+    assert (len(benchmark), benchmark.rows, benchmark.questions[0].answer.value) == (1, 2, "B")
+    assert benchmark.questions[0].text == "how do they sit, and why\nA. at rest\nB. on a bench\nC. c\nD. d\nE. e"
+    (tmp_path / "val.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot be read as a table"):
+        load("next-qa", tmp_path, "val")
+
+
+def test_gqa_reads_the_published_questions(tmp_path: Path) -> None:
+    held = {"201": {"question": "Is it red?", "imageId": "n7", "answer": "no", "types": {"structural": "verify"}}}
+    (tmp_path / "testdev_balanced_questions.json").write_text(json.dumps(held))
+    picture(tmp_path / "images" / "n7.jpg")
+    benchmark = load("gqa", tmp_path, size=32)
+    assert benchmark[0].frames.count == 1 and benchmark.questions[0].key == "gqa-testdev_balanced-201"
+    assert benchmark.aggregate([1.0]) == {"overall": 1.0, "verify": 1.0}
+
+
+def test_tempcompass_reads_tables_too(tmp_path: Path) -> None:
+    rows = [{"video_id": "7", "question": "Is it fast?", "answer": "no", "dim": "speed"}]
+    parquet(tmp_path / "yes_no" / "test-00000-of-00001.parquet", rows)
+    benchmark = load("tempcompass", tmp_path)
+    assert benchmark.questions[0].text == "Is it fast?\nPlease answer yes or no:"
+    assert benchmark.aggregate([1.0]) == {"overall": 1.0, "yes_no": 1.0, "speed": 1.0}
 
 
 def test_options_that_are_empty_are_none(tmp_path: Path) -> None:
