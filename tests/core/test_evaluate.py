@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmark_files import CASES
+from benchmark_cases import CASES
 from small_policy import small_policy
 
 from entropy_vision import cli
