@@ -265,7 +265,7 @@ class EvalOptions:
     selectors: tuple[str, ...] = ("rate", "random")
     """Selectors to compare; the first one is the headline."""
     questions: int = 200
-    """Questions of every family; of a benchmark the first so many."""
+    """Questions of every family; of a benchmark so many, spread evenly over it."""
     seed: int = 0
     """Seed of the questions."""
     json: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -215,6 +216,21 @@ class Benchmark:
         for places in self.scenes:
             seen.update(dict.fromkeys(self.questions[places[0]].medium.missing()))
         return list(seen)
+
+    def without(self, left_out: Callable[[Question], bool], reason: str) -> Benchmark:
+        """The same benchmark without some questions: scenes that were trained on, for one. They count as skipped.
+
+        Args:
+            left_out: whether to leave a question out.
+            reason: why, for `skipped`.
+        """
+        fewer = copy(self)
+        fewer.__dict__.pop("scenes", None)  # of all questions
+        gone = [question for question in self.questions if left_out(question)]
+        keys = {question.key for question in gone}
+        fewer.questions = [question for question in self.questions if question.key not in keys]
+        fewer.skipped = [*self.skipped, *(Skipped(question.key, reason) for question in gone)]
+        return fewer
 
     def aggregate(self, scores: Sequence[float], items: Sequence[Asked] | None = None) -> dict[str, float]:
         """The published numbers, as fractions; `overall` is the headline.

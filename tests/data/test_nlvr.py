@@ -17,7 +17,7 @@ from benchmark_files import draw, lines, thing
 from oracles_nlvr import answer as plain_answer
 
 from entropy_vision.data.benchmarks import Benchmark, load
-from entropy_vision.data.benchmarks.nlvr_boxes import patches_of, read_scene, scene_rects
+from entropy_vision.data.benchmarks.nlvr_boxes import patches_of, read_scene, scene_key, scene_rects
 from entropy_vision.data.benchmarks.nlvr_scenes import FAMILIES, evidence
 from entropy_vision.data.benchmarks.nlvr_tables import COLORS, PLACES, SHAPES, Tables, programs, solve
 from entropy_vision.errors import InputError
@@ -298,6 +298,20 @@ def test_an_unpacked_folder_gives_what_the_zip_gives(real: Path, tmp_path: Path)
     assert len(here) == len(names) > 100
     for i in here[::50]:
         assert np.array_equal(packed[i].frames.pixels, unpacked[i].frames.pixels)
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_scenes_that_occur_in_training_too_are_told_by_their_key(real: Path, split: str) -> None:
+    listed = json.loads((real / "nlvr_overlap.json").read_text())["splits"][split]["scene_also_in_train"]
+    keys = {scene_key(read_scene(boxes)) for _, boxes in recovered(real)}
+    benchmark = whole(str(real), split)
+    fewer = benchmark.without(lambda question: question.meta["scene_key"] in keys, "trained on")
+    left_out = {question.meta["example"] for question in benchmark.questions} - {
+        q.meta["example"] for q in fewer.questions
+    }
+    assert left_out == set(listed) and len(benchmark.questions) - len(fewer) == 6 * len(listed)
+    assert fewer.rows == benchmark.rows and len(fewer.scenes) == len(fewer)
+    assert benchmark.skipped == [] and {one.reason for one in fewer.skipped} == {"trained on"}
 
 
 def recovered(real: Path) -> Iterator[tuple[str, Boxes]]:
