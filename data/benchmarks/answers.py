@@ -95,8 +95,9 @@ def options_in_columns(row: Row) -> list[str]:
 
 def unlettered(option: str) -> str:
     """An option without the letter that stands before it: "B. red" and "(B) red" are "red"."""
+    option = option.strip()
     match = _LETTERED.match(option)
-    return option[match.end() :].strip() if match else option.strip()
+    return option[match.end() :] if match else option
 
 
 def lettered(options: Sequence[str], form: str = "{0}. {1}") -> list[str]:

@@ -75,6 +75,10 @@ def test_next_qa_reads_the_authors_csv(tmp_path: Path) -> None:
     benchmark = load("next-qa", tmp_path, "val")
     assert (len(benchmark), benchmark.rows, benchmark.questions[0].answer.value) == (1, 2, "B")
     assert benchmark.questions[0].text == "how do they sit, and why\nA. at rest\nB. on a bench\nC. c\nD. d\nE. e"
+    assert benchmark.missing() == [f"{tmp_path}/NExTVideo/4010069381.mp4"]
+    (tmp_path / "map_vid_vidorID.json").write_text(json.dumps({"4010069381": "1164/4010069381"}))
+    video(tmp_path / "NExTVideo" / "1164" / "4010069381.mp4")
+    assert load("next-qa", tmp_path, "val", frames=2)[0].frames.count == 2
     (tmp_path / "val.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="cannot be read as a table"):
         load("next-qa", tmp_path, "val")
@@ -87,6 +91,15 @@ def test_gqa_reads_the_published_questions(tmp_path: Path) -> None:
     benchmark = load("gqa", tmp_path, size=32)
     assert benchmark[0].frames.count == 1 and benchmark.questions[0].key == "gqa-testdev_balanced-201"
     assert benchmark.aggregate([1.0]) == {"overall": 1.0, "verify": 1.0}
+
+
+def test_tempcompass_reads_lines_with_a_space_too_few_or_many(tmp_path: Path) -> None:
+    (tmp_path / "questions").mkdir()
+    asked = {"question": "Which?\nA. dancing\nB.Both\n C. none", "answer": "B.Both"}
+    (tmp_path / "questions" / "multi-choice.json").write_text(json.dumps({"7": {"order": [asked]}}))
+    question = load("tempcompass", tmp_path).questions[0]
+    assert question.answer.options == ("dancing", "Both", "none") and question.answer.value == "B"
+    assert question.text.startswith(asked["question"])
 
 
 def test_tempcompass_reads_tables_too(tmp_path: Path) -> None:
