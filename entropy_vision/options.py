@@ -231,7 +231,7 @@ class BenchmarksOptions:
     """List the public benchmarks that can be loaded, or check a folder of one and count what loads."""
 
     name: Positional[OptionalName] = None
-    """The benchmark; all are listed where not given."""
+    """The benchmark, or NAME:FOLDER; all are listed where not given."""
     folder: Positional[OptionalPath] = None
     """Folder or zip of its files; for vlmevalkit, llava, video-r1 and webdataset the file itself."""
     split: OptionalName = None
@@ -265,7 +265,7 @@ class EvalOptions:
     selectors: tuple[str, ...] = ("rate", "random")
     """Selectors to compare; the first one is the headline."""
     questions: int = 200
-    """Questions of every family; of a benchmark the first so many."""
+    """Questions of every family; of a benchmark so many, spread evenly over it."""
     seed: int = 0
     """Seed of the questions."""
     json: bool = False
