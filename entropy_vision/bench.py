@@ -23,7 +23,7 @@ from entropy_vision.atomic import atomic_file, atomic_write
 from entropy_vision.console import as_json, as_table, progress, say
 from entropy_vision.cost import Timing, count_flops, measure_interleaved, measure_peak_memory, tower_flops
 from entropy_vision.encoder import VisionEncoder
-from entropy_vision.errors import InputError, InputReason
+from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import Frames, decode
 from entropy_vision.options import BenchOptions, EvalOptions, Inside
 from entropy_vision.packed import PackedPatches
@@ -102,7 +102,10 @@ def _encoder(options: BenchOptions) -> tuple[VisionEncoder, str]:
         return VisionEncoder(options.model).eval(), options.model
     from entropy_vision.rl import checkpoint
 
-    return checkpoint.load(options.checkpoint)[0].encoder.eval(), str(options.checkpoint)
+    encoder = checkpoint.load(options.checkpoint)[0].encoder.eval()
+    if not isinstance(encoder, VisionEncoder):
+        raise UsageError(f"{options.checkpoint} has a tower of transformers, bench takes those of open_clip")
+    return encoder, str(options.checkpoint)
 
 
 # --- videos
