@@ -76,16 +76,20 @@ def test_rows_of_one_generate_answer_as_each_does_alone(decoder: str, positions:
     assert len(answers) > 1
 
 
-def test_padding_changes_no_logit() -> None:
-    model, tokenizer = small_policy(visual_positions="grid")
+@pytest.mark.parametrize("positions", ["shared", "grid", "sequential"])
+def test_padding_changes_no_logit_and_no_position(positions: str) -> None:
+    model, tokenizer = small_policy(visual_positions=positions)
     processor = _processor(model, tokenizer)
     texts = ["<image> how many red ?", "is the <image> blue circle left of the red <image> ?"]
     pictures = [[noise_frames(6)], [noise_frames(7), noise_frames(8)]]
     with torch.no_grad():
         both = processor(text=texts, images=pictures)
         padded = model(**both).logits
+        places = model.positions(both["input_ids"], both["attention_mask"], both["patches"])
         for row, (text, mine) in enumerate(zip(texts, pictures, strict=True)):
             alone = processor(text=text, images=mine)
+            own = model.positions(alone["input_ids"], None, alone["patches"])[0]
+            assert places[row].tolist() == [0] * (places.shape[1] - len(own)) + own.tolist()
             logits = model(**alone).logits[0][:, ~model.blocked]
             assert torch.allclose(padded[row, -len(logits) :][:, ~model.blocked], logits, atol=1e-5)
 
