@@ -7,11 +7,11 @@ module of transformers that holds a registry, and registers right after that one
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 # registry -> the module here that enters its names when it is imported
 _WAITING = {
@@ -21,7 +21,7 @@ _WAITING = {
 }
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
+class _AfterImport:
     """Finds the registries as they would be found without it, and lets something happen when they have run."""
 
     def find_spec(
@@ -31,18 +31,19 @@ class _AfterImport(importlib.abc.MetaPathFinder):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, _WAITING[fullname])
+            spec.loader = _Then(spec.loader, _WAITING[fullname])  # type: ignore[assignment]
         return spec
 
 
-class _Then(importlib.abc.Loader):
+class _Then:
     """A loader that imports another module behind the one it loads."""
 
-    def __init__(self, loader: importlib.abc.Loader, follower: str) -> None:
+    def __init__(self, loader: Any, follower: str) -> None:
         self._loader, self._follower = loader, follower
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
+        made: ModuleType | None = self._loader.create_module(spec)
+        return made
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__spec__ is not None:

@@ -169,9 +169,11 @@ def test_a_language_model_is_billed_for_the_tokens_that_come_out(folder: Path) -
 
     from entropy_vision.policy_cost import language_flops, meta_decoder
 
-    config = Qwen2Config(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Qwen2Config(num_hidden_layers=2, **small)
     config.save_pretrained(folder / "language")
-    asked = options(videos=folder / "deeper", language=str(folder / "language"), prompt=7, answer=3, inside=("tome",))
+    reader = {"language": str(folder / "language"), "prompt": 7, "answer": 3}
+    asked = options(videos=folder / "deeper", keep=(0.5,), inside=("tome",), **reader)
     dense, *rows = run_bench(asked)["rows"]
     decoder = meta_decoder(config)
     for row, kept in [(dense, 3 * 144), *((one, one["tokens"]) for one in rows)]:

@@ -110,11 +110,19 @@ def test_with_every_unit_it_is_transformers_own(qwen: tuple[Any, Any]) -> None:
     live = dense["attention_mask"].bool()
     with torch.no_grad():
         theirs, mine = model(**dense).logits[live], pruned(**inputs).logits[live]
-    assert torch.allclose(mine, theirs, atol=1e-4) and theirs.std() > 0.1
+    kind = model.config.model_type
+    assert _difference(f"{kind}, every unit", mine, theirs) < 1e-4 and theirs.std() > 0.1
     options = {"max_new_tokens": 12, "do_sample": False}
     said = model.generate(**dense, **options)
     assert len({tuple(row) for row in said[:, dense["input_ids"].shape[1] :].tolist()}) == 2
     assert pruned.generate(**inputs, **options).tolist() == said.tolist()
+
+
+def _difference(what: str, mine: Tensor, theirs: Tensor) -> float:
+    """The largest difference of a logit; printed for `-s`."""
+    largest = float((mine - theirs).abs().max())
+    print(f"{what}: {largest:.1e}, logits of deviation {float(theirs.std()):.2f}")
+    return largest
 
 
 def _segments(grid: Tensor, windows: bool) -> Tensor:
@@ -188,7 +196,7 @@ def test_with_fewer_units_it_is_the_masked_dense_forward(qwen: tuple[Any, Any]) 
         theirs = model.lm_head(hidden.last_hidden_state)[live.bool()]
         mine = pruned(**inputs).logits[inputs["attention_mask"].bool()]
     assert len(mine) < 0.65 * int(mask.sum())
-    assert torch.allclose(mine, theirs, atol=1e-4)
+    assert _difference(f"{model.config.model_type}, keep 0.3", mine, theirs) < 1e-4
 
 
 def test_rows_answer_as_each_does_alone_and_with_a_cache_as_without(qwen: tuple[Any, Any]) -> None:
