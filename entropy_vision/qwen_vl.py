@@ -19,7 +19,7 @@ serving engines that run the dense processor and tower themselves are not reache
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,6 @@ class KeptUnits:
     pixels: Tensor
     grid: Tensor
     mask: Tensor
-
-    def to(self, device: torch.device | str) -> KeptUnits:
-        """The same on another device."""
-        return replace(self, pixels=self.pixels.to(device), grid=self.grid.to(device), mask=self.mask.to(device))
 
 
 def prune(
@@ -245,25 +241,36 @@ def frames_of(
 
 def encode_units(visual: Any, units: KeptUnits) -> Any:
     """transformers' vision tower on the kept units, its `pooler_output` and DeepStack features split by input."""
-    units = units.to(visual.device)
-    grid, mask = units.grid, units.mask
+    grid, mask = units.grid.cpu(), units.mask.cpu()  # where things go is worked out there, as transformers does
+    merge = visual.spatial_merge_size
+    where = {name: one.to(visual.device) for name, one in _layout(visual, grid, mask).items()}
+    pixels = units.pixels.to(visual.device, visual.dtype)
+    output = visual(pixels, grid_thw=units.grid.to(visual.device), return_dict=True, **where)
+    totals = (grid.prod(dim=1) // merge**2).tolist()
+    counts = [int(one.sum()) for one in mask.split(totals)]
+    output.pooler_output = output.pooler_output.split(counts)
+    if getattr(output, "deepstack_features", None) is not None:
+        output.deepstack_features = [feature.split(counts) for feature in output.deepstack_features]
+    return output
+
+
+def _layout(visual: Any, grid: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Places, segments and windows of the kept units, by the names under which the tower takes them."""
     merge = visual.spatial_merge_size
     chosen = mask.repeat_interleave(merge**2)
-    areas = grid[:, 1] * grid[:, 2] // merge**2
-    totals = grid[:, 0] * areas
-    segment = torch.repeat_interleave(torch.arange(int(grid[:, 0].sum()), device=mask.device), _each_frame(grid, areas))
-    where: dict[str, Any] = {
+    # each frame is a segment
+    areas = torch.repeat_interleave(grid[:, 1] * grid[:, 2] // merge**2, grid[:, 0])
+    segment = torch.repeat_interleave(torch.arange(len(areas)), areas)
+    where = {
         "position_ids": get_vision_position_ids(grid, merge)[chosen],
         "cu_seqlens": _starts(segment[mask], merge**2),
     }
     if hasattr(visual, "fullatt_block_indexes"):  # Qwen2.5: windows
         index, starts = get_vision_window_index(grid, merge, visual.window_size, visual.patch_size)
-        ends = starts[1:] // merge**2
-        window = torch.empty_like(index)
-        window[index] = torch.searchsorted(ends, torch.arange(len(index), device=index.device), right=True)
-        order = torch.empty_like(index)
-        order[index] = torch.arange(len(index), device=index.device)
-        where["window_index"] = order[mask].argsort()
+        rank, window = torch.empty_like(index), torch.empty_like(index)  # of every unit
+        rank[index] = torch.arange(len(index))
+        window[index] = torch.searchsorted(starts[1:] // merge**2, torch.arange(len(index)), right=True)
+        where["window_index"] = rank[mask].argsort()
         where["cu_window_seqlens"] = _starts(window[mask][where["window_index"]], merge**2)
     else:  # Qwen3: learned position rows
         taps, weights = get_vision_interpolation_indices_and_weights(
@@ -274,17 +281,7 @@ def encode_units(visual: Any, units: KeptUnits) -> Any:
             spatial_merge_size=merge,
         )
         where["interp_indices"], where["interp_weights"] = taps[chosen], weights[chosen]
-    output = visual(units.pixels.to(visual.dtype), grid_thw=grid, return_dict=True, **where)
-    counts = [int(one.sum()) for one in mask.split(totals.tolist())]
-    output.pooler_output = output.pooler_output.split(counts)
-    if getattr(output, "deepstack_features", None) is not None:
-        output.deepstack_features = [feature.split(counts) for feature in output.deepstack_features]
-    return output
-
-
-def _each_frame(grid: Tensor, areas: Tensor) -> Tensor:
-    """Units of every frame of all inputs."""
-    return torch.repeat_interleave(areas, grid[:, 0])
+    return where
 
 
 def _starts(segment: Tensor, size: int) -> Tensor:
