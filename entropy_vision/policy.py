@@ -78,9 +78,11 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             parts: what to make it of, where it exists already; by default everything is made from `config`.
 
         Raises:
-            UsageError: a decoder that this class does not run, or a tower it does not know.
+            UsageError: a configuration of another model, a decoder that this class does not run, or an unknown tower.
         """
         super().__init__(config)
+        if not config.vision or not config.text:
+            raise UsageError("this configuration is of no EntropyVLM; EntropyVLM.from_llava reads LLaVA checkpoints")
         text_config = config.get_text_config()
         check_decoder(text_config)
         parts = parts or fresh_parts(config, text_config)

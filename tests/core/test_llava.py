@@ -23,7 +23,9 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from entropy_vision import Budget, EntropyVLM, EntropyVLMProcessor, Frames, UsageError
+from entropy_vision import Budget, EntropyTokenizer, EntropyVLM, EntropyVLMProcessor, Frames, UsageError
+from entropy_vision.packed import PackedPatches
+from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.text import IMAGE, PAD, token_id, word_tokenizer
 from tests.small_policy import WORDS, noise_frames
 
@@ -244,9 +246,53 @@ def test_reading_in_steps_is_the_forward_pass(llava: tuple[Path, Any]) -> None:
     assert torch.allclose(whole[..., ~model.blocked], stepped[..., ~model.blocked], atol=1e-5)
 
 
+def test_other_precisions_come_from_the_checkpoint(llava: tuple[Path, Any]) -> None:
+    model, processor = _both(llava[0])
+    half = EntropyVLM.from_llava(llava[0], dtype="bfloat16")
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16} and half.config.dtype == torch.bfloat16
+    inputs = processor(text="is <image> red ?", images=noise_frames(11, size=40))
+    with torch.no_grad():
+        exact, rough = model(**inputs).logits[..., ~model.blocked], half(**inputs).logits[..., ~model.blocked]
+    assert (exact - rough).abs().mean() < 0.1
+
+
+def test_a_pack_is_what_each_input_is_alone_and_gradients_agree(onevision: tuple[Path, Any]) -> None:
+    model, processor = _both(onevision[0])
+    side = model.encoder.image_size[0]
+    frames = [noise_frames(12, size=side), noise_frames(13, 3, side), noise_frames(14, 2, side)]
+    sets = [processor.select(one, Budget(tokens=n)) for one, n in zip(frames, (7, 4, 5), strict=True)]
+
+    def run(packs: list[PackedPatches]) -> tuple[Tensor, Tensor]:
+        model.zero_grad()
+        tokens = torch.cat([model.encoder.encode(pack) for pack in packs])
+        (tokens * torch.arange(tokens.numel()).view_as(tokens).sin()).sum().backward()
+        weight = model.encoder.tower.embeddings.patch_embedding.weight
+        return tokens.detach(), weight.grad.clone()
+
+    together = run([PackedPatches.pack(sets)])
+    alone = run([PackedPatches.pack([one]) for one in sets])
+    assert torch.allclose(together[0], alone[0], atol=1e-5) and torch.allclose(together[1], alone[1], atol=1e-4)
+
+
+def test_merged_patches_stand_between_the_rows_of_what_they_show(llava: tuple[Path, Any]) -> None:
+    """A tower of another grid, too: transformers' own interpolation."""
+    model, _ = _both(llava[0])
+    frames = Frames(pixels=np.full((1, 48, 48, 3), 90, np.uint8), pts_seconds=np.zeros(1))
+    merged = EntropyTokenizer(8, budget=Budget(tokens=9), merge=2)(frames)
+    assert merged.spans is not None and (merged.spans == 2).all()
+    hidden, rows, _ = model.encoder._embed(PackedPatches.pack([merged]))
+    tower = llava[1].model.vision_tower
+    with torch.no_grad():
+        dense = tower.embeddings(_normalised(frames), interpolate_pos_encoding=True)[0, 1:].view(3, 2, 3, 2, -1)
+        expected = tower.pre_layrnorm(dense.mean(dim=(1, 3)).flatten(0, 1))
+    assert torch.allclose(hidden[rows], expected, atol=1e-5)
+
+
 def test_what_is_no_such_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no LLaVA checkpoint"):
         EntropyVLM.from_llava(tmp_path)
+    with pytest.raises(UsageError, match="of no EntropyVLM"):
+        EntropyVLM(EntropyVLMConfig())
     LlamaConfig(**DECODER).save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="a checkpoint of 'llama'; from_llava reads those of llava and"):
         EntropyVLM.from_llava(tmp_path)

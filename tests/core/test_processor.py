@@ -19,6 +19,7 @@ from entropy_vision.text import IMAGE, token_id
 from tests.small_policy import noise_frames, small_policy
 
 DECODERS = ["qwen2", "qwen3", "llama", "smollm3", "mistral"]
+POSITIONED = [*((decoder, "grid") for decoder in DECODERS), ("qwen2", "shared"), ("llama", "sequential")]
 
 
 def _processor(model: EntropyVLM, tokenizer: object, **options: object) -> EntropyVLMProcessor:
@@ -52,8 +53,7 @@ def test_count_of_placeholders_is_known_before_decoding(budget: object) -> None:
     assert sizes["num_video_tokens"] == [processor.placeholders(3)]
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("positions", ["shared", "grid", "sequential"])
+@pytest.mark.parametrize(("decoder", "positions"), POSITIONED)
 def test_rows_of_one_generate_answer_as_each_does_alone(decoder: str, positions: str) -> None:
     model, tokenizer = small_policy(decoder=decoder, visual_positions=positions)
     processor = _processor(model, tokenizer)
@@ -235,6 +235,7 @@ def test_decoder_that_cannot_be_run_is_told() -> None:
         ("clip", "no causal language model"),
         ("mamba", "layers without attention"),
         ("gemma2", "scales its logits"),
+        ("cohere", "scales its logits"),
     ]:
         with pytest.raises(UsageError, match=said):
             check_decoder(EntropyVLMConfig(text={"model_type": kind}).get_text_config())
