@@ -160,3 +160,100 @@ def answer_from_rationale(item: Item) -> str:
     if second == ["none"]:
         return "removed"
     return "moved" if first[:2] == second[:2] else "recoloured"
+
+
+PIXELS = 224  # the size at which an observer's noise is stated
+
+
+def noisy_text(item: Item, rng: np.random.Generator) -> str:
+    """What an observer with a fixed noise would answer: the same noise in pixels and colours at every difficulty."""
+    return NOISY.get(item.family, _noisy_sign)(item, rng)
+
+
+def _noisy_sign(item: Item, rng: np.random.Generator) -> str:
+    """Reads what is large and clear: an octave of noise against height and contrast; else says what may be anything."""
+    (at,) = [k for k, thing in enumerate(item.objects) if thing.color == asked_color(item)]
+    box = item.objects[at].boxes[0]
+    # a clock's hands are about a sixth of its face apart
+    height = float(box[3] - box[1]) * PIXELS * (0.3 if item.family == "clock" else 1.0)
+    clear = np.log2(height / 9) + np.log2(item.meta["contrast"] / 25) + rng.normal(0, 1)
+    return answer_text(item) if clear > 0 else "10:55" if item.family == "clock" else "10"
+
+
+def _noisy_change(item: Item, rng: np.random.Generator) -> str:
+    """Misses things: the smaller the more often; of several changes seen takes one."""
+    kept = []
+    for thing in item.objects:
+        boxes = thing.boxes.copy()
+        for view, box in enumerate(boxes):
+            if thing.shape != "lid" and rng.normal(0, 8) > (box[2] - box[0]) * PIXELS - 12:
+                boxes[view] = np.nan
+        kept.append(SceneObject(color=thing.color, shape=thing.shape, boxes=boxes))
+    kinds, spots, halves = [], [], []
+    for thing in kept:
+        if np.isnan(thing.boxes[:, 0]).all() or thing.shape == "lid":
+            continue
+        alone = [thing, *(o for o in kept if o.shape == "lid")]
+        kind, spot = seen_change(_with_objects(item, alone))
+        if spot is not None:
+            kinds.append(kind)
+            spots.append(spot)
+            halves.append(np.nanmax(thing.boxes[:, 2:] - thing.boxes[:, :2], axis=0) / 2)
+    if item.family == "change_where":
+        if not spots:
+            return "[0.45, 0.45, 0.55, 0.55]"
+        at = int(rng.integers(len(spots)))
+        return json.dumps([round(float(edge), 3) for edge in (*(spots[at] - halves[at]), *(spots[at] + halves[at]))])
+    if sorted(kinds) == ["added", "removed"] and np.abs(spots[0] - spots[1]).max() < 0.03:
+        return "recoloured"
+    return kinds[int(rng.integers(len(kinds)))] if kinds else "nothing"
+
+
+def _with_objects(item: Item, objects: list[SceneObject]) -> Item:
+    return Item(
+        frames=item.frames, question=item.question, answer=item.answer, evidence=item.evidence, family=item.family,
+        key=item.key, scene=item.scene, objects=objects, meta=item.meta,
+    )  # fmt: skip
+
+
+def _noisy_cups(item: Item, rng: np.random.Generator) -> str:
+    """Sees where a cup lands after each swap with a noise of 15 pixels, and takes the cup nearest to that."""
+    cups = np.stack([o.boxes for o in item.objects if o.shape == "cup"])
+    (ball,) = [o for o in item.objects if o.shape == "ball" and o.color == asked_color(item)]
+    row = np.sort(middle(cups[:, 0])[:, 0])
+    at = int(np.abs(row - middle(ball.boxes[0])[0]).argmin())
+    for a, b in item.meta["swaps"]:
+        if at in (a, b):
+            at = b if at == a else a
+            at = int(np.abs(row - (row[at] + rng.normal(0, 15) / PIXELS)).argmin())
+    return PLACES[at]
+
+
+def _noisy_egomotion(item: Item, rng: np.random.Generator) -> str:
+    """Feels every motion of the options with a noise of 10 pixels at the edge of the frame, takes the strongest."""
+    start, end = np.array(item.meta["camera"])[[0, -1]]
+    c, s = np.cos(start[3]), np.sin(start[3])
+    x, y = (end - start)[:2] * 2.0 ** start[2] * PIXELS
+    turned, nearer = (end[3] - start[3]) * PIXELS / 2, np.log(2.0) * (end[2] - start[2]) * PIXELS / 2
+    right, down = c * x + s * y, c * y - s * x
+    felt = {"right": right, "left": -right, "down": down, "up": -down, "in": nearer, "out": -nearer,
+            "clockwise": turned, "counterclockwise": -turned}  # fmt: skip
+    return max(item.answer.options, key=lambda option: felt[option] + rng.normal(0, 10))
+
+
+def _noisy_identity(item: Item, rng: np.random.Generator) -> str:
+    """Follows the nearest thing where all places are seen with a noise of 12 pixels."""
+    spots = np.stack([middle(thing.boxes) for thing in item.objects])
+    seen = spots + rng.normal(0, 12 / PIXELS, spots.shape)
+    start = int(np.hypot(*(seen[:, 0] - np.array(item.meta["ring"])).T).argmin())
+    end = spots[follow(seen, start), -1]
+    return str(min(item.meta["digits"], key=lambda d: np.hypot(d[1] - end[0], d[2] - end[1]))[0])
+
+
+NOISY = {
+    "change": _noisy_change,
+    "change_where": _noisy_change,
+    "cups": _noisy_cups,
+    "egomotion": _noisy_egomotion,
+    "identity": _noisy_identity,
+}

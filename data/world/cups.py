@@ -243,7 +243,7 @@ FAMILY = StagedFamily(
         "at the end the {a} ball is under which cup, {b}?",
     ),
     held_out="find the {a} ball: which cup is it under after the swaps, {b}?",
-    words=(*PLACES, ",", "or"),
+    words=(*PLACES, *"EF", ",", "or"),
     stage=_stage,
     twin=lambda target: (target + 1) % 60,
 )

@@ -19,7 +19,8 @@ from .draw import boxes, draw_sprite, paint
 from .family import Ask, StagedFamily, letter, pick
 from .ground import add_grain, colored, tiled, warp
 from .layout import DIRECTIONS, Layout, Sprite, palette, shapes
-from .stage import PATCH, Setting
+from .masks import patches
+from .stage import Setting
 
 # in opposite pairs
 MOTIONS = (("left", "right"), ("up", "down"), ("in", "out"), ("clockwise", "counterclockwise"))
@@ -91,16 +92,13 @@ class FlightStage:
 
     def evidence(self, size: int) -> list[np.ndarray]:
         """bool [F, R, C]: every patch in which the ground can be seen."""
-        count = -(-size // PATCH)
-        spots = (self.movers.tracks * size).transpose(1, 0, 2).tolist()
-        seen = np.empty((len(spots), count, count), bool)
-        for f, places in enumerate(spots):
-            mask = np.full((count * PATCH, count * PATCH), 255, np.uint8)
+        masks = []
+        for places in (self.movers.tracks * size).transpose(1, 0, 2).tolist():
+            mask = np.full((size, size), 255, np.uint8)
             for sprite, (x, y) in zip(self.movers.sprites, places, strict=True):
-                draw_sprite(mask[:size, :size], sprite.shape, sprite.size * size, x, y, (0,))
-            mask[size:], mask[:, size:] = 0, 0
-            seen[f] = mask.reshape(count, PATCH, count, PATCH).any(axis=(1, 3))
-        return [seen]
+                draw_sprite(mask, sprite.shape, sprite.size * size, x, y, (0,))
+            masks.append(patches(mask))
+        return [np.stack(masks)]
 
 
 _CONTOURS = np.rint(127.5 + 127.5 * np.sin(np.arange(256) / 255 * 10 * np.pi)).astype(np.uint8)

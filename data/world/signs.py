@@ -168,7 +168,8 @@ def sign_stage(
     texts = [target, *others[: n - 1]]
     signs = tuple(Sign(*parts) for parts in zip(texts, chosen, *zip(*spots, strict=True), heights, strict=True))
     paints = tuple(paint(color, d, rng) for color in chosen)
-    contrast = (34 - 16 * d if regime == "adversarial" else 110 - 50 * d) * float(rng.uniform(0.9, 1.1))
+    easy, harder = {"adversarial": (34, 16), "static": (70, 45)}.get(regime, (110, 50))
+    contrast = (easy - harder * d) * float(rng.uniform(0.9, 1.1))
     static = regime == "static"
     kinds = {"clean": ("flat", "gradient"), "adversarial": ("flat", "gradient")}.get(regime, ("noise", "checker"))
     ground = draw_ground(
