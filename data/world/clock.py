@@ -14,7 +14,7 @@ from .draw import draw_sprite, paint
 from .family import Ask, StagedFamily, pick
 from .ground import Ground, add_grain, draw_ground
 from .layout import palette
-from .signs import REGIMES, apart, ink_on
+from .signs import REGIMES, apart, ink_on, shown_through
 from .stage import PATCH, Setting
 from .words import cell_word
 
@@ -97,7 +97,7 @@ class ClockStage:
             window = frame[rows, columns]
             inside = (window != under).any(axis=2, keepdims=True)
             swing = np.where(inside, under - np.array(self.ground.base), 0.0)
-            window[:] = np.clip(window + swing, 0, 255).astype(np.uint8)
+            window[:] = np.clip(window + swing * shown_through(self.ground, self.contrast), 0, 255)
 
     def objects(self) -> tuple[SceneObject, ...]:
         """Every clock by the box of its face."""
