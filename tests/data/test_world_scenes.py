@@ -8,14 +8,15 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from oracles_world_scenes import READ, answer_from_rationale, answer_text, evidence_alone, middle, noisy_text
+from oracles_world_scenes import READ, answer_from_rationale, answer_text, evidence_alone, follow, middle, noisy_text
 
 from entropy_vision.data.world import World, source, tokens, vocabulary, writing
 from entropy_vision.data.world.cups import CupsStage, draw_swaps, swapped
 from entropy_vision.data.world.families import STAGED
-from entropy_vision.data.world.identity import CrowdStage
+from entropy_vision.data.world.identity import CrowdStage, draw_tracks
 from entropy_vision.data.world.stage import Setting
 from entropy_vision.data.world.words import cell_word
 from entropy_vision.question import Item
@@ -419,20 +420,23 @@ def test_places_of_one_view_do_not_tell_what_changed() -> None:
     assert np.abs(shares - p).max() < 4.5 * np.sqrt(p * (1 - p) / n)
 
 
-def test_end_of_the_ringed_thing_says_nothing_of_its_start() -> None:
-    stayed = nearest = 0
-    n = 200
-    for seed in range(n):
-        stage: CrowdStage = stage_of("identity", seed % 60, seed, d=0.5, frames=16)
-        level = stage.tracks - stage.tracks.mean(axis=0)  # all drift together
-        places, ends = level[:, 0], level[:, -1]
-        home = np.hypot(*(places[:, None] - ends[None]).transpose(2, 0, 1))
-        assert np.allclose(np.sort(home, axis=1)[:, 0], 0)  # they change places with each other
-        stayed += int(home[0, 0] < 1e-6)
-        nearest += int(home[0].argmin() == 0)
-    count = len(places)
-    assert abs(stayed / n - 1 / count) < 4 * np.sqrt(1 / count * (1 - 1 / count) / n)
-    assert stayed == nearest
+@pytest.mark.parametrize(("n", "frames"), [(3, 4), (3, 16), (4, 6), (4, 16), (5, 6), (5, 16), (6, 8), (6, 24)])
+def test_things_change_places_evenly_and_are_never_lost(n: int, frames: int) -> None:
+    rng = np.random.default_rng(6)
+    seen = np.zeros(n)
+    draws = 500
+    for k in range(draws):
+        tracks = draw_tracks(rng, n, frames, (k % 5) / 4)
+        level = tracks - tracks.mean(axis=0)  # all drift together
+        home = np.hypot(*(level[:, None, 0] - level[None, :, -1]).transpose(2, 0, 1))
+        starts = home.argmin(axis=0)  # in whose place each ends
+        assert (home.min(axis=0) < 1e-6).all() and len(set(starts)) == n  # in somebody's
+        seen[(starts[0] - 0) % n] += 1
+        if k < 40:
+            for at in range(n):
+                assert follow(tracks, at) == at
+    p = 1 / n
+    assert np.abs(seen / draws - p).max() < 4.2 * np.sqrt(p * (1 - p) / draws)
 
 
 def test_camera_starts_anywhere_whichever_way_it_goes() -> None:
@@ -444,8 +448,9 @@ def test_camera_starts_anywhere_whichever_way_it_goes() -> None:
     every = np.concatenate([np.array(rows) for rows in starts.values()]) / (64 / 9, 64 / 9, 1, 2 * np.pi)
     assert every.min() >= 0 and every.max() <= 1
     for rows in starts.values():
-        mean = (np.array(rows) / (64 / 9, 64 / 9, 1, 2 * np.pi)).mean(axis=0)
-        assert np.abs(mean - 0.5).max() < 4 * np.sqrt(1 / 12 / len(rows))
+        shares = np.array(rows) / (64 / 9, 64 / 9, 1, 2 * np.pi)
+        assert np.abs(shares.mean(axis=0) - 0.5).max() < 4 * np.sqrt(1 / 12 / len(rows))
+        assert np.abs(shares.std(axis=0) - np.sqrt(1 / 12)).max() < 4 * np.sqrt(1 / 180 / len(rows)) / (2 * 0.2887)
 
 
 def test_pixels_move_against_the_camera() -> None:
@@ -527,3 +532,79 @@ def test_octaves_of_the_ground_change_without_a_jump() -> None:
         beside = change[[max(0, at - 1), min(len(change) - 1, at + 1)]]
         assert change[at] < 1.25 * beside.max()
     assert crossed >= 3
+
+
+NAMED_RGB = {"red": (210, 45, 45), "green": (50, 170, 70), "blue": (50, 90, 220), "yellow": (235, 205, 50),
+             "purple": (150, 65, 190), "orange": (240, 135, 30)}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["change", "change_where", "cups", "identity"])
+def test_middle_of_every_box_has_the_named_color(family: str) -> None:
+    looked = 0
+    for i in range(12):
+        item = World(family, seed=12, difficulty=0.0, size=128, frame_count=8)[i]
+        light = item.meta.get("light", 1.0)
+        for thing in item.objects:
+            for f, box in enumerate(thing.boxes[: 6 if family == "identity" else 8]):  # then come digits
+                if np.isnan(box[0]) or thing.shape in ("lid", "cup"):
+                    continue
+                x, y = (middle(box) * 128).astype(int)
+                pixel = item.frames.pixels[f, y, x] / (light if f else 1.0)
+                away = {name: np.abs(pixel - rgb).sum() for name, rgb in NAMED_RGB.items()}
+                assert min(away, key=away.__getitem__) == thing.color and away[thing.color] < 70, (item.key, f)
+                looked += 1
+    assert looked >= 12
+
+
+def test_hands_of_a_clock_point_where_the_time_says() -> None:
+    read = 0
+    for i in range(40):
+        item = World("clock", seed=5, difficulty=0.0, size=224)[i]
+        if item.meta["regime"] != "clean":
+            continue
+        pixels = item.frames.pixels[0].astype(int)
+        for thing, (hour, minute) in zip(item.objects, item.meta["times"], strict=True):
+            (x, y), radius = middle(thing.boxes[0]) * 224, (thing.boxes[0, 2] - thing.boxes[0, 0]) * 112
+            rows, columns = (slice(int(at - 0.6 * radius), int(at + 0.6 * radius)) for at in (y, x))
+            ink = np.abs(pixels - np.median(pixels[rows, columns], axis=(0, 1))).sum(axis=2)
+
+            def at(turn: float, share: float, x: float = x, y: float = y, reach: float = radius) -> tuple[int, int]:
+                angle = 2 * np.pi * turn
+                return int(y - np.cos(angle) * share * reach), int(x + np.sin(angle) * share * reach)
+
+            assert ink[at(minute / 60, 0.7)] > 100 and ink[at((hour + minute / 60) / 12, 0.4)] > 100, item.key
+            others = [m for m in range(12) if m != minute // 5]
+            assert max(ink[at(m / 12, 0.7)] for m in others) < 60  # the hour hand does not reach so far
+            read += 1
+    assert read > 8
+
+
+def test_digits_on_a_plate_are_those_of_the_answer() -> None:
+    def ink_box(mask: np.ndarray) -> np.ndarray:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+        wide = cv2.resize(inside, (20, 32), interpolation=cv2.INTER_AREA)
+        return np.append(wide.ravel(), [4 * inside.shape[1] / inside.shape[0]])
+
+    known = {}
+    for digit in "0123456789":
+        for font, stroke in zip(writing.FONTS, (13, 10, 9), strict=True):
+            canvas = np.zeros((288, 288), np.uint8)
+            cv2.putText(canvas, digit, (96, 192), font, 96 / 21, 255, stroke)
+            known[digit, font] = ink_box(canvas > 127)
+    read = 0
+    for i in range(45):
+        item = World("number", seed=5, difficulty=0.0, size=448)[i]
+        if item.meta["regime"] != "clean":
+            continue
+        at = next(k for k, text in enumerate(item.meta["texts"]) if int(text) == item.answer.value)
+        x0, y0, x1, y1 = item.objects[at].boxes[0] * 448
+        told = ""
+        for low, high in ((x0, (x0 + x1) / 2), ((x0 + x1) / 2, x1)):
+            cell = item.frames.pixels[0, round(y0) : round(y1), round(low) : round(high)].astype(int)
+            away = np.abs(cell - cell[0, 0]).sum(axis=2)
+            seen = ink_box(away > away.max() / 2)
+            told += min(known, key=lambda name: np.abs(known[name] - seen).sum())[0]
+        assert told == str(item.answer.value), item.key
+        read += 1
+    assert read > 8
