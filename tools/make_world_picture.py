@@ -62,7 +62,7 @@ def main() -> None:
     """Write the picture; the defaults are what docs/world_scenes.md shows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs/images/world.webp")
-    parser.add_argument("--index", type=int, default=9)
+    parser.add_argument("--index", type=int, default=17)
     parser.add_argument("--quality", type=int, default=80)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
