@@ -40,23 +40,32 @@ def images_of(kept: PatchSet, mean: Sequence[float], std: Sequence[float]) -> to
 
 
 def dense_tokens(tower: nn.Module, kept: PatchSet, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """float [K, D]: open_clip's dense forward of every frame, a mask hiding the patches that were dropped."""
+    """float [K, D]: the library's dense forward of every frame, a mask hiding the patches that were dropped."""
     _, rows, columns = kept.grid
     mask = torch.from_numpy(kept.mask).flatten(1)
+    trunk = getattr(tower, "trunk", None)
+    prefix = 1 if trunk is None else trunk.num_prefix_tokens
     found = []
     for frame, image in enumerate(images_of(kept, mean, std)):
         if not mask[frame].any():
             continue
-        hidden = tower._embeds(image[None])
-        bias = torch.zeros(rows * columns + 1, rows * columns + 1)
-        bias[:, 1:][:, ~mask[frame]] = -torch.inf
-        hidden = tower.ln_post(tower.transformer(hidden, attn_mask=bias))
-        found.append(hidden[0, 1:][mask[frame]])
+        bias = torch.zeros(rows * columns + prefix, rows * columns + prefix)
+        bias[:, prefix:][:, ~mask[frame]] = -torch.inf
+        if trunk is not None:
+            hidden = trunk.forward_features(image[None], attn_mask=bias)
+        else:
+            hidden = tower.transformer(tower._embeds(image[None]), attn_mask=bias)
+            hidden = hidden if tower.attn_pool is not None else tower.ln_post(hidden)
+        found.append(hidden[0, prefix:][mask[frame]])
     return torch.cat(found)
 
 
 def resized_tower(config: dict[str, Any], tower: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """The same tower for images of another size, its position rows resized by open_clip."""
+    """The same tower for images of another size, its position rows resized by its own library."""
+    if hasattr(tower, "trunk"):
+        larger = deepcopy(tower)
+        larger.set_input_size(size)
+        return larger
     other = deepcopy(config["vision_cfg"])
     other["image_size"] = size
     larger = _build_vision_tower(config["embed_dim"], other, config["quick_gelu"])
