@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import open_clip
 import timm.models.eva as timm_eva
@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from entropy_vision.errors import UsageError
+from entropy_vision.lora import add_lora, merge_lora
 from entropy_vision.packed import Attend, Layout, PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.tower import OWN_CONFIGS, check_supported, read_config
@@ -84,6 +85,7 @@ class VisionEncoder(nn.Module):
     def _adopt(self, tower: nn.Module, config: dict[str, Any]) -> None:
         self.tower: Any = tower
         self.adapter = _adapter(tower)
+        self._fixed = {f"tower.{name}" for name, parameter in tower.named_parameters() if not parameter.requires_grad}
         preprocess = getattr(tower, "preprocess_cfg", None) or {}
         self.mean = tuple(map(float, config.get("mean") or preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN))
         self.std = tuple(map(float, config.get("std") or preprocess.get("std") or open_clip.OPENAI_DATASET_STD))
@@ -123,6 +125,31 @@ class VisionEncoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.adapter.patches.weight.device
+
+    def train_only(self, what: Literal["none", "lora", "all"], *, rank: int = 16) -> None:
+        """Choose what of the tower an optimiser may change.
+
+        Args:
+            what: "none" freezes it; "lora" freezes it and trains a low-rank map beside every linear map of its blocks
+                (`merge_lora` puts them into the weights afterwards); "all" trains every weight that is not fixed by
+                design, as sine-cosine position rows are.
+            rank: of the low-rank maps.
+
+        Raises:
+            UsageError: another word, or what `lora.add_lora` says.
+        """
+        if what not in ("none", "lora", "all"):
+            raise UsageError(f"train_only takes 'none', 'lora' or 'all', got {what!r}")
+        if what == "lora":
+            add_lora(self, rank)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(
+                (what == "all" and name not in self._fixed) or (what == "lora" and "lora_" in name)
+            )
+
+    def merge_lora(self) -> None:
+        """Put what `train_only("lora")` trained into the tower's weights. Errors as `lora.merge_lora`."""
+        merge_lora(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute every block again in the backward pass instead of remembering it: less memory, a third more time."""
