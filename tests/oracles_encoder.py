@@ -12,6 +12,7 @@ import torch
 from open_clip.model import _build_vision_tower, resize_pos_embed
 from torch import nn
 
+from entropy_vision.cost import tower_flops
 from entropy_vision.patchset import PatchSet
 
 
@@ -73,6 +74,24 @@ def resized_tower(config: dict[str, Any], tower: nn.Module, size: tuple[int, int
     resize_pos_embed(state, SimpleNamespace(visual=larger))
     larger.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items()})
     return larger.eval()
+
+
+def tower_step_flops(encoder: Any, segments: Sequence[int]) -> int:
+    """FLOPs of a forward and backward pass of a tower: every matrix product once more for its input and once for its
+    weight, but nothing for pixels; five products a head for attention, which scores anew, where the forward has two."""
+    first, width = encoder.adapter.patches, encoder.width
+    embedding = 2 * sum(segments) * first.weight[0].numel() * width
+    attention = sum(2 * 2 * (count + encoder.adapter.prefix) ** 2 * width for count in segments) * encoder.layers
+    products = tower_flops(encoder.config, segments) - embedding - attention
+    return 2 * embedding + 3 * products + attention * 7 // 2
+
+
+def qwen2_step_flops(config: Any, length: int, batch: int) -> int:
+    """The same for a Qwen2 language model; eager attention remembers its weights, so its backward has four products."""
+    heads, head = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    attention = 2 * 2 * batch * heads * length * length * head * config.num_hidden_layers
+    fused = config._attn_implementation == "sdpa"
+    return 3 * (qwen2_flops(config, length, batch) - attention) + (attention * 7 // 2 if fused else 3 * attention)
 
 
 def qwen2_flops(config: Any, length: int, batch: int) -> int:

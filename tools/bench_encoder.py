@@ -139,16 +139,15 @@ def jobs_of(options: argparse.Namespace, encoder: VisionEncoder, videos: list[Fr
 
 
 def seconds_of(jobs: dict[str, tuple[Job, str]], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds of every job in every round, after one round that does not count."""
+    """Seconds of every job in every round; counting their FLOPs has warmed them up."""
     found: dict[str, list[float]] = {name: [] for name in jobs}
-    for turn in range(repeats + 1):
+    for turn in range(1, repeats + 1):
         for name, (job, _) in jobs.items():
             wait()
             start = clock()
             job()
             wait()
-            if turn:
-                found[name].append(clock() - start)
+            found[name].append(clock() - start)
         print(f"round {turn} of {repeats}", file=sys.stderr)
     return found
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from oracles_encoder import images_of, make_patchset, qwen2_flops
+from oracles_encoder import images_of, make_patchset, qwen2_flops, qwen2_step_flops, tower_step_flops
+from small_tower import FAMILIES
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from entropy_vision import cost
@@ -71,10 +72,23 @@ def test_a_tower_is_counted_without_being_computed_on_meta() -> None:
     assert total(count_flops(lambda: encoder.encode(PackedPatches.pack([kept])))) == tower_flops(config, [36, 3])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("counts", [(1,), (36, 9), (144,)], ids=str)
+@pytest.mark.parametrize("family", ["open_clip", "siglip", "class-registers", "eva01", "eva02", "perception"])
+def test_counted_flops_of_a_step_equal_the_closed_form(family: str, counts: tuple[int, ...], dtype: Any) -> None:
+    encoder = FAMILIES[family]().to(dtype)
+    kept = make_patchset((len(counts), 12, 12), 8, counts)
+    counted = total(count_flops(lambda: encoder([kept])[0].float().sum().backward()))
+    assert counted == tower_step_flops(encoder, counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("groups", [4, 2])
 @pytest.mark.parametrize("length", [1, 33, 128])
-def test_counted_flops_of_a_language_model_equal_the_closed_form(attention: str, groups: int, length: int) -> None:
+def test_counted_flops_of_a_language_model_equal_the_closed_form(
+    attention: str, groups: int, length: int, dtype: Any
+) -> None:
     config = Qwen2Config(
         hidden_size=64,
         num_hidden_layers=2,
@@ -84,10 +98,15 @@ def test_counted_flops_of_a_language_model_equal_the_closed_form(attention: str,
         vocab_size=100,
         attn_implementation=attention,
     )
-    model = Qwen2ForCausalLM(config).eval()
+    model = Qwen2ForCausalLM(config).eval().to(dtype)
     tokens = torch.zeros(2, length, dtype=torch.long)
     with torch.no_grad():
         assert total(count_flops(lambda: model(tokens, use_cache=False))) == qwen2_flops(config, length, 2)
+
+    def step() -> None:
+        model(tokens, use_cache=False).logits.float().sum().backward()
+
+    assert total(count_flops(step)) == qwen2_step_flops(config, length, 2)
 
 
 def test_the_parts_of_a_count_sum_to_the_whole() -> None:
