@@ -4,15 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from . import appearance, count, direction, moved, quadrant, relation
-from .family import Family, LayoutFamily
+from . import (
+    appear_order,
+    appearance,
+    chain,
+    collisions,
+    count,
+    direction,
+    distance,
+    distance_ratio,
+    last_left,
+    moved,
+    order,
+    quadrant,
+    relation,
+    speed,
+    speed_ratio,
+)
+from .family import LayoutFamily, StagedFamily
 from .words import COLORS, SHAPES, line_words, place_words, time_words, tokens
 
 # asked of shared layouts, several questions a scene
 SHARED: dict[str, LayoutFamily] = {
     module.FAMILY.name: module.FAMILY for module in (count, relation, quadrant, direction, appearance, moved)
 }
-FAMILIES: dict[str, Family] = {**SHARED}
+# asked of scenes of their own, one question a scene
+STAGED: dict[str, StagedFamily] = {
+    module.FAMILY.name: module.FAMILY
+    for module in (
+        distance,
+        distance_ratio,
+        order,
+        appear_order,
+        last_left,
+        speed,
+        speed_ratio,
+        collisions,
+        chain,
+    )
+}
+FAMILIES: dict[str, LayoutFamily | StagedFamily] = {**SHARED, **STAGED}
+
+
+HAVE_TWINS = tuple(name for name, family in FAMILIES.items() if family.twin is not None)
 
 
 def vocabulary(names: Collection[str] | None = None) -> tuple[str, ...]:
@@ -20,8 +54,8 @@ def vocabulary(names: Collection[str] | None = None) -> tuple[str, ...]:
     units = {*COLORS, *SHAPES, *place_words(), *line_words(), *time_words(), "object", ";", *"ABCD"}
     for family in FAMILIES.values() if names is None else (FAMILIES[name] for name in names):
         units.update(family.words)
-        for template in family.templates:
-            units.update(tokens(template.format(a="", b="")))
+        for template in (*family.templates, family.held_out):
+            units.update(tokens(template.format(a="", b="", c="")))
         for target in family.targets:
             units.update(tokens(target) if isinstance(target, str) else ())
     return tuple(sorted(units))

@@ -18,7 +18,7 @@ from entropy_vision.data.world import World, tokens, vocabulary
 from entropy_vision.errors import UsageError
 from entropy_vision.question import Item
 
-FAMILIES = World.families()
+FAMILIES = World.families(shared=True)
 SMALL = {"size": 32, "frame_count": 8}
 
 
@@ -140,8 +140,8 @@ def test_shapes_types_and_defaults_are_those_of_the_contract() -> None:
 
 
 def test_words_are_few_and_every_one_is_in_the_vocabulary() -> None:
-    words = set(vocabulary())
-    assert len(words) == len(vocabulary()) <= 130  # 48 of them name places, rows and columns
+    words = set(vocabulary(FAMILIES))
+    assert len(words) == len(vocabulary(FAMILIES)) <= 130  # 48 of them name places, rows and columns
     used: set[str] = set()
     for family in FAMILIES:
         for difficulty in (0.0, 1.0):

@@ -1,0 +1,134 @@
+"""speed: which of two things moves faster."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from entropy_vision.question import Answer
+
+from .cast import few_or_many, moving_layout, placed, scene_names, straight
+from .family import Ask, StagedFamily
+from .layout import PATH_RANGE, Tracked, draw_sizes
+from .shared import LayoutStage, longer
+from .stage import Setting
+from .words import hundredths, number_words
+
+_FARTHEST = 0.46  # of a path, as a fraction of the frame
+_SHORTEST = (0.09, 0.16)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two things on their way, and others.
+
+    Attributes:
+        layout: slot 0 is seen longer and goes farther.
+        paths, steps: of all: how far, in how many frame steps.
+        slots: those of the thing mentioned first and second.
+    """
+
+    layout: Tracked
+    paths: tuple[float, ...]
+    steps: tuple[int, ...]
+    slots: tuple[int, int]
+
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """Of the thing mentioned first and second, in sides of the frame a frame step."""
+        first, second = (self.paths[k] / self.steps[k] for k in self.slots)
+        return first, second
+
+    @property
+    def steps_told(self) -> str:
+        """How far each went and in how many frames: "red 24 in 9 ; blue 11 in 3"."""
+        return " ; ".join(f"{self.layout.names[k]} {hundredths(self.paths[k])} in {self.steps[k]}" for k in self.slots)
+
+    @property
+    def needs(self) -> tuple[tuple[int, int, int], ...]:
+        """Both, as long as they are seen."""
+        starts = (self.layout.sprites[k].onset for k in self.slots)
+        return tuple((k, start, start + self.steps[k] + 1) for k, start in zip(self.slots, starts, strict=True))
+
+
+@lru_cache
+def durations(frame_count: int, least: float) -> tuple[tuple[int, int], ...]:
+    """Pairs of frame steps (long, short) whose ratio's logarithm is `least` to 1.1, or else the nearest to that."""
+    shortest = 1 + frame_count // 8
+    pairs = [(a, b) for a in range(2, frame_count) for b in range(min(shortest, a - 1), a)]
+    good = [(a, b) for a, b in pairs if least <= math.log(a / b) <= 1.1]
+    return tuple(good) or (max(pairs, key=lambda pair: pair[0] / pair[1]),)
+
+
+def draw_race(
+    rng: np.random.Generator, setting: Setting, gap: float, first_is_faster: bool, long_is_faster: bool
+) -> Race | None:
+    """Two speeds whose logarithms differ by `gap`; None where the things would meet.
+
+    One thing is seen longer and also goes farther, and is the faster one where `long_is_faster`: drawn by a fair coin,
+    neither the time nor the way alone tells anything.
+    """
+    frame_count = longer(setting)
+    ways_of_time = durations(frame_count, gap + 0.05)
+    long, short = ways_of_time[int(rng.integers(len(ways_of_time)))]
+    stretch = math.log(long / short)
+    most = min(_SHORTEST[1], _FARTHEST / math.exp(stretch + gap))
+    path = float(rng.uniform(min(_SHORTEST[0], 0.9 * most), most))
+    n = 2 + few_or_many(rng, setting, easiest=0, hardest=2, more=1)
+    others = rng.uniform(*PATH_RANGE, n - 2)
+    times = rng.integers(frame_count // 2, frame_count, n - 2)
+    steps = np.array([long, short, *times.tolist()])
+    paths = np.array([path * math.exp(stretch + (gap if long_is_faster else -gap)), path, *others.tolist()])
+    starts = (rng.random(n) * (frame_count - steps)).astype(int)
+    ways = straight(rng, paths, starts, steps, frame_count)
+    for way, start, count in zip(ways, starts.tolist(), steps.tolist(), strict=True):
+        way[:start] = np.nan
+        way[start + count + 1 :] = np.nan
+    sizes = draw_sizes(rng, setting.difficulty, n, 0.9)
+    sizes[1] = sizes[0]
+    names = scene_names(rng, setting, n)
+    tracks = placed(rng, ways, sizes)
+    if tracks is None:
+        return None
+    slots = (0, 1) if first_is_faster == long_is_faster else (1, 0)
+    cast = [names[slots[0]], names[slots[1]], *names[2:]]
+    layout = moving_layout(cast, sizes, tracks, setting)
+    return Race(layout, tuple(paths.tolist()), tuple(steps.tolist()), slots)
+
+
+def _stage(
+    family: StagedFamily, target: tuple[int, bool], setting: Setting, rng: np.random.Generator
+) -> LayoutStage | None:
+    position, long_is_faster = target
+    gap = 0.55 - 0.4 * setting.difficulty + float(rng.uniform(0, 0.1))
+    race = draw_race(rng, setting, gap, position == 0, long_is_faster)
+    if race is None:
+        return None
+    layout = race.layout
+    ask = Ask(
+        question=family.worded(setting, rng, *(layout.phrase(k) for k in race.slots)),
+        answer=Answer("choice", "AB"[position], options=tuple(layout.names[k] for k in race.slots)),
+        rationale=race.steps_told,
+        needs=race.needs,
+    )
+    return LayoutStage(layout, (ask,), setting.difficulty, setting.split)
+
+
+FAMILY = StagedFamily(
+    name="speed",
+    media="video",
+    targets=tuple((position, long) for position in (0, 1) for long in (True, False)),
+    templates=(
+        "which moves faster, the {a} or the {b}?",
+        "is the {a} or the {b} faster?",
+        "what is faster while it is seen, the {a} or the {b}?",
+    ),
+    held_out="of the {a} and the {b}, which one has the higher speed?",
+    splits=("cogent_a", "cogent_b", "template", "more", "background"),
+    stage=_stage,
+    twin=lambda target: (1 - target[0], target[1]),
+    words=(*number_words(), "in"),
+)
