@@ -13,8 +13,12 @@ from entropy_vision.policy import Prefix
 from .advantage import grpo_advantages
 from .batch import Batch
 from .context import Context, Metrics
+from .health import Scored, tally
 from .loss import loss_denominator, policy_terms
 from .rollout import Rollouts, read_questions, sample, score
+
+# of `health`, beside what is counted here (zero_variance over all processes, format)
+_WATCHED = ("truncated", "unparsable", "ambiguous", "duplicates", "hack_gap")
 
 
 @dataclass(frozen=True)
@@ -70,20 +74,22 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
         max_new_tokens=recipe.max_new_tokens,
         generator=generator,
     )
-    cut = rollouts.truncated.tolist()
-    rewards = [
-        context.rubric(text, batch.asks[row // size].answer, truncated=cut[row])
-        for row, text in enumerate(rollouts.texts)
+    answers = [ask.answer for ask in batch.asks for _ in range(size)]
+    scored = [
+        Scored(text, answer, context.rubric(text, answer, truncated=cut), cut)
+        for text, answer, cut in zip(rollouts.texts, answers, rollouts.truncated.tolist(), strict=True)
     ]
+    rewards = [one.reward for one in scored]
     total = torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, size)
     sums = {
         "reward": float(total.sum()),
         "accuracy": sum(r.verdict.score for r in rewards),
         "format": float(sum(r.verdict.format_ok for r in rewards)),
         "length": float(rollouts.mask.sum()),
-        "truncated": float(rollouts.truncated.sum()),
         "entropy": float(rollouts.entropy.sum()),
     }
+    watched = tally(scored[i : i + size] for i in range(0, len(scored), size))
+    sums |= {name: watched[name] for name in _WATCHED}
     return Rolled(batch, read, rollouts, total, sums)
 
 

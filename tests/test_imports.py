@@ -28,6 +28,7 @@ LIGHT = (
     "entropy_vision.show",
     "entropy_vision.data",
     "entropy_vision.data.world",
+    "entropy_vision.data.benchmarks.check",
     "entropy_vision.data.shards",
     "entropy_vision.data.index",
     "entropy_vision.data.order",

@@ -8,18 +8,27 @@ from . import (
     appear_order,
     appearance,
     chain,
+    change,
+    change_where,
+    clock,
     collisions,
     count,
+    cups,
     direction,
     distance,
     distance_ratio,
+    egomotion,
+    identity,
     last_left,
     moved,
+    number,
     order,
     quadrant,
     relation,
     speed,
     speed_ratio,
+    static_answer,
+    word,
 )
 from .family import LayoutFamily, StagedFamily
 from .words import COLORS, SHAPES, line_words, place_words, time_words, tokens
@@ -41,11 +50,18 @@ STAGED: dict[str, StagedFamily] = {
         speed_ratio,
         collisions,
         chain,
+        number,
+        word,
+        clock,
+        change,
+        change_where,
+        cups,
+        egomotion,
+        identity,
+        static_answer,
     )
 }
 FAMILIES: dict[str, LayoutFamily | StagedFamily] = {**SHARED, **STAGED}
-
-
 HAVE_TWINS = tuple(name for name, family in FAMILIES.items() if family.twin is not None)
 
 
