@@ -6,7 +6,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import drifting, few_or_many, moving_layout, placed, scene_names
+from .cast import drifting, few_or_many, moving_layout, placed, scene_names, slots_of
 from .family import Ask, StagedFamily
 from .layout import draw_sizes
 from .shared import LayoutStage, longer
@@ -19,15 +19,14 @@ ASKED = 3
 def draw_times(rng: np.random.Generator, setting: Setting, frame_count: int) -> list[int] | None:
     """Three frames of the first half after frame 0 in growing order, in different eighths; closer where it is harder.
 
-    In a video of under eight frames the half is too short: any frames after 0.
+    In a video of under eight frames the half is too short: any frames after 0. None where two are in one eighth.
     """
-    last = frame_count // 2 if frame_count >= 8 else frame_count - 1
-    gap = max(1, int((3 - 2 * setting.difficulty) * setting.frame_count / 16 + rng.random()))
-    gap = min(gap, (last - 1) // 2)
-    times = sorted(int(t) for t in rng.integers(1, last + 1, ASKED))
-    apart = min(times[1] - times[0], times[2] - times[1])
-    words = {time_word(t, frame_count) for t in times}
-    return times if apart >= gap and len(words) == ASKED else None
+    last = (frame_count - 1) // 2 if frame_count >= 8 else frame_count - 1
+    gap = int((3 - 2 * setting.difficulty) * setting.frame_count / 16 + rng.random())
+    gap = max(1, min(gap, (last - 1) // 2))
+    free = rng.permutation(last - 2 * (gap - 1))[:ASKED]
+    times = [1 + int(t) + k * (gap - 1) for k, t in enumerate(np.sort(free))]
+    return times if len({time_word(t, frame_count) for t in times}) == ASKED else None
 
 
 def draw_comings(
@@ -42,7 +41,7 @@ def draw_comings(
     n = ASKED + few_or_many(rng, setting, easiest=0, hardest=2, more=1)
     sizes = draw_sizes(rng, setting.difficulty, n, 1.05)
     ways = drifting(rng, n, frame_count)
-    others = rng.integers(0, frame_count // 2 + 1, n - ASKED).tolist()
+    others = rng.integers(0, (frame_count + 1) // 2, n - ASKED).tolist()
     if times is None:
         return None
     onsets = [*times, *others]
@@ -75,15 +74,14 @@ def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.G
     if tracks is None:
         return None
     order = choices[target]
-    layout = moving_layout([*(names[k] for k in order), *names[ASKED:]], sizes, tracks, setting)
-    said = [layout.names[order.index(k)] for k in range(ASKED)]
-    options = tuple(", ".join(said[k] for k in choice) for choice in choices)
+    layout = moving_layout(names, slots_of(order, len(names)), sizes, tracks, setting)
+    options = tuple(", ".join(layout.names[k] for k in choice) for choice in choices)
     count = layout.frame_count
     ask = Ask(
         question=family.worded(setting, rng, f"{'; '.join(options[:-1])}; or {options[-1]}"),
         answer=Answer("choice", "ABCD"[target], options=options),
-        rationale=" ; ".join(f"{layout.names[k]} {time_word(times[k], count)}" for k in range(ASKED)),
-        needs=tuple((k, times[k]) for k in range(ASKED)),
+        rationale=" ; ".join(f"{layout.names[k]} {time_word(t, count)}" for k, t in zip(order, times, strict=True)),
+        needs=tuple(zip(order, times, strict=True)),
     )
     return LayoutStage(layout, (ask,), setting.difficulty, setting.split)
 
@@ -101,5 +99,5 @@ FAMILY = StagedFamily(
     splits=("cogent_a", "cogent_b", "template", "more", "background"),
     stage=_stage,
     twin=lambda target: (target + 2) % 4,
-    words=(",", ";"),
+    words=(",", ";", "or"),
 )

@@ -36,25 +36,53 @@ def middle(shape: str, size: float, at: tuple[float, float], sign: int = 1) -> t
     return at[0] + sign * (right - left) * size / 4, at[1] + sign * (bottom - top) * size / 4
 
 
+def slots_of(order: Sequence[int], n: int) -> list[int]:
+    """The slot of each of n names, where slot k is that of name `order[k]` and names after those keep their own."""
+    slots = list(range(n))
+    for slot, name in enumerate(order):
+        slots[name] = slot
+    return slots
+
+
 def still_layout(
-    names: Sequence[Name], sizes: Sequence[float], middles: Sequence[tuple[float, float]], setting: Setting
+    names: Sequence[Name],
+    slots: Sequence[int],
+    sizes: Sequence[float],
+    middles: Sequence[tuple[float, float]],
+    setting: Setting,
 ) -> Layout:
-    """An image in which the boxes of the named things have these middles."""
+    """An image in which the box of each named thing has the size and middle of its slot.
+
+    Things stand in the order of names, so that neither their order nor their own tint says in which slot they are.
+    """
     sprites = []
-    for (color, shape), size, at in zip(names, sizes, middles, strict=True):
-        x, y = middle(shape, size, at, sign=-1)
+    for (color, shape), slot in zip(names, slots, strict=True):
+        size = sizes[slot]
+        x, y = middle(shape, size, middles[slot], sign=-1)
         sprites.append(Sprite(color, shape, size, x, y))
     return Layout("image", 1, tuple(sprites), palette(setting.difficulty))
 
 
-def moving_layout(names: Sequence[Name], sizes: Sequence[float], tracks: np.ndarray, setting: Setting) -> Tracked:
-    """A video in which the named things take these tracks [n, F, 2]."""
+def moving_layout(
+    names: Sequence[Name], slots: Sequence[int], sizes: Sequence[float], tracks: np.ndarray, setting: Setting
+) -> Tracked:
+    """A video in which each named thing takes the size and the track [F, 2] of its slot."""
+    sizes, tracks = [sizes[slot] for slot in slots], tracks[list(slots)]
     seen = [int(np.flatnonzero(~np.isnan(track[:, 0]))[0]) for track in tracks]
     sprites = tuple(
         Sprite(color, shape, size, float(track[f, 0]), float(track[f, 1]), onset=f)
         for (color, shape), size, track, f in zip(names, sizes, tracks, seen, strict=True)
     )
     return Tracked("video", tracks.shape[1], sprites, palette(setting.difficulty), tracks)
+
+
+def extents(layout: Layout) -> list[list[float]]:
+    """[width, height] of every thing's box where no edge cuts it."""
+    found = []
+    for sprite in layout.sprites:
+        left, top, right, bottom = EXTENT[sprite.shape]
+        found.append([(left + right) * sprite.size / 2, (top + bottom) * sprite.size / 2])
+    return found
 
 
 def placed(rng: np.random.Generator, ways: np.ndarray, sizes: Sequence[float], gap: float = 0.02) -> np.ndarray | None:

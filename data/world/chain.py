@@ -99,7 +99,7 @@ def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.G
     program = chains[int(rng.integers(len(chains)))]
     colors = palette(d)
     names = _names(rng, setting, n, program.path, colors[target % len(colors)])
-    layout = still_layout(names, sizes, spots, setting)
+    layout = still_layout(names, range(n), sizes, spots, setting)
     color, shape = names[program.path[0]]
     cells = [cell_word(layout.sprites[k].x, layout.sprites[k].y) for k in program.path]
     steps = [f"{color} {shape} {cells[0]}", *(f"{s} {c}" for s, c in zip(program.sides, cells[1:], strict=True))]

@@ -113,7 +113,7 @@ def draw_meetings(rng: np.random.Generator, setting: Setting) -> Meetings:
     courses = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     margin = 0.75 - 0.5 * setting.difficulty
     return Meetings(
-        diameter=draw_sizes(rng, setting.difficulty, 1, 0.62)[0],
+        diameter=draw_sizes(rng, setting.difficulty, 1, 0.5)[0],
         times=rng.uniform(max(1.0, 0.25 * last), min(last - 1.0, 0.75 * last), n),  # with a frame on either side
         courses=courses,
         across=courses[:, ::-1] * (-1, 1) * rng.choice((-1.0, 1.0), (n, 1)),
@@ -127,12 +127,13 @@ def draw_meetings(rng: np.random.Generator, setting: Setting) -> Meetings:
 
 
 def _facts(meetings: Meetings, found: Run) -> dict[str, Any]:
-    """Every collision [time, i, j] and every meeting [time, i, j, least distance less a diameter, in sides]."""
+    """Collisions [time, i, j], meetings [time, i, j, gap at the closest], and boxes before an edge cuts them."""
     met = [
         [float(meetings.times[k]), 2 * k, 2 * k + 1, float(found.closest[2 * k, 2 * k + 1]) - meetings.diameter]
         for k in range(len(meetings.times))
     ]
-    return {"contacts": [[time, i, j] for time, i, j in found.contacts], "meetings": met}
+    sides = [[meetings.diameter, meetings.diameter]] * len(found.tracks)
+    return {"contacts": [[time, i, j] for time, i, j in found.contacts], "meetings": met, "extents": sides}
 
 
 def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.Generator) -> LayoutStage | None:
@@ -148,7 +149,7 @@ def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.G
     names = [(colors[k], "circle") for k in rng.integers(len(colors), size=2 * len(middles)).tolist()]
     if found is None or len(found.contacts) != target:
         raise RuntimeError(f"{target} collisions were drawn, others came about: {found and found.contacts}")
-    layout = moving_layout(names, [meetings.diameter] * len(names), found.tracks, setting)
+    layout = moving_layout(names, range(len(names)), [meetings.diameter] * len(names), found.tracks, setting)
     times = sorted(time for time, _, _ in found.contacts)
     needs = tuple(
         (k, max(0, math.floor(time) - 1), min(frame_count, math.ceil(time) + 2))

@@ -8,7 +8,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import Name, few_or_many, scene_names, still_layout
+from .cast import few_or_many, scene_names, slots_of, still_layout
 from .draw import boxes
 from .family import Ask, StagedFamily
 from .layout import Layout, draw_sizes, spread
@@ -48,26 +48,22 @@ def near_and_far(
     return None
 
 
-def named_layout(
-    rng: np.random.Generator, setting: Setting, ratio: float, first_is_near: bool
-) -> tuple[Layout, int, int] | None:
-    """A layout whose thing 0 is the one measured from, and which of 1 (near) and 2 (far) is mentioned first, second."""
+def named_layout(rng: np.random.Generator, setting: Setting, ratio: float, first_is_near: bool) -> Layout | None:
+    """A layout whose thing 0 is the one measured from, 1 the one mentioned first of the other two, 2 the second."""
     found = near_and_far(rng, setting, ratio)
     if found is None:
         return None
     sizes, middles = found
-    names: list[Name] = scene_names(rng, setting, len(sizes))
-    if not first_is_near:
-        names[1], names[2] = names[2], names[1]
-    first, second = (1, 2) if first_is_near else (2, 1)
-    return still_layout(names, sizes, middles, setting), first, second
+    names = scene_names(rng, setting, len(sizes))
+    slots = slots_of((0, 1, 2) if first_is_near else (0, 2, 1), len(names))
+    return still_layout(names, slots, sizes, middles, setting)
 
 
-def lengths(layout: Layout, first: int, second: int) -> str:
-    """Where thing 0 is, and how far from it two others are: "red r2c3 ; blue 23 ; green 41"."""
+def lengths(layout: Layout) -> str:
+    """Where thing 0 is, and how far from it the next two are: "red r2c3 ; blue 23 ; green 41"."""
     origin = layout.sprites[0]
     steps = [f"{layout.names[0]} {cell_word(origin.x, origin.y)}"]
-    steps += [f"{layout.names[k]} {hundredths(apart(layout, k))}" for k in (first, second)]
+    steps += [f"{layout.names[k]} {hundredths(apart(layout, k))}" for k in (1, 2)]
     return " ; ".join(steps)
 
 
@@ -81,14 +77,13 @@ def apart(layout: Layout, k: int) -> float:
 def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.Generator) -> LayoutStage | None:
     ratio = 1.55 - 0.4 * setting.difficulty + float(rng.uniform(0, 0.3))
     # target 0: the thing mentioned first is the closer one
-    found = named_layout(rng, setting, ratio, first_is_near=target == 0)
-    if found is None:
+    layout = named_layout(rng, setting, ratio, first_is_near=target == 0)
+    if layout is None:
         return None
-    layout, first, second = found
     ask = Ask(
-        question=family.worded(setting, rng, layout.phrase(0), layout.phrase(first), layout.phrase(second)),
-        answer=Answer("choice", "AB"[target], options=(layout.names[first], layout.names[second])),
-        rationale=lengths(layout, first, second),
+        question=family.worded(setting, rng, layout.phrase(0), layout.phrase(1), layout.phrase(2)),
+        answer=Answer("choice", "AB"[target], options=layout.names[1:3]),
+        rationale=lengths(layout),
         needs=((0, 0), (1, 0), (2, 0)),
     )
     return LayoutStage(layout, (ask,), setting.difficulty, setting.split)

@@ -12,7 +12,7 @@ from .distance import apart, lengths, named_layout
 from .family import Ask, StagedFamily
 from .shared import LayoutStage
 from .stage import Setting
-from .words import number_words
+from .words import decimal_words
 
 BINS = 5  # on each side of 1, equally wide in the logarithm
 MOST = 2.4
@@ -26,14 +26,13 @@ def draw_ratio(rng: np.random.Generator, target: int, most: float) -> tuple[floa
 
 def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.Generator) -> LayoutStage | None:
     ratio, inverse = draw_ratio(rng, target, MOST)
-    found = named_layout(rng, setting, ratio, first_is_near=inverse)
-    if found is None:
+    layout = named_layout(rng, setting, ratio, first_is_near=inverse)
+    if layout is None:
         return None
-    layout, first, second = found
     ask = Ask(
-        question=family.worded(setting, rng, layout.phrase(0), layout.phrase(first), layout.phrase(second)),
-        answer=Answer("number", round(apart(layout, first) / apart(layout, second), 2), mra=True),
-        rationale=lengths(layout, first, second),
+        question=family.worded(setting, rng, layout.phrase(0), layout.phrase(1), layout.phrase(2)),
+        answer=Answer("number", round(apart(layout, 1) / apart(layout, 2), 2), mra=True),
+        rationale=lengths(layout),
         needs=((0, 0), (1, 0), (2, 0)),
     )
     return LayoutStage(layout, (ask,), setting.difficulty, setting.split)
@@ -52,5 +51,5 @@ FAMILY = StagedFamily(
     splits=("cogent_a", "cogent_b", "template", "more", "background"),
     stage=_stage,
     twin=lambda target: 2 * BINS - 1 - target,
-    words=(*number_words(), "."),
+    words=decimal_words(),
 )

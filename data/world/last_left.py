@@ -9,7 +9,7 @@ import numpy as np
 from entropy_vision.question import Answer
 
 from .appear_order import ASKED, draw_comings
-from .cast import listed, moving_layout, placed, scene_names
+from .cast import listed, moving_layout, placed, scene_names, slots_of
 from .family import Ask, StagedFamily
 from .shared import LayoutStage
 from .stage import Setting
@@ -30,14 +30,13 @@ def _stage(
         return None
     count = tracks.shape[1]
     leaves = [count - t for t in times]  # the first frame without the thing in each of three slots
-    layout = moving_layout([*(names[k] for k in target), *names[ASKED:]], sizes, tracks, setting)
-    said = [target.index(k) for k in range(ASKED)]
-    first_to_last = range(ASKED - 1, -1, -1)
+    layout = moving_layout(names, slots_of(target, len(names)), sizes, tracks, setting)
+    left = list(zip(target, leaves, strict=True))
     ask = Ask(
-        question=family.worded(setting, rng, listed([f"the {layout.phrase(k)}" for k in said], "or")),
-        answer=Answer("choice", "ABC"[target[0]], options=tuple(layout.names[k] for k in said)),
-        rationale=" ; ".join(f"{layout.names[k]} {time_word(leaves[k] - 1, count)}" for k in first_to_last),
-        needs=tuple((k, 0, leaves[k]) for k in range(ASKED)),
+        question=family.worded(setting, rng, listed([f"the {layout.phrase(k)}" for k in range(ASKED)], "or")),
+        answer=Answer("choice", "ABC"[target[0]], options=layout.names[:ASKED]),
+        rationale=" ; ".join(f"{layout.names[k]} {time_word(f - 1, count)}" for k, f in reversed(left)),
+        needs=tuple((k, 0, f) for k, f in left),
     )
     return LayoutStage(layout, (ask,), setting.difficulty, setting.split)
 
@@ -55,5 +54,5 @@ FAMILY = StagedFamily(
     splits=("cogent_a", "cogent_b", "template", "more", "background"),
     stage=_stage,
     twin=lambda target: target[::-1],
-    words=(",",),
+    words=(",", "or"),
 )

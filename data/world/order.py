@@ -8,7 +8,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import listed, scene_names, still_layout
+from .cast import listed, scene_names, slots_of, still_layout
 from .family import Ask, StagedFamily
 from .layout import draw_sizes
 from .shared import LayoutStage
@@ -53,13 +53,12 @@ def _stage(
         return None
     # `turn` puts the sixth thing anywhere; target and `turn` together are as uniform as the target alone
     order = [int(turn[k]) for k in ranks(target, n)] if n > _MOST else ranks(target, n)
-    layout = still_layout([names[k] for k in order], sizes, spots, setting)
-    place = {k: slot for slot, k in enumerate(order)}
-    said = [layout.names[place[k]] for k in range(n)]
+    layout = still_layout(names, slots_of(order, n), sizes, spots, setting)
+    ordered = [layout.names[k] for k in order]
     ask = Ask(
-        question=family.worded(setting, rng, listed(said, "and")),
-        answer=Answer("ordering", list(layout.names)),
-        rationale=" ; ".join(f"{name} {hundredths(x)}" for name, (x, _) in zip(layout.names, spots, strict=True)),
+        question=family.worded(setting, rng, listed(layout.names, "and")),
+        answer=Answer("ordering", ordered),
+        rationale=" ; ".join(f"{name} {hundredths(x)}" for name, (x, _) in zip(ordered, spots, strict=True)),
         needs=tuple((k, 0) for k in range(n)),
     )
     return LayoutStage(layout, (ask,), setting.difficulty, setting.split)
@@ -78,5 +77,5 @@ FAMILY = StagedFamily(
     splits=("cogent_a", "cogent_b", "template", "more", "background"),
     stage=_stage,
     twin=lambda target: target[::-1],
-    words=(*number_words(), "and"),
+    words=(*number_words(), "and", ","),
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import few_or_many, moving_layout, placed, scene_names, straight
+from .cast import extents, few_or_many, moving_layout, placed, scene_names, slots_of, straight
 from .family import Ask, StagedFamily
 from .layout import PATH_RANGE, Tracked, draw_sizes
 from .shared import LayoutStage, longer
@@ -26,32 +26,35 @@ class Race:
     """Two things on their way, and others.
 
     Attributes:
-        layout: slot 0 is seen longer and goes farther.
-        paths, steps: of all: how far, in how many frame steps.
-        slots: those of the thing mentioned first and second.
+        layout: thing 0 is mentioned first, thing 1 second.
+        paths, steps: of both: how far, in how many frame steps.
     """
 
     layout: Tracked
     paths: tuple[float, ...]
     steps: tuple[int, ...]
-    slots: tuple[int, int]
 
     @property
     def speeds(self) -> tuple[float, float]:
         """Of the thing mentioned first and second, in sides of the frame a frame step."""
-        first, second = (self.paths[k] / self.steps[k] for k in self.slots)
+        first, second = (path / count for path, count in zip(self.paths, self.steps, strict=True))
         return first, second
 
     @property
     def steps_told(self) -> str:
         """How far each went and in how many frames: "red 24 in 9 ; blue 11 in 3"."""
-        return " ; ".join(f"{self.layout.names[k]} {hundredths(self.paths[k])} in {self.steps[k]}" for k in self.slots)
+        return " ; ".join(f"{self.layout.names[k]} {hundredths(self.paths[k])} in {self.steps[k]}" for k in (0, 1))
+
+    @property
+    def facts(self) -> dict[str, list[list[float]]]:
+        """[width, height] of every box before an edge cuts it: what the boxes alone do not always tell."""
+        return {"extents": extents(self.layout)}
 
     @property
     def needs(self) -> tuple[tuple[int, int, int], ...]:
         """Both, as long as they are seen."""
-        starts = (self.layout.sprites[k].onset for k in self.slots)
-        return tuple((k, start, start + self.steps[k] + 1) for k, start in zip(self.slots, starts, strict=True))
+        starts = [sprite.onset for sprite in self.layout.sprites[:2]]
+        return tuple((k, start, start + self.steps[k] + 1) for k, start in enumerate(starts))
 
 
 @lru_cache
@@ -93,10 +96,11 @@ def draw_race(
     tracks = placed(rng, ways, sizes)
     if tracks is None:
         return None
-    slots = (0, 1) if first_is_faster == long_is_faster else (1, 0)
-    cast = [names[slots[0]], names[slots[1]], *names[2:]]
-    layout = moving_layout(cast, sizes, tracks, setting)
-    return Race(layout, tuple(paths.tolist()), tuple(steps.tolist()), slots)
+    # slot 0 is that of the thing that is seen longer
+    first, second = (0, 1) if first_is_faster == long_is_faster else (1, 0)
+    layout = moving_layout(names, slots_of((first, second), n), sizes, tracks, setting)
+    own = [first, second]
+    return Race(layout, tuple(paths[own].tolist()), tuple(steps[own].tolist()))
 
 
 def _stage(
@@ -109,12 +113,12 @@ def _stage(
         return None
     layout = race.layout
     ask = Ask(
-        question=family.worded(setting, rng, *(layout.phrase(k) for k in race.slots)),
-        answer=Answer("choice", "AB"[position], options=tuple(layout.names[k] for k in race.slots)),
+        question=family.worded(setting, rng, *(layout.phrase(k) for k in (0, 1))),
+        answer=Answer("choice", "AB"[position], options=layout.names[:2]),
         rationale=race.steps_told,
         needs=race.needs,
     )
-    return LayoutStage(layout, (ask,), setting.difficulty, setting.split)
+    return LayoutStage(layout, (ask,), setting.difficulty, setting.split, race.facts)
 
 
 FAMILY = StagedFamily(

@@ -13,7 +13,7 @@ from .family import Ask, StagedFamily
 from .shared import LayoutStage
 from .speed import draw_race
 from .stage import Setting
-from .words import number_words
+from .words import decimal_words
 
 MOST = 1.9
 
@@ -28,12 +28,12 @@ def _stage(
         return None
     layout, (first, second) = race.layout, race.speeds
     ask = Ask(
-        question=family.worded(setting, rng, *(layout.phrase(k) for k in race.slots)),
+        question=family.worded(setting, rng, *(layout.phrase(k) for k in (0, 1))),
         answer=Answer("number", round(first / second, 2), mra=True),
         rationale=race.steps_told,
         needs=race.needs,
     )
-    return LayoutStage(layout, (ask,), setting.difficulty, setting.split)
+    return LayoutStage(layout, (ask,), setting.difficulty, setting.split, race.facts)
 
 
 FAMILY = StagedFamily(
@@ -49,5 +49,5 @@ FAMILY = StagedFamily(
     splits=("cogent_a", "cogent_b", "template", "more", "background"),
     stage=_stage,
     twin=lambda target: (2 * BINS - 1 - target[0], target[1]),
-    words=(*number_words(), "in", "."),
+    words=(*decimal_words(), "in"),
 )

@@ -55,6 +55,11 @@ def number_words() -> tuple[str, ...]:
     return tuple(str(n) for n in range(100))
 
 
+def decimal_words() -> tuple[str, ...]:
+    """The units of numbers with two decimals: whole and broken parts under 100, and the point."""
+    return (*number_words(), *(f"0{n}" for n in range(1, 10)), ".")
+
+
 def time_words() -> tuple[str, ...]:
     """t1..t8."""
     return tuple(f"t{i + 1}" for i in range(MOMENTS))
