@@ -119,7 +119,9 @@ def _speeds(item: Item) -> tuple[float, float]:
     if item.question.startswith(("how many times as fast", "if the", "with the")):
         things.reverse()
     ways = [steps(item, thing) for thing in things]
-    first, second = (float(np.hypot(*np.nansum(way, axis=0)) / (~np.isnan(way[:, 0])).sum()) for way in ways)
+    counts = [int((~np.isnan(way[:, 0])).sum()) for way in ways]
+    assert min(counts) > 0, f"{item.key}: seen in one frame only"
+    first, second = (float(np.hypot(*np.nansum(way, axis=0))) / n for way, n in zip(ways, counts, strict=True))
     return first, second
 
 

@@ -14,14 +14,8 @@ import cv2
 
 from entropy_vision.data.world import World
 
-ROWS: tuple[tuple[str, int, int], ...] = (
-    ("image", 96, 1),
-    ("image", 224, 1),
-    ("count", 224, 1),
-    ("video", 64, 8),
-    ("video", 224, 16),
-    ("direction", 224, 16),
-)
+MIXED: tuple[tuple[str, int, int], ...] = (("image", 96, 1), ("image", 224, 1), ("video", 64, 8), ("video", 224, 16))
+ROWS = (*MIXED, *((name, 224, World(name, size=32).scene(0)[0].frames.count) for name in World.families()))
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from .stage import Setting
 from .words import hundredths, number_words
 
 _FARTHEST = 0.46  # of a path, as a fraction of the frame
-_SHORTEST = (0.09, 0.16)
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,20 @@ class Race:
 
 
 @lru_cache
-def durations(frame_count: int, least: float) -> tuple[tuple[int, int], ...]:
-    """Pairs of frame steps (long, short) whose ratio's logarithm is `least` to 1.1, or else the nearest to that."""
+def _stretches(frame_count: int) -> tuple[tuple[float, int, int], ...]:
+    """Pairs of frame steps (long, short), with the logarithm of their ratio in front."""
     shortest = 1 + frame_count // 8
-    pairs = [(a, b) for a in range(2, frame_count) for b in range(min(shortest, a - 1), a)]
-    good = [(a, b) for a, b in pairs if least <= math.log(a / b) <= 1.1]
-    return tuple(good) or (max(pairs, key=lambda pair: pair[0] / pair[1]),)
+    pairs = ((a, b) for a in range(2, frame_count) for b in range(min(shortest, a - 1), a))
+    return tuple((math.log(a / b), a, b) for a, b in pairs)
+
+
+def durations(rng: np.random.Generator, frame_count: int, least: float, most: float) -> tuple[float, int, int]:
+    """A pair of frame steps whose ratio's logarithm lies in least..most, or else is next above or the largest."""
+    pairs = _stretches(frame_count)
+    good = [pair for pair in pairs if least <= pair[0] <= most]
+    if not good:
+        good = [min((pair for pair in pairs if pair[0] >= least), default=max(pairs))]
+    return good[int(rng.integers(len(good)))]
 
 
 def draw_race(
@@ -75,11 +82,10 @@ def draw_race(
     neither the time nor the way alone tells anything.
     """
     frame_count = longer(setting)
-    ways_of_time = durations(frame_count, gap + 0.05)
-    long, short = ways_of_time[int(rng.integers(len(ways_of_time)))]
-    stretch = math.log(long / short)
-    most = min(_SHORTEST[1], _FARTHEST / math.exp(stretch + gap))
-    path = float(rng.uniform(min(_SHORTEST[0], 0.9 * most), most))
+    d = setting.difficulty
+    stretch, long, short = durations(rng, frame_count, gap + 0.05, gap + 0.25 + 0.3 * d)
+    path = (0.16 - 0.08 * d) * float(rng.uniform(0.85, 1.0))
+    path = min(path, _FARTHEST / math.exp(stretch + gap))
     n = 2 + few_or_many(rng, setting, easiest=0, hardest=2, more=1)
     others = rng.uniform(*PATH_RANGE, n - 2)
     times = rng.integers(frame_count // 2, frame_count, n - 2)
@@ -90,7 +96,7 @@ def draw_race(
     for way, start, count in zip(ways, starts.tolist(), steps.tolist(), strict=True):
         way[:start] = np.nan
         way[start + count + 1 :] = np.nan
-    sizes = draw_sizes(rng, setting.difficulty, n, 0.9)
+    sizes = draw_sizes(rng, d, n, 0.9)
     sizes[1] = sizes[0]
     names = scene_names(rng, setting, n)
     tracks = placed(rng, ways, sizes)
