@@ -6,9 +6,8 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import drifting, few_or_many, moving_layout, placed, scene_names, slots_of
+from .cast import drifting, few_or_many, moving_layout, placed, scene_names, slots_of, thing_sizes
 from .family import Ask, StagedFamily
-from .layout import draw_sizes
 from .shared import LayoutStage, longer
 from .stage import Setting
 from .words import time_word
@@ -39,7 +38,7 @@ def draw_comings(
     frame_count = longer(setting)
     times = draw_times(rng, setting, frame_count)
     n = ASKED + few_or_many(rng, setting, easiest=0, hardest=2, more=1)
-    sizes = draw_sizes(rng, setting.difficulty, n, 1.05)
+    sizes = thing_sizes(rng, setting, n, 1.05)
     ways = drifting(rng, n, frame_count)
     others = rng.integers(0, (frame_count + 1) // 2, n - ASKED).tolist()
     if times is None:

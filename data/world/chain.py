@@ -8,9 +8,9 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import Name, few_or_many, still_layout
+from .cast import Name, few_or_many, still_layout, thing_sizes
 from .family import Ask, StagedFamily
-from .layout import draw_sizes, palette, shapes, spread
+from .layout import palette, shapes, spread
 from .relation import OPTIONS
 from .shared import LayoutStage
 from .splits import forms
@@ -91,7 +91,7 @@ def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.G
     d = setting.difficulty
     depth = DEEPEST if setting.split == "deeper" else 1 + int(rng.random() < d)
     n = few_or_many(rng, setting, easiest=4, hardest=7, more=8)
-    sizes = draw_sizes(rng, d, n, 0.95 if n <= 8 else 0.75)
+    sizes = thing_sizes(rng, setting, n, 0.95 if n <= 8 else 0.75)
     spots = spread(rng, sizes, margin=0.01, gap=0.02)
     chains = programs(np.array(spots), depth) if spots is not None else []
     if spots is None or not chains:

@@ -10,10 +10,10 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import moving_layout
+from .cast import moving_layout, thing_sizes
 from .discs import Run, run
 from .family import Ask, StagedFamily
-from .layout import draw_sizes, palette
+from .layout import palette
 from .shared import LayoutStage, longer
 from .stage import Setting
 from .words import time_word
@@ -113,7 +113,7 @@ def draw_meetings(rng: np.random.Generator, setting: Setting) -> Meetings:
     courses = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     margin = 0.75 - 0.5 * setting.difficulty
     return Meetings(
-        diameter=draw_sizes(rng, setting.difficulty, 1, 0.5)[0],
+        diameter=thing_sizes(rng, setting, 1, 0.5)[0],
         times=rng.uniform(max(1.0, 0.25 * last), min(last - 1.0, 0.75 * last), n),  # with a frame on either side
         courses=courses,
         across=courses[:, ::-1] * (-1, 1) * rng.choice((-1.0, 1.0), (n, 1)),

@@ -8,10 +8,10 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import few_or_many, scene_names, slots_of, still_layout
+from .cast import few_or_many, scene_names, slots_of, still_layout, thing_sizes
 from .draw import boxes
 from .family import Ask, StagedFamily
-from .layout import Layout, draw_sizes, spread
+from .layout import Layout, spread
 from .shared import LayoutStage
 from .stage import Setting
 from .words import cell_word, hundredths, number_words
@@ -29,7 +29,7 @@ def near_and_far(
     """
     d = setting.difficulty
     n = 3 + few_or_many(rng, setting, easiest=0, hardest=4, more=6)
-    sizes = draw_sizes(rng, d, n, 1.0 if n <= 8 else 0.75)
+    sizes = thing_sizes(rng, setting, n, 1.0 if n <= 8 else 0.75)
     sizes[2] = sizes[1]
     near = float(rng.uniform(0.27, 0.33)) - 0.09 * d
     low, high = np.array(sizes[:3]) / 2 + _MARGIN, 1 - np.array(sizes[:3]) / 2 - _MARGIN

@@ -8,9 +8,8 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import listed, scene_names, slots_of, still_layout
+from .cast import listed, scene_names, slots_of, still_layout, thing_sizes
 from .family import Ask, StagedFamily
-from .layout import draw_sizes
 from .shared import LayoutStage
 from .stage import Setting
 from .words import hundredths, number_words
@@ -45,7 +44,7 @@ def _stage(
     d = setting.difficulty
     # 3 things to 5, in between a mixture; one more than ever in training for "more"
     n = _MOST + 1 if setting.split == "more" else 3 + int(2 * d) + int(rng.random() < 2 * d % 1.0)
-    sizes = draw_sizes(rng, d, n, 0.8)
+    sizes = thing_sizes(rng, setting, n, 0.8)
     spots = _columns(rng, n, sizes, 0.19 - 0.13 * d if n <= _MOST else 0.06)
     names = scene_names(rng, setting, n)
     turn = rng.permutation(n)

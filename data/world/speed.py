@@ -10,9 +10,9 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .cast import extents, few_or_many, moving_layout, placed, scene_names, slots_of, straight
+from .cast import extents, few_or_many, moving_layout, placed, scene_names, slots_of, straight, thing_sizes
 from .family import Ask, StagedFamily
-from .layout import PATH_RANGE, Tracked, draw_sizes
+from .layout import PATH_RANGE, Tracked
 from .shared import LayoutStage, longer
 from .stage import Setting
 from .words import hundredths, number_words
@@ -96,7 +96,7 @@ def draw_race(
     for way, start, count in zip(ways, starts.tolist(), steps.tolist(), strict=True):
         way[:start] = np.nan
         way[start + count + 1 :] = np.nan
-    sizes = draw_sizes(rng, d, n, 0.9)
+    sizes = thing_sizes(rng, setting, n, 0.9)
     sizes[1] = sizes[0]
     names = scene_names(rng, setting, n)
     tracks = placed(rng, ways, sizes)
