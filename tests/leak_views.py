@@ -1,0 +1,235 @@
+"""What is seen of an item of the World when something is missing: one frame alone, the ground alone, file sizes alone.
+
+Nothing of the generator is used. An `Item` goes in once (`look`), and its pixels can be thrown away.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from entropy_vision.question import Answer, Item, SceneObject
+
+PATCH = 16
+FINE, COARSE = 16, 8  # cells of the pixel views along each side: of one frame, of several
+THINGS = 3  # whose places are seen, in the order of mention
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is left of an item: its words, its answer, where things are, and the features of every view of it."""
+
+    question: str
+    answer: Answer
+    family: str
+    objects: tuple[SceneObject, ...]
+    views: Mapping[str, np.ndarray]
+
+
+def look(item: Item, index: int) -> Look:
+    """Every view of an item that was dealt at a place of its deck."""
+    pixels, count = item.frames.pixels, item.frames.count
+    ends = (0, count // 2, count - 1)
+    views = {
+        "pixels": np.concatenate([cells(pixels[f], COARSE) for f in (0, count - 1)]),
+        "background": background(item),
+        "metadata": metadata(item, index),
+        "things": things(item),
+        "grey pixels": greyed(item),
+        "grey places": outside(item),
+    }
+    if count > 1:
+        spots = places(item.question, item.objects, count)
+        seen = moments(item.question, item.objects, count)
+        for name, f, g in zip(("first", "middle", "last"), ends, seen, strict=True):
+            views[f"{name} pixels"], views[f"{name} places"] = cells(pixels[f], FINE), spots[g]
+        views["shuffled"] = unordered(pixels, spots)
+    return Look(item.question, item.answer, item.family, tuple(item.objects), views)
+
+
+def cells(frame: np.ndarray, count: int) -> np.ndarray:
+    """float32 [count * count * 3]: mean colours of the cells of a frame."""
+    return cv2.resize(frame, (count, count), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+
+
+def mentioned(question: str, objects: Sequence[SceneObject]) -> list[SceneObject]:
+    """The things that a question names by their colour, or colour and shape, in the order of mention."""
+    shapes = {thing.shape for thing in objects}
+    found = []
+    for thing in objects:
+        for match in re.finditer(rf"\b{re.escape(thing.color)}\b(?: (\w+))?", question):
+            if match[1] not in shapes or match[1] == thing.shape:
+                found.append((match.start(), thing))
+                break
+    return [thing for _, thing in sorted(found, key=lambda pair: pair[0])]
+
+
+def centres(thing: SceneObject) -> np.ndarray:
+    """[F, 2] middle of the boxes, NaN where not visible."""
+    return (thing.boxes[:, :2] + thing.boxes[:, 2:]) / 2
+
+
+def moments(question: str, objects: Sequence[SceneObject], count: int) -> tuple[int, int, int]:
+    """The first, middle and last frame in which the thing named first can be seen; of the video where none is."""
+    named = mentioned(question, objects)
+    seen = np.flatnonzero(~np.isnan(named[0].boxes[:, 0])) if named else np.arange(count)
+    return (int(seen[0]), int(seen[len(seen) // 2]), int(seen[-1])) if len(seen) else (0, count // 2, count - 1)
+
+
+def places(question: str, objects: Sequence[SceneObject], count: int) -> np.ndarray:
+    """float32 [F, 27]: in each frame the places and sizes of some things, how many are seen, how many there are, the time.
+
+    The things named come first, in the order of mention; the others from left to right, because their order in the
+    item is not to be seen in the picture.
+    """
+    rows = np.zeros((count, THINGS, 8), np.float32)
+    seen = np.zeros(count)
+    if objects:
+        named = mentioned(question, objects)
+        others = [thing for thing in objects if not any(thing is other for other in named)]
+        boxes = np.stack([thing.boxes for thing in (*named, *others)])
+        keys = np.where(np.isnan(boxes[..., 0]), 2.0, boxes[..., 0])
+        keys[: len(named)] = np.arange(len(named))[:, None] - 100.0
+        order = np.argsort(keys, axis=0, kind="stable")[:THINGS]
+        rows[:, : len(order)] = place(np.take_along_axis(boxes, order[..., None], axis=0)).transpose(1, 0, 2)
+        seen = (~np.isnan(boxes[..., 0])).sum(axis=0)
+    rest = np.stack([seen / 4, np.full(count, len(objects) / 4), np.arange(count) / count], axis=1)
+    return np.hstack([rows.reshape(count, -1), rest]).astype(np.float32)
+
+
+def place(boxes: np.ndarray) -> np.ndarray:
+    """float32 [..., 8] of boxes [..., 4]: seen, middle, the middle as angles round the torus, size; zeros if not seen."""
+    x, y = (boxes[..., 0] + boxes[..., 2]) / 2, (boxes[..., 1] + boxes[..., 3]) / 2
+    u, v = 2 * np.pi * x, 2 * np.pi * y
+    size = boxes[..., 2] - boxes[..., 0] + boxes[..., 3] - boxes[..., 1]
+    rows = np.stack([np.ones_like(x), x, y, np.cos(u), np.sin(u), np.cos(v), np.sin(v), size], axis=-1)
+    return np.where(np.isnan(x)[..., None], 0, rows).astype(np.float32)
+
+
+def background(item: Item) -> np.ndarray:
+    """float32: cells of the first and last frame without the pixels of things; the mean where nothing is left."""
+    rows = []
+    for f in (0, item.frames.count - 1):
+        pixels = item.frames.pixels[f].astype(np.float32)
+        free = ground(item, f).astype(np.float32)
+        share = cv2.resize(free, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
+        colors = cv2.resize(pixels * free[..., None], (COARSE, COARSE), interpolation=cv2.INTER_AREA)
+        left = pixels[free > 0]
+        mean = left.mean(axis=0) if len(left) else np.full(3, 128.0, np.float32)
+        kept = np.where(share[..., None] > 0.1, colors / np.maximum(share, 0.1)[..., None], mean)
+        rows += [kept.ravel(), mean, left.std(axis=0) if len(left) else np.zeros(3, np.float32)]
+    return np.concatenate(rows).astype(np.float32)
+
+
+def ground(item: Item, frame: int) -> np.ndarray:
+    """bool [H, W]: pixels outside the boxes of all things; where an edge cuts one, outside its other part too."""
+    height, width = item.frames.pixels.shape[1:3]
+    free = np.ones((height, width), bool)
+    for thing in item.objects:
+        if np.isnan(thing.boxes[frame, 0]):
+            continue
+        x0, y0, x1, y1 = thing.boxes[frame].tolist()
+        full = np.nanmax(thing.boxes[:, 2:] - thing.boxes[:, :2], axis=0).tolist()
+        columns, rows = _stretch(x0, x1, full[0], width), _stretch(y0, y1, full[1], height)
+        free[np.ix_(rows, columns)] = False
+    return free
+
+
+def _stretch(low: float, high: float, full: float, side: int) -> np.ndarray:
+    """bool [side]: the pixels of an interval and two more; beyond an edge at the opposite one."""
+    if low <= 0:
+        low = min(low, high - full)
+    elif high >= 1:
+        high = max(high, low + full)
+    at = np.zeros(side, bool)
+    at[np.arange(math.floor(low * side) - 2, math.ceil(high * side) + 2) % side] = True
+    return at
+
+
+def metadata(item: Item, index: int) -> np.ndarray:
+    """float32: bytes of frames as JPEG and of the video as npy, frames, seconds, place in the deck, digits of names."""
+    count, pixels = item.frames.count, item.frames.pixels
+    stored = io.BytesIO()
+    np.save(stored, pixels[:1])
+    sizes = [len(cv2.imencode(".jpg", pixels[f])[1]) / 100 for f in (0, count // 2, count - 1)]
+    digits = [int(d) for d in re.sub(r"\D", "", item.key)[-3:].rjust(3, "0")]
+    turns = [float(index % n == k) for n in (2, 3, 4, 5) for k in range(n)]
+    seconds = float(item.frames.pts_seconds[-1] - item.frames.pts_seconds[0])
+    bits = len(item.key) / 10, len(item.scene) / 10, stored.tell() * count / 1e4
+    return np.array([*sizes, *bits, count, seconds, index / 1000, *digits, *turns], np.float32)
+
+
+def things(item: Item) -> np.ndarray:
+    """float32: how many things there are, and how many of the commonest shape."""
+    commonest = max(Counter(thing.shape for thing in item.objects).values(), default=0)
+    return np.array([len(item.objects), len(item.objects) ** 2 / 4, commonest], np.float32)
+
+
+def covered(item: Item) -> np.ndarray:
+    """bool [F, H, W]: pixels of the evidence."""
+    height, width = item.frames.pixels.shape[1:3]
+    return item.evidence.repeat(PATCH, axis=1).repeat(PATCH, axis=2)[:, :height, :width]
+
+
+def greyed(item: Item) -> np.ndarray:
+    """float32: cells of the first, middle and last frame, NaN where evidence is.
+
+    A cell greyed out is told as missing, never as a grey value: where evidence lies is an answer by itself (`quadrant`).
+    """
+    count, hidden = item.frames.count, covered(item)
+    rows = []
+    for f in sorted({0, count // 2, count - 1}):
+        row = cells(item.frames.pixels[f], COARSE).reshape(COARSE, COARSE, 3)
+        touched = cv2.resize(hidden[f].astype(np.float32), (COARSE, COARSE), interpolation=cv2.INTER_AREA) > 0
+        rows.append(np.where(touched[..., None], np.nan, row).ravel())
+    return np.concatenate(rows).astype(np.float32)
+
+
+def in_evidence(item: Item, thing: SceneObject) -> np.ndarray:
+    """bool [F]: frames in which the middle of a thing lies in a patch of evidence."""
+    height, width = item.frames.pixels.shape[1:3]
+    at = np.nan_to_num(centres(thing)) * (width, height)
+    columns, rows = (np.clip(at // PATCH, 0, np.array(item.evidence.shape[:0:-1]) - 1)).astype(int).T
+    return item.evidence[np.arange(len(at)), rows, columns] & ~np.isnan(thing.boxes[:, 0])
+
+
+def outside(item: Item) -> np.ndarray:
+    """float32: for the two things named first, where they are seen outside evidence, first and last, and how they went."""
+    rows = []
+    for thing in mentioned(item.question, item.objects)[:2]:
+        seen = np.flatnonzero(~np.isnan(thing.boxes[:, 0]) & ~in_evidence(item, thing))
+        if not len(seen):
+            rows.append(np.zeros(20))
+            continue
+        first, last = seen[0], seen[-1]
+        way = np.sin(2 * np.pi * (centres(thing)[last] - centres(thing)[first]))
+        ends = [*place(thing.boxes[first]), *place(thing.boxes[last])]
+        rows.append(np.array([*ends, *way, first / item.frames.count, last / item.frames.count]))
+    rows += [np.zeros(20)] * (2 - len(rows))
+    return np.concatenate(rows).astype(np.float32)
+
+
+def evidence_alone(item: Item) -> Item:
+    """The item with every thing hidden in the frames in which its middle is outside evidence."""
+    shown = [
+        replace(thing, boxes=np.where(in_evidence(item, thing)[:, None], thing.boxes, np.float32(np.nan)))
+        for thing in item.objects
+    ]
+    return replace(item, objects=tuple(shown))
+
+
+def unordered(pixels: np.ndarray, spots: np.ndarray) -> np.ndarray:
+    """float32: the least, mean and greatest colour of each cell over all frames; where things are, on average.
+
+    The same for every order of the frames.
+    """
+    rows = np.stack([cells(frame, COARSE) for frame in pixels])
+    spots = spots[:, :-1]  # without the time
+    return np.concatenate([rows.min(axis=0), rows.mean(axis=0), rows.max(axis=0), spots.mean(axis=0), spots.std(axis=0)])
