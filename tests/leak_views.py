@@ -9,7 +9,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -20,6 +20,12 @@ from entropy_vision.question import Answer, Item, SceneObject
 PATCH = 16
 FINE, COARSE = 16, 8  # cells of the pixel views along each side: of one frame, of several
 THINGS = 3  # whose places are seen, in the order of mention
+
+# pairs of answers that only the order of the frames tells apart
+OPPOSITES: dict[str, tuple[tuple[str, str], ...]] = {
+    "direction": (("left", "right"), ("up", "down")),
+    "egomotion": (("left", "right"), ("up", "down"), ("in", "out"), ("clockwise", "counterclockwise")),
+}
 
 
 @dataclass(frozen=True)
@@ -33,25 +39,32 @@ class Look:
     views: Mapping[str, np.ndarray]
 
 
-def look(item: Item, index: int) -> Look:
-    """Every view of an item that was dealt at a place of its deck."""
-    pixels, count = item.frames.pixels, item.frames.count
-    ends = (0, count // 2, count - 1)
-    views = {
-        "pixels": np.concatenate([cells(pixels[f], COARSE) for f in (0, count - 1)]),
-        "background": background(item),
-        "metadata": metadata(item, index),
-        "things": things(item),
-        "grey pixels": greyed(item),
-        "grey places": outside(item),
-    }
-    if count > 1:
-        spots = places(item.question, item.objects, count)
-        seen = moments(item.question, item.objects, count)
-        for name, f, g in zip(("first", "middle", "last"), ends, seen, strict=True):
-            views[f"{name} pixels"], views[f"{name} places"] = cells(pixels[f], FINE), spots[g]
-        views["shuffled"] = unordered(pixels, spots)
+def look(item: Item, index: int, wanted: Collection[str] = ()) -> Look:
+    """The views of an item that was dealt at a place of its deck: all, or those that are wanted."""
+    idle = (TIMED if item.frames.count == 1 else set()) | ({"shuffled"} if item.family not in OPPOSITES else set())
+    names = [name for name in VIEWS if name not in idle and (name in wanted or not wanted)]
+    views = {name: VIEWS[name](item, index) for name in names}
     return Look(item.question, item.answer, item.family, tuple(item.objects), views)
+
+
+def at(which: int) -> Callable[[Item, int], np.ndarray]:
+    """Cells of the first, middle or last frame."""
+
+    def see(item: Item, index: int) -> np.ndarray:
+        count = item.frames.count
+        return cells(item.frames.pixels[(0, count // 2, count - 1)[which]], FINE)
+
+    return see
+
+
+def where(which: int) -> Callable[[Item, int], np.ndarray]:
+    """Places of things in the first, middle or last frame that shows the thing named first."""
+
+    def see(item: Item, index: int) -> np.ndarray:
+        frame = moments(item.question, item.objects, item.frames.count)[which]
+        return places(item.question, item.objects, frame)
+
+    return see
 
 
 def cells(frame: np.ndarray, count: int) -> np.ndarray:
@@ -83,29 +96,26 @@ def moments(question: str, objects: Sequence[SceneObject], count: int) -> tuple[
     return (int(seen[0]), int(seen[len(seen) // 2]), int(seen[-1])) if len(seen) else (0, count // 2, count - 1)
 
 
-def places(question: str, objects: Sequence[SceneObject], count: int) -> np.ndarray:
-    """float32 [F, 27]: in each frame the places and sizes of some things, how many are seen, how many there are, the time.
+def places(question: str, objects: Sequence[SceneObject], frame: int) -> np.ndarray:
+    """float32 [27]: places and sizes of some things in a frame, how many of how many are seen, and the time.
 
     The things named come first, in the order of mention; the others from left to right, because their order in the
     item is not to be seen in the picture.
     """
-    rows = np.zeros((count, THINGS, 8), np.float32)
-    seen = np.zeros(count)
-    if objects:
-        named = mentioned(question, objects)
-        others = [thing for thing in objects if not any(thing is other for other in named)]
-        boxes = np.stack([thing.boxes for thing in (*named, *others)])
-        keys = np.where(np.isnan(boxes[..., 0]), 2.0, boxes[..., 0])
-        keys[: len(named)] = np.arange(len(named))[:, None] - 100.0
-        order = np.argsort(keys, axis=0, kind="stable")[:THINGS]
-        rows[:, : len(order)] = place(np.take_along_axis(boxes, order[..., None], axis=0)).transpose(1, 0, 2)
-        seen = (~np.isnan(boxes[..., 0])).sum(axis=0)
-    rest = np.stack([seen / 4, np.full(count, len(objects) / 4), np.arange(count) / count], axis=1)
-    return np.hstack([rows.reshape(count, -1), rest]).astype(np.float32)
+    rows = np.zeros((THINGS, 8), np.float32)
+    if not objects:
+        return np.append(rows, np.zeros(3, np.float32))
+    named = mentioned(question, objects)
+    others = [thing for thing in objects if not any(thing is other for other in named)]
+    others.sort(key=lambda thing: (bool(thing.boxes[frame, 0] != thing.boxes[frame, 0]), float(thing.boxes[frame, 0])))
+    boxes = np.stack([thing.boxes[frame] for thing in (*named, *others)])
+    rows[: len(boxes)] = place(boxes[:THINGS])
+    seen = (~np.isnan(boxes[:, 0])).sum()
+    return np.array([*rows.ravel(), seen / 4, len(objects) / 4, frame / 8], np.float32)
 
 
 def place(boxes: np.ndarray) -> np.ndarray:
-    """float32 [..., 8] of boxes [..., 4]: seen, middle, the middle as angles round the torus, size; zeros if not seen."""
+    """float32 [..., 8] of boxes [..., 4]: 1, the middle, the middle as angles round the torus, size; else zeros."""
     x, y = (boxes[..., 0] + boxes[..., 2]) / 2, (boxes[..., 1] + boxes[..., 3]) / 2
     u, v = 2 * np.pi * x, 2 * np.pi * y
     size = boxes[..., 2] - boxes[..., 0] + boxes[..., 3] - boxes[..., 1]
@@ -116,16 +126,13 @@ def place(boxes: np.ndarray) -> np.ndarray:
 def background(item: Item) -> np.ndarray:
     """float32: cells of the first and last frame without the pixels of things; the mean where nothing is left."""
     rows = []
-    for f in (0, item.frames.count - 1):
-        pixels = item.frames.pixels[f].astype(np.float32)
-        free = ground(item, f).astype(np.float32)
-        share = cv2.resize(free, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
-        colors = cv2.resize(pixels * free[..., None], (COARSE, COARSE), interpolation=cv2.INTER_AREA)
-        left = pixels[free > 0]
-        mean = left.mean(axis=0) if len(left) else np.full(3, 128.0, np.float32)
-        kept = np.where(share[..., None] > 0.1, colors / np.maximum(share, 0.1)[..., None], mean)
-        rows += [kept.ravel(), mean, left.std(axis=0) if len(left) else np.zeros(3, np.float32)]
-    return np.concatenate(rows).astype(np.float32)
+    for f in {0: 0, item.frames.count - 1: 0}:
+        pixels, free = item.frames.pixels[f], ground(item, f).astype(np.uint8)
+        mean, spread = (values.ravel().astype(np.float32) for values in cv2.meanStdDev(pixels, mask=free))
+        # nothing of the things is left in the colours, nor, with the mean in their place, of where they are
+        filled = np.where(free[..., None] > 0, pixels, mean).astype(np.float32)
+        rows += [cv2.resize(filled, (COARSE, COARSE), interpolation=cv2.INTER_AREA).ravel(), mean, spread]
+    return np.concatenate(rows)
 
 
 def ground(item: Item, frame: int) -> np.ndarray:
@@ -181,7 +188,7 @@ def covered(item: Item) -> np.ndarray:
 def greyed(item: Item) -> np.ndarray:
     """float32: cells of the first, middle and last frame, NaN where evidence is.
 
-    A cell greyed out is told as missing, never as a grey value: where evidence lies is an answer by itself (`quadrant`).
+    A cell greyed out is told as missing, never as grey: where evidence lies is an answer by itself (`quadrant`).
     """
     count, hidden = item.frames.count, covered(item)
     rows = []
@@ -201,7 +208,7 @@ def in_evidence(item: Item, thing: SceneObject) -> np.ndarray:
 
 
 def outside(item: Item) -> np.ndarray:
-    """float32: for the two things named first, where they are seen outside evidence, first and last, and how they went."""
+    """float32: where the two things named first are outside evidence, first and last, how they went, and when."""
     rows = []
     for thing in mentioned(item.question, item.objects)[:2]:
         seen = np.flatnonzero(~np.isnan(thing.boxes[:, 0]) & ~in_evidence(item, thing))
@@ -217,19 +224,44 @@ def outside(item: Item) -> np.ndarray:
 
 
 def evidence_alone(item: Item) -> Item:
-    """The item with every thing hidden in the frames in which its middle is outside evidence."""
-    shown = [
-        replace(thing, boxes=np.where(in_evidence(item, thing)[:, None], thing.boxes, np.float32(np.nan)))
-        for thing in item.objects
-    ]
+    """The item as evidence shows it: no box where the middle of a thing is outside, no name where it always is."""
+    shown = []
+    for thing in item.objects:
+        seen = in_evidence(item, thing)
+        boxes = np.where(seen[:, None], thing.boxes, np.float32(np.nan))
+        shown.append(replace(thing, boxes=boxes) if seen.any() else SceneObject(color="?", shape="?", boxes=boxes))
     return replace(item, objects=tuple(shown))
 
 
-def unordered(pixels: np.ndarray, spots: np.ndarray) -> np.ndarray:
+def unordered(item: Item) -> np.ndarray:
     """float32: the least, mean and greatest colour of each cell over all frames; where things are, on average.
 
     The same for every order of the frames.
     """
-    rows = np.stack([cells(frame, COARSE) for frame in pixels])
-    spots = spots[:, :-1]  # without the time
-    return np.concatenate([rows.min(axis=0), rows.mean(axis=0), rows.max(axis=0), spots.mean(axis=0), spots.std(axis=0)])
+    rows = np.stack([cells(frame, COARSE) for frame in item.frames.pixels])
+    # without the time
+    spots = np.stack([places(item.question, item.objects, f)[:-1] for f in range(item.frames.count)])
+    return np.concatenate(
+        [rows.min(axis=0), rows.mean(axis=0), rows.max(axis=0), spots.mean(axis=0), spots.std(axis=0)]
+    )
+
+
+def ends(item: Item) -> np.ndarray:
+    """float32: cells of the first and the last frame."""
+    return np.concatenate([cells(item.frames.pixels[f], COARSE) for f in (0, item.frames.count - 1)])
+
+
+ORDER = ("first", "middle", "last")
+VIEWS: dict[str, Callable[[Item, int], np.ndarray]] = {
+    **{f"{name} pixels": at(k) for k, name in enumerate(ORDER)},
+    **{f"{name} places": where(k) for k, name in enumerate(ORDER)},
+    "shuffled": lambda item, index: unordered(item),
+    "ends": lambda item, index: ends(item),
+    "background": lambda item, index: background(item),
+    "metadata": metadata,
+    "things": lambda item, index: things(item),
+    "grey pixels": lambda item, index: greyed(item),
+    "grey places": lambda item, index: outside(item),
+}
+# views that hide time: of an image they hide nothing
+TIMED = {f"{name} {what}" for name in ORDER for what in ("pixels", "places")}

@@ -14,23 +14,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
-from leak_views import Look, moments, places
+from leak_views import OPPOSITES, Look, moments, places
 
 from entropy_vision.data.world import tokens
 
 LETTERS = "ABCDEFGHIJ"
 FEW = 12  # answers that are classes by themselves; more are put into quarters
-PENALTIES = (0.01, 0.1, 1.0)
-
-# pairs of answers that only the order of the frames tells apart
-OPPOSITES: dict[str, tuple[tuple[str, str], ...]] = {
-    "direction": (("left", "right"), ("up", "down")),
-    "egomotion": (("left", "right"), ("up", "down"), ("in", "out"), ("clockwise", "counterclockwise")),
-}
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -114,9 +109,7 @@ def _value(look: Look) -> float | str:
 # --- limits ------------------------------------------------------------------------------------------------------
 
 
-def permutation_limit(
-    guesses: Sequence[str], truths: Sequence[str], strata: Sequence[int], alpha: float
-) -> float:
+def permutation_limit(guesses: Sequence[str], truths: Sequence[str], strata: Sequence[int], alpha: float) -> float:
     """Accuracy that these guesses pass with chance `alpha` at most when the truths are dealt anew within strata.
 
     The mean of that accuracy is exact; its spread is taken from the binomial distribution, which is never narrower
@@ -151,30 +144,39 @@ def ridge(x: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
     The penalty is that of `PENALTIES` which errs least on the last third of the rows.
     """
     mean = np.nansum(x, axis=0) / np.maximum(1, (~np.isnan(x)).sum(axis=0))
-    x, held = (np.where(np.isnan(part), 0.0, part - mean).astype(np.float64) for part in (x, held))
-    spread = np.maximum(x.std(axis=0), 1e-6)
-    x, held = x / spread, np.clip(held / spread, -8, 8)
+    x, held = (np.where(np.isnan(part), 0, part - mean).astype(np.float32) for part in (x, held))
+    spread = x.std(axis=0)
+    spread[spread < 1e-4 * (1 + np.abs(mean))] = np.inf  # always the same
+    x, held = (np.clip(part / spread, -8, 8) / math.sqrt(x.shape[1]) for part in (x, held))
     part = 2 * len(x) // 3
-
-    def error(penalty: float) -> float:
-        return float(((_solve(x[:part], y[:part], x[part:], penalty) - y[part:]) ** 2).sum())
-
-    return _solve(x, y, held, min(PENALTIES, key=error))
+    tried = _fits(x[:part], y[:part], x[part:], PENALTIES)
+    errors = [float(((scores - y[part:]) ** 2).sum()) for scores in tried]
+    return _fits(x, y, held, [PENALTIES[int(np.argmin(errors))]])[0]
 
 
-def _solve(x: np.ndarray, y: np.ndarray, held: np.ndarray, penalty: float) -> np.ndarray:
+def _fits(x: np.ndarray, y: np.ndarray, held: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
+    """Scores of held rows for each penalty, by the smaller of the two equal systems."""
     n, d = x.shape
-    middle, weight = y.mean(axis=0), penalty * n
-    a, scale = x / math.sqrt(d), 1 / math.sqrt(d)
+    middle = y.mean(axis=0)
     if n < d:
-        return middle + (held * scale) @ a.T @ np.linalg.solve(a @ a.T + weight * np.eye(n), y - middle)
-    return middle + (held * scale) @ np.linalg.solve(a.T @ a + weight * np.eye(d), a.T @ (y - middle))
+        known, asked, aim = x @ x.T, held @ x.T, y - middle
+    else:
+        known, asked, aim = x.T @ x, held, x.T @ (y - middle)
+    ridges = (known.astype(float) + penalty * n * np.eye(len(known)) for penalty in penalties)
+    return [middle + asked @ np.linalg.solve(system, aim) for system in ridges]
 
 
-def lift(x: np.ndarray) -> np.ndarray:
-    """Features and all their products."""
-    left, right = np.triu_indices(x.shape[1])
-    return np.concatenate([x, x[:, left] * x[:, right]], axis=1)
+def lift(x: np.ndarray, held: np.ndarray, products: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Features and their squares around the mean of x, or all their products.
+
+    Squares, because a straight line cannot tell the middle one of three.
+    """
+    if products:
+        left, right = np.triu_indices(x.shape[1])
+        x, held = (np.hstack([part, part[:, left] * part[:, right]]) for part in (x, held))
+        return x, held
+    mean = np.nansum(x, axis=0) / np.maximum(1, (~np.isnan(x)).sum(axis=0))
+    return np.hstack([x, (x - mean) ** 2]), np.hstack([held, (held - mean) ** 2])
 
 
 def clues(question: str) -> set[str]:
@@ -207,7 +209,10 @@ def one_hot(coder: Coder, looks: Sequence[Look]) -> np.ndarray:
 
 def judged(coder: Coder, test: Sequence[Look], scores: np.ndarray, alpha: float) -> Found:
     """Accuracy of the guesses that scores [m, classes] lead to, and its limit."""
-    guesses = [coder.guess(look, dict(zip(coder.classes, row, strict=True))) for look, row in zip(test, scores.tolist(), strict=True)]
+    guesses = [
+        coder.guess(look, dict(zip(coder.classes, row, strict=True)))
+        for look, row in zip(test, scores.tolist(), strict=True)
+    ]
     truths = [coder.truth(look) for look in test]
     right = sum(guess == truth for guess, truth in zip(guesses, truths, strict=True))
     return Found(right / len(test), permutation_limit(guesses, truths, [coder.stratum(look) for look in test], alpha))
@@ -237,7 +242,8 @@ def told_per_string(train: Sequence[Look], test: Sequence[Look], alpha: float) -
     coder = Coder(looks)
     times = Counter(look.question for look in looks)
     keys = [look.question if times[look.question] >= 8 else _nameless(look) for look in looks]
-    groups = np.array([sorted(set(keys)).index(key) for key in keys])
+    number = {key: k for k, key in enumerate(sorted(set(keys)))}
+    groups = np.array([number[key] for key in keys])
     names = sorted({coder.truth(look) for look in looks})
     answers = np.array([names.index(coder.truth(look)) for look in looks])
     strata = np.array([coder.stratum(look) for look in looks])
@@ -270,10 +276,10 @@ def options(train: Sequence[Look], test: Sequence[Look], alpha: float) -> Found 
     """
     if train[0].answer.kind != "choice":
         return None
-    rows = [option_features(look) for look in train]
+    rows = [option_features(look.answer.options) for look in train]
     sets = [[set(tokens(option)) for option in look.answer.options] for look in (*train, *test)]
     words = sorted({word for options in sets[: len(train)] for option in options for word in option})
-    held = [option_features(look) for look in test]
+    held = [option_features(look.answer.options) for look in test]
 
     def features(rows: Sequence[np.ndarray], sets: Sequence[Sequence[set[str]]]) -> np.ndarray:
         said = [[[word in option for word in words] for option in options] for options in sets]
@@ -289,16 +295,16 @@ def options(train: Sequence[Look], test: Sequence[Look], alpha: float) -> Found 
     return Found(hits / len(test), binomial_limit(blind, len(test), alpha))
 
 
-def option_features(look: Look) -> np.ndarray:
-    """float64 [options, 15]: place; whether longest, shortest, of median length; likeness to the others and its rank."""
-    texts = look.answer.options
+@lru_cache(maxsize=4096)
+def option_features(texts: tuple[str, ...]) -> np.ndarray:
+    """float64 [options, 16]: place; whether longest, shortest, of median length; likeness to the others, extremes."""
     n = len(texts)
     lengths = np.array([len(text) for text in texts], float)
     like = np.array([[SequenceMatcher(None, a, b).ratio() for b in texts] for a in texts])
     near = (like.sum(axis=1) - 1) / max(1, n - 1)
-    shapes = [lengths == lengths.max(), lengths == lengths.min(), lengths == np.sort(lengths)[n // 2],
-              near == near.max(), near == near.min(), near - near.mean()]  # fmt: skip
-    return np.hstack([np.eye(len(LETTERS))[:n], np.array(shapes, float).T])
+    told = [lengths == lengths.max(), lengths == lengths.min(), lengths == np.sort(lengths)[n // 2],
+            near == near.max(), near == near.min(), near - near.mean()]  # fmt: skip
+    return np.hstack([np.eye(len(LETTERS))[:n], np.array(told, float).T])
 
 
 def view(name: str, products: bool = False) -> Gate:
@@ -308,8 +314,7 @@ def view(name: str, products: bool = False) -> Gate:
         if name not in train[0].views:
             return None
         x, held = (np.stack([look.views[name] for look in looks]) for looks in (train, test))
-        if products:
-            x, held = lift(x), lift(held)
+        x, held = lift(x, held, products)
         coder = Coder(train)
         return judged(coder, test, ridge(x, one_hot(coder, train), held), alpha)
 
@@ -325,6 +330,7 @@ def shuffled(train: Sequence[Look], test: Sequence[Look], alpha: float) -> Found
     for k, pair in enumerate(pairs):
         own, held = ([look for look in looks if _option(look) in pair] for looks in (train, test))
         x, h = (np.stack([look.views["shuffled"] for look in looks]) for looks in (own, held))
+        x, h = lift(x, h)
         y = np.array([[_option(look) == name for name in pair] for look in own], float)
         guesses += [pair[k] for k in ridge(x, y, h).argmax(axis=1)]
         truths += [_option(look) for look in held]
@@ -338,17 +344,20 @@ def shuffled(train: Sequence[Look], test: Sequence[Look], alpha: float) -> Found
 def wrong_video(train: Sequence[Look], test: Sequence[Look], alpha: float) -> Found:
     """The question beside the frames of the item half a deck away: what it names is looked up there."""
 
-    def features(looks: Sequence[Look]) -> np.ndarray:
+    def features(looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
         others = [looks[(k + len(looks) // 2) % len(looks)] for k in range(len(looks))]
         rows = []
         for look, other in zip(looks, others, strict=True):
             count = len(other.objects[0].boxes) if other.objects else 1
             first, _, last = moments(look.question, other.objects, count)
-            rows.append(places(look.question, other.objects, count)[[first, last]].ravel())
-        return np.hstack([lift(np.stack(rows)), np.stack([other.views["pixels"] for other in others])])
+            rows.append(np.concatenate([places(look.question, other.objects, f) for f in (first, last)]))
+        return np.stack(rows), np.stack([other.views["ends"] for other in others])
 
+    (spots, pixels), (held_spots, held_pixels) = features(train), features(test)
+    spots, held_spots = lift(spots, held_spots, products=True)
     coder = Coder(train)
-    return judged(coder, test, ridge(features(train), one_hot(coder, train), features(test)), alpha)
+    scores = ridge(np.hstack([spots, pixels]), one_hot(coder, train), np.hstack([held_spots, held_pixels]))
+    return judged(coder, test, scores, alpha)
 
 
 GATES: dict[str, Gate] = {
@@ -361,18 +370,19 @@ GATES: dict[str, Gate] = {
     "background": view("background"),
     "wrong video": wrong_video,
     "metadata": view("metadata"),
-    "things": view("things"),
+    "things": view("things", products=True),
     "grey pixels": view("grey pixels"),
     "grey places": view("grey places", products=True),
 }  # fmt: skip
 
-# where a view may tell the answer: seeing, not leaking
+# where a view may tell the answer: that is seeing, not a leak
 MEANINGLESS: dict[tuple[str, str], str] = {
     **{(f"{which} {what}", "static_answer"): "the plate is the same in every frame: one is enough"
        for which in ("first", "middle", "last") for what in ("pixels", "places")},
-    **{(f"{which} {what}", family): "one frame shows which things are there already, or still"
-       for family in ("appearance", "appear_order", "last_left")
-       for which, what in (("first", "places"), ("middle", "pixels"), ("middle", "places"), ("last", "places"))},
+    **{(f"{which} places", family): "while one thing named is there, the other one is not yet"
+       for family in ("appearance", "appear_order") for which in ("first", "middle")},
+    **{(f"{which} places", "last_left"): "while one thing named is still there, the other one is not any more"
+       for which in ("middle", "last")},
 }  # fmt: skip
 
 
