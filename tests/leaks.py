@@ -377,6 +377,8 @@ GATES: dict[str, Gate] = {
 
 # where a view may tell the answer: that is seeing, not a leak
 MEANINGLESS: dict[tuple[str, str], str] = {
+    ("things", "count"): "the things of a large group are of different shapes, and any group may be asked for",
+    ("grey pixels", "count"): "of a number of things that is the same for every answer, fewer are left",
     **{(f"{which} {what}", "static_answer"): "the plate is the same in every frame: one is enough"
        for which in ("first", "middle", "last") for what in ("pixels", "places")},
     **{(f"{which} places", family): "while one thing named is there, the other one is not yet"
