@@ -97,21 +97,36 @@ def moments(question: str, objects: Sequence[SceneObject], count: int) -> tuple[
 
 
 def places(question: str, objects: Sequence[SceneObject], frame: int) -> np.ndarray:
-    """float32 [27]: places and sizes of some things in a frame, how many of how many are seen, and the time.
+    """float32 [29]: places and sizes of some things in a frame, what is next to the first, how many are seen, the time.
 
     The things named come first, in the order of mention; the others from left to right, because their order in the
     item is not to be seen in the picture.
     """
     rows = np.zeros((THINGS, 8), np.float32)
     if not objects:
-        return np.append(rows, np.zeros(3, np.float32))
+        return np.append(rows, np.zeros(5, np.float32))
     named = mentioned(question, objects)
     others = [thing for thing in objects if not any(thing is other for other in named)]
     others.sort(key=lambda thing: (bool(thing.boxes[frame, 0] != thing.boxes[frame, 0]), float(thing.boxes[frame, 0])))
     boxes = np.stack([thing.boxes[frame] for thing in (*named, *others)])
     rows[: len(boxes)] = place(boxes[:THINGS])
     seen = (~np.isnan(boxes[:, 0])).sum()
-    return np.array([*rows.ravel(), seen / 4, len(objects) / 4, frame / 8], np.float32)
+    return np.array([*rows.ravel(), *neighbour(boxes), seen / 4, len(objects) / 4, frame / 8], np.float32)
+
+
+def neighbour(boxes: np.ndarray) -> np.ndarray:
+    """[2] the way from the first box to the nearest of the others, round the torus; the shorter it is, the longer told.
+
+    Things that must not meet seldom move towards a near one: it may tell where they go.
+    """
+    spots = (boxes[:, :2] + boxes[:, 2:]) / 2
+    ways = spots[1:][~np.isnan(spots[1:, 0])] - spots[0]
+    if not len(ways) or np.isnan(spots[0, 0]):
+        return np.zeros(2)
+    ways -= np.rint(ways)
+    reach = np.abs(ways).max(axis=1)
+    nearest = int(reach.argmin())
+    return ways[nearest] / max(float(reach[nearest]), 1e-3) * math.exp(-((float(reach[nearest]) / 0.3) ** 2))
 
 
 def place(boxes: np.ndarray) -> np.ndarray:
