@@ -239,13 +239,20 @@ def outside(item: Item) -> np.ndarray:
 
 
 def evidence_alone(item: Item) -> Item:
-    """The item as evidence shows it: no box where the middle of a thing is outside, no name where it always is."""
-    shown = []
-    for thing in item.objects:
-        seen = in_evidence(item, thing)
-        boxes = np.where(seen[:, None], thing.boxes, np.float32(np.nan))
-        shown.append(replace(thing, boxes=boxes) if seen.any() else SceneObject(color="?", shape="?", boxes=boxes))
+    """The item as evidence shows it: things have no box in frames in which their middle is outside.
+
+    Their names stay: whether "red" is enough to name one depends on things that are not needed for the answer.
+    """
+    shown = [
+        replace(thing, boxes=np.where(in_evidence(item, thing)[:, None], thing.boxes, np.float32(np.nan)))
+        for thing in item.objects
+    ]
     return replace(item, objects=tuple(shown))
+
+
+def all_named_in_evidence(item: Item) -> bool:
+    """Whether evidence covers the middle of everything that the question names, at least once."""
+    return all(in_evidence(item, thing).any() for thing in mentioned(item.question, item.objects))
 
 
 def unordered(item: Item) -> np.ndarray:

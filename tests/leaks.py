@@ -375,6 +375,8 @@ GATES: dict[str, Gate] = {
 MEANINGLESS: dict[tuple[str, str], str] = {
     ("things", "count"): "where three things share a colour, of different shapes, three is asked for more often",
     ("grey pixels", "count"): "of as many things for every answer, fewer are left where more are greyed out",
+    **{("oracle", family): "the oracle finds its way by comparing with things that are not evidence"
+       for family in ("change", "change_where", "cups", "identity")},
     **{(f"{which} {what}", "static_answer"): "the plate is the same in every frame: one is enough"
        for which in ("first", "middle", "last") for what in ("pixels", "places")},
     **{(f"{which} places", family): "while one thing named is there, the other one is not yet"

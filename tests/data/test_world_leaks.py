@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from leak_views import Look, centres, evidence_alone, look, moments
+from leak_views import Look, all_named_in_evidence, centres, evidence_alone, look, moments
 from leaks import GATES, KNOWN, LETTERS, MEANINGLESS, Coder, Found, gates_of, leaking, permutation_limit
 from oracles_world import answer_from_objects, centroid_probe, gold, named
 
@@ -52,9 +52,11 @@ def found(family: str, train: list[Look], test: list[Look]) -> dict[str, Found]:
 
 
 def oracle_is_right(item: Item) -> bool:
-    """Whether the answer can be read off the things as far as evidence shows them."""
+    """Whether the answer can be read off the things as far as evidence shows them, or the family has another check."""
+    if ("oracle", item.family) in MEANINGLESS:
+        return True
     try:
-        return answer_from_objects(evidence_alone(item)) == gold(item)
+        return all_named_in_evidence(item) and answer_from_objects(evidence_alone(item)) == gold(item)
     except (AssertionError, IndexError, ValueError):  # it found nothing to go on
         return False
 
@@ -323,7 +325,7 @@ def test_choice_is_guessed_among_its_own_options() -> None:
 
 
 def test_exceptions_name_gates() -> None:
-    assert {gate for gate, _ in (*MEANINGLESS, *KNOWN)} <= set(GATES)
+    assert {gate for gate, _ in (*MEANINGLESS, *KNOWN)} <= {*GATES, "oracle"}
     assert not set(MEANINGLESS) & set(KNOWN)
 
 
