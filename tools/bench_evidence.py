@@ -36,6 +36,7 @@ from entropy_vision.stats import mean_interval, paired_difference
 
 BESIDE = ("random", "uniform")
 MEASURES = ("recall", "tube", "all", "all tubes")
+SHOWN = ("tube", "all")  # beside recall
 BOUNDS = ("mean", "low", "high")
 
 
@@ -109,19 +110,19 @@ def row(
 
 
 def show(rows: list[dict], keeps: tuple[float, ...]) -> None:
-    """Tables in Markdown: recall with its intervals and the difference to random, then the other three."""
+    """A table in Markdown for each row; what does not fit (intervals of the rest, `all tubes`) is in the JSON."""
     for told in rows:
         title = f"{told['family']} {told['regime']}".strip()
         most = ", ".join(f"{told['most'][str(keep)]:.3f} at {keep:.0%}" for keep in keeps)
         print(f"\n**{title}**, {told['n']} items, share {told['share']:.3f}, most {most}\n")
         heads = [f"recall {keep:.0%}" for keep in keeps] + [f"over random {keep:.0%}" for keep in keeps]
-        heads += [f"{key} {keep:.0%}" for key in MEASURES[1:] for keep in keeps]
+        heads += [f"{key} {keep:.0%}" for key in SHOWN for keep in keeps]
         print(f"| selector | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
         for name, entries in told["selectors"].items():
             at = [entries[str(keep)] for keep in keeps]
             figures = ["{mean:.3f} [{low:.3f}, {high:.3f}]".format(**entry["recall"]) for entry in at]
             figures += ["{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**entry["over_random"]) for entry in at]
-            figures += ["{mean:.2f}".format(**entry[key]) for key in MEASURES[1:] for entry in at]
+            figures += ["{mean:.2f}".format(**entry[key]) for key in SHOWN for entry in at]
             print(f"| {name} | {' | '.join(figures)} |")
 
 
