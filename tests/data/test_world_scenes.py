@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -173,6 +179,30 @@ def test_scene_is_the_same_at_every_size(family: str) -> None:
         assert a.evidence.any() and json.loads(json.dumps(a.meta)) == a.meta
         for thing in b.objects:
             assert thing.boxes.shape == (b.frames.count, 4) and thing.boxes.dtype == np.float32
+
+
+def digests(order: Sequence[int]) -> list[str]:
+    """One digest a family, of items made in this order."""
+    found = []
+    for family in FAMILIES:
+        world = World(family, seed=8, **SMALL)
+        made = {i: world[i] for i in order}
+        whole = hashlib.sha256()
+        for i in sorted(made):
+            item = made[i]
+            whole.update(item.frames.pixels.tobytes() + item.evidence.tobytes())
+            whole.update(repr((item.key, item.question, item.answer, item.rationale, item.meta)).encode())
+        found.append(whole.hexdigest())
+    return found
+
+
+def test_items_are_byte_identical_in_another_process_and_order() -> None:
+    code = "from test_world_scenes import digests; print(*digests((3, 0, 2, 1)))"
+    tests = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(tests), str(tests / "data"), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONHASHSEED": "123", "PYTHONPATH": path}
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert there.stdout.split() == digests((0, 1, 2, 3))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
