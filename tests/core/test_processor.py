@@ -279,3 +279,19 @@ def test_comes_back_through_the_auto_classes_of_a_fresh_process(tmp_path: Path) 
     (tmp_path / "README.md").write_text("mine")
     model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["hf_vision", "policy_parts", "processor", "text", "llava"])
+def test_any_module_may_be_imported_first(module: str) -> None:
+    """Each of them loads a registry of transformers before it is finished itself."""
+    script = (
+        f"import entropy_vision.{module}\n"
+        "from transformers import AutoModelForCausalLM\n"
+        "from transformers.models.auto.processing_auto import processor_class_from_name\n"
+        "from entropy_vision import EntropyVLM, EntropyVLMConfig, EntropyVLMProcessor\n"
+        "assert AutoModelForCausalLM._model_mapping[EntropyVLMConfig] is EntropyVLM\n"
+        "assert processor_class_from_name('EntropyVLMProcessor') is EntropyVLMProcessor\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
