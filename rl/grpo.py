@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from entropy_vision.policy import Prefix
 
@@ -15,6 +16,8 @@ from .batch import Batch
 from .context import Context, Metrics
 from .loss import loss_denominator, policy_terms
 from .rollout import Rollouts, read_questions, sample, score
+from .rubric import Reward
+from .scenes import Ask
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Rolled:
     @property
     def differ(self) -> Tensor:
         """bool [Q]: questions whose rewards are not all equal; the others carry no advantage."""
-        return (self.rewards != self.rewards[:, :1]).any(1)
+        return _differ(self.rewards)
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,41 @@ class _Learned:
 
 
 def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
-    """Sample a group a question and verify it."""
-    recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
+    """Sample a group a question and verify it; where the recipe says so, draw groups of equal rewards again.
+
+    A question that is drawn again until its rewards differ is learned from as the completions of DAPO's dynamic
+    sampling are (arXiv:2503.14476, section 3.2), but it has been read already, picture included.
+    """
     read = read_questions(context.model, context.tokenizer, batch)
+    rollouts, rewards = _draw(context, batch.asks, read, generator)
+    total = _totalled(context, rewards)
+    sums = {
+        "reward": float(total.sum()),
+        "accuracy": sum(r.verdict.score for r in rewards),
+        "format": float(sum(r.verdict.format_ok for r in rewards)),
+        "length": float(rollouts.mask.sum()),
+        "truncated": float(rollouts.truncated.sum()),
+        "entropy": float(rollouts.entropy.sum()),
+    }
+    if context.recipe.grpo.equal_groups == "resample":
+        sums["resampled"] = 0.0
+        for _ in range(context.recipe.grpo.resample_rounds):
+            again = (~_differ(total)).nonzero()[:, 0]
+            if not len(again):
+                break
+            asks = [batch.asks[i] for i in again.tolist()]
+            drawn, verified = _draw(context, asks, read.rows(again.to(context.model.device)), generator)
+            total[again] = _totalled(context, verified)
+            rollouts = _with_groups(rollouts, again, drawn, context.recipe.grpo.group_size)
+            sums["resampled"] += len(verified)
+    return Rolled(batch, read, rollouts, total, sums)
+
+
+def _draw(
+    context: Context, asks: Sequence[Ask], read: Prefix, generator: torch.Generator
+) -> tuple[Rollouts, list[Reward]]:
+    """A group for each question behind what was read of it, with the rewards."""
+    recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
     rollouts = sample(
         context.model,
         context.tokenizer,
@@ -71,31 +106,53 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
         generator=generator,
     )
     cut = rollouts.truncated.tolist()
-    rewards = [
-        context.rubric(text, batch.asks[row // size].answer, truncated=cut[row])
-        for row, text in enumerate(rollouts.texts)
-    ]
-    total = torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, size)
-    sums = {
-        "reward": float(total.sum()),
-        "accuracy": sum(r.verdict.score for r in rewards),
-        "format": float(sum(r.verdict.format_ok for r in rewards)),
-        "length": float(rollouts.mask.sum()),
-        "truncated": float(rollouts.truncated.sum()),
-        "entropy": float(rollouts.entropy.sum()),
-    }
-    return Rolled(batch, read, rollouts, total, sums)
+    return rollouts, [_rewarded(context, asks[row // size], text, cut[row]) for row, text in enumerate(rollouts.texts)]
+
+
+def _rewarded(context: Context, ask: Ask, completion: str, truncated: bool) -> Reward:
+    """A reward that fails is a defect of the reward: the run ends, and what it failed on is told."""
+    try:
+        return context.rubric(completion, ask.answer, truncated=truncated)
+    except Exception as error:
+        error.add_note(f"the reward failed on this completion of {ask.key} ({ask.question!r}): {completion!r}")
+        raise
+
+
+def _totalled(context: Context, rewards: Sequence[Reward]) -> Tensor:
+    return torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, context.recipe.grpo.group_size)
+
+
+def _differ(rewards: Tensor) -> Tensor:
+    """bool [Q]: groups whose rewards [Q, G] are not all exactly equal."""
+    return (rewards != rewards[:, :1]).any(1)
+
+
+def _with_groups(rollouts: Rollouts, chosen: Tensor, drawn: Rollouts, size: int) -> Rollouts:
+    """The rollouts with the groups `chosen` replaced by those of `drawn`."""
+    rows = (chosen[:, None] * size + torch.arange(size)).flatten()
+    length = max(rollouts.ids.shape[1], drawn.ids.shape[1])
+
+    def replaced(name: str) -> Tensor:
+        old, new = getattr(rollouts, name), getattr(drawn, name)
+        if old.ndim == 2:
+            old, new = (F.pad(t, (0, length - t.shape[1])) for t in (old, new))
+        return old.index_copy(0, rows.to(old.device), new)
+
+    texts = list(rollouts.texts)
+    for row, text in zip(rows.tolist(), drawn.texts, strict=True):
+        texts[row] = text
+    return Rollouts(*(replaced(name) for name in ("ids", "mask", "logp", "entropy", "truncated")), texts)
 
 
 def _advantages(context: Context, rolled: Sequence[Rolled]) -> list[Tensor]:
     """[Q, G] for each batch. Where the whole step sets the scale, it is the step of all media and processes."""
-    scale = context.recipe.grpo.scale
+    scale, baseline = context.recipe.grpo.scale, context.recipe.grpo.baseline
     mine = [r.rewards for r in rolled]
     if scale != "batch":
-        return [grpo_advantages(rewards, scale=scale) for rewards in mine]
+        return [grpo_advantages(rewards, scale=scale, baseline=baseline) for rewards in mine]
     everyone = context.team.gather(torch.cat(mine))
     before = sum(len(rewards) for rewards in everyone[: context.team.rank])
-    whole = grpo_advantages(torch.cat(everyone), scale=scale)
+    whole = grpo_advantages(torch.cat(everyone), scale=scale, baseline=baseline)
     return list(whole[before : before + sum(map(len, mine))].split([len(rewards) for rewards in mine]))
 
 
@@ -103,7 +160,7 @@ def _advantages(context: Context, rolled: Sequence[Rolled]) -> list[Tensor]:
 def _to_learn(context: Context, rolled: Rolled, advantages: Tensor) -> _Learned:
     """What of a batch the loss is made of, with the reference's opinion of it."""
     recipe, device = context.recipe.grpo, context.model.device
-    chosen = rolled.differ if recipe.equal_groups == "skip" or recipe.beta == 0 else torch.ones(len(advantages)).bool()
+    chosen = rolled.differ if recipe.equal_groups != "keep" or recipe.beta == 0 else torch.ones(len(advantages)).bool()
     rows = chosen.repeat_interleave(recipe.group_size).to(device)
     questions = chosen.nonzero()[:, 0].to(device)
     ids, mask, logp = (t[rows] for t in (rolled.rollouts.ids, rolled.rollouts.mask, rolled.rollouts.logp))
@@ -152,6 +209,7 @@ def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float
                 eps_low=recipe.eps_low,
                 eps_high=recipe.eps_high,
                 loss=recipe.loss,
+                kl=recipe.kl,
                 denominator=denominator,
             )
             terms.loss.backward()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
 
-from .loss import LossName
+from .loss import KlName, LossName
 
 Stage = Literal["align", "sft", "grpo"]
 
@@ -172,6 +172,10 @@ class GrpoRecipe:
     """grpo, dr_grpo, dapo, bnpo, gspo or cispo."""
     scale: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: group, batch or none."""
+    baseline: Literal["group", "others"] = "group"
+    """What is subtracted from a reward: the mean of its group, or of the others in it (leave-one-out)."""
+    kl: KlName = "k3"
+    """Estimate of the KL penalty: k1, k2, k3, k3+ (value of k3, gradient of k2) or k3r (k3 times the ratio)."""
     temperature: float = 1.0
     """Sampling temperature."""
     updates: int = 1
@@ -182,13 +186,16 @@ class GrpoRecipe:
     """Weight of the accuracy reward."""
     format_weight: float = 0.1
     """Weight of the format reward."""
-    equal_groups: Literal["keep", "skip"] = "keep"
+    equal_groups: Literal["keep", "skip", "resample"] = "keep"
     """Groups whose rewards are all equal carry no advantage, only their part of the KL penalty: keep reads them in the
-    training forward all the same, as the objective is written; skip saves that. Both count in the mean."""
+    training forward all the same, as the objective is written; skip saves that; resample draws them again, and skips
+    those that stay equal. All count in the mean."""
+    resample_rounds: int = 3
+    """How often resample draws a group again at most. Reward and its like are logged of the first draw."""
 
     def __post_init__(self) -> None:
         _check(self, 2, "group_size")  # a group of one has no baseline
-        _check(self, 1, "updates", "max_new_tokens")
+        _check(self, 1, "updates", "max_new_tokens", "resample_rounds")
         _check(self, 0, "temperature", above=True)
         _check(self, 0, "beta", "eps_high", "accuracy_weight", "format_weight")
         _check(self, 0, "eps_low", high=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from entropy_vision.rl.grpo import Rolled, learn, roll
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.rollout import Rollouts, read_questions, score
+from entropy_vision.rl.rubric import Reward
 from entropy_vision.rl.trainer import Trainer, read_metrics
+from entropy_vision.rl.verifiers import Verdict
+from entropy_vision.rl.verifiers.verdict import Status
 
 
 def test_grpo_keeps_the_reference_it_began_with(tmp_path: Path) -> None:
@@ -174,3 +178,59 @@ def test_a_second_update_reads_anew_with_the_policy_the_first_has_changed(tmp_pa
     (-((gain * r.mask).sum(1) / r.mask.sum(1)).mean()).backward()
     assert not torch.allclose(grads[0], grads[1], rtol=0.01, atol=0)
     torch.testing.assert_close(grads[1], model.projector.look.weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def _scores(pattern: list[list[float]]) -> Callable[..., Reward]:
+    """A rubric that gives the completions of each draw these totals, one list a draw, the last one for ever."""
+    draws, given = iter(pattern), list[float]()
+
+    def rubric(completion: str, answer: object, truncated: bool = False) -> Reward:
+        if not given:
+            given.extend(next(draws, pattern[-1]))
+        total = given.pop(0)
+        return Reward(total, total, 0.0, Verdict(0.0, Status.WRONG, None, False))
+
+    return rubric
+
+
+@pytest.mark.parametrize(
+    ("draws", "drawn_again", "learned"),
+    [
+        ([[1, 1, 1, 1, 0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], 8, 2),  # the first question parts at the second draw
+        ([[1, 1, 1, 1, 0, 1, 0, 1], [0, 0, 0, 0]], 12, 1),  # it never does
+        ([[1, 0, 0, 0, 0, 1, 0, 1]], 0, 2),
+    ],
+)
+def test_groups_of_equal_rewards_are_drawn_again_a_bounded_number_of_times(
+    draws: list[list[float]], drawn_again: int, learned: int, tmp_path: Path, guessing: Path
+) -> None:
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=8, equal_groups="resample", resample_rounds=3)
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **FEW_IMAGES))
+    ((scored, _), _) = trainer._media("train")
+    scene = replace(scored[0], asks=scored[0].asks[:2])
+    context = replace(trainer.context, rubric=_scores(draws))  # type: ignore[arg-type]
+    batch = make_batch([scene], trainer.selector, 0.125, None)
+    rolled = roll(context, batch, torch.Generator().manual_seed(1))
+    assert rolled.sums["resampled"] == drawn_again
+    assert rolled.sums["reward"] == sum(draws[0])  # of the first draw
+    assert int(rolled.differ.sum()) == learned
+    again = score(context.model, context.tokenizer, rolled.read, rolled.rollouts.ids, rolled.rollouts.mask)
+    torch.testing.assert_close(again, rolled.rollouts.logp, rtol=0, atol=2e-6 * 50)
+    metrics = learn(context, [rolled], lambda: 0.0)
+    assert metrics["resampled"] == drawn_again / 8 and metrics["zero_variance"] == (2 - learned) / 2
+
+
+def test_a_reward_that_fails_ends_the_run_and_tells_the_completion(tmp_path: Path, guessing: Path) -> None:
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), **FEW_IMAGES))
+    said: list[str] = []
+
+    def rubric(completion: str, answer: object, truncated: bool = False) -> Reward:
+        said.append(completion)
+        raise ZeroDivisionError("a defect")
+
+    trainer.context = replace(trainer.context, rubric=rubric)  # type: ignore[arg-type]
+    trainer.grade = lambda temperature: (0.0, 0.0)  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError, match="a defect") as failed:
+        trainer.train()
+    assert len(said) == 1 and repr(said[0]) in failed.value.__notes__[0]
+    assert not list((tmp_path / "run").glob("step-*"))
