@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from entropy_vision.budget import Budget
+from entropy_vision.errors import InputError, InputReason
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.question import SceneObject
@@ -36,6 +39,8 @@ class Batch:
         words: per kept patch the words it should be aligned with: int8 [N, 4] indices into `alignment_groups()`
             (colour, shape, place, time), -1 where a group says nothing about the patch.
         keep: the budget all scenes were selected at.
+        seconds: what choosing the patches took.
+        skipped: scenes that were dealt and left out, because their file cannot be read.
     """
 
     patches: PackedPatches
@@ -43,6 +48,8 @@ class Batch:
     asks: tuple[Ask, ...]
     words: Tensor
     keep: float
+    seconds: float = 0.0
+    skipped: int = 0
 
 
 def alignment_groups(words: Words) -> tuple[tuple[str, ...], ...]:
@@ -88,12 +95,23 @@ def make_batch(
     scenes: Sequence[Scored], tokenizer: EntropyTokenizer, keep: float, groups: Sequence[Sequence[str]] | None
 ) -> Batch:
     """Select `keep` of every scene's patches and pack them with their questions and, given `groups`, labels."""
+    began = time.perf_counter()
     kept = [tokenizer.select(s.frames, s.bits, Budget(keep=keep)) for s in scenes]
+    seconds = time.perf_counter() - began
     labels = [label_patches(k, s.objects, groups) for k, s in zip(kept, scenes, strict=True)] if groups else []
     words = np.concatenate(labels) if labels else np.empty((0, 4), np.int8)
     owner = torch.tensor([i for i, s in enumerate(scenes) for _ in s.asks])
     asks = tuple(ask for s in scenes for ask in s.asks)
-    return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep)
+    return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep, seconds)
+
+
+def whole_scenes(scenes: Scenes, indices: Sequence[int]) -> tuple[list[Scored], int]:
+    """The scenes of these numbers whose files can be read, and how many cannot: no other ever takes their place."""
+    whole = []
+    for index in indices:
+        with suppress(InputError):
+            whole.append(scenes[index])
+    return whole, len(indices) - len(whole)
 
 
 class Dealer:
@@ -122,18 +140,26 @@ class Dealer:
         self.pool, self.seed = pool, seed
 
     def deal(self, step: int) -> list[Batch]:
-        """The batches of step `step`."""
+        """The batches of step `step`. A scene whose file is damaged is left out and counted.
+
+        Raises:
+            InputError: nothing of this process's share is left.
+        """
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
         keep = float(rng.choice(self.keeps, p=self.weights))
-        batches = []
+        batches, lost = [], 0
         for scenes, count in self.media:
             if count:
                 chosen = rng.choice(self.pool, size=count, replace=False)
                 # in order, so that most scenes come to the same process each time and are scored by it alone
                 mine = np.array_split(np.sort(chosen), self.team.size)[self.team.rank].tolist()
-                if mine:
-                    batches.append(make_batch([scenes[i] for i in mine], self.tokenizer, keep, self.groups))
-        return batches
+                whole, skipped = whole_scenes(scenes, mine)
+                lost += skipped
+                if whole:
+                    batches.append(make_batch(whole, self.tokenizer, keep, self.groups))
+        if not batches:
+            raise InputError(f"step {step + 1}", InputReason.DAMAGED, f"none of its {lost} scenes can be read")
+        return [replace(batches[0], skipped=lost), *batches[1:]]
 
 
 class Steps(torch.utils.data.Dataset[list[Batch]]):

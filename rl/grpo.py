@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,34 +14,12 @@ from entropy_vision.policy import Prefix
 
 from .advantage import grpo_advantages
 from .batch import Batch
+from .buffer import Buffer, NotFinite, Rolled, Turns
 from .context import Context, Metrics
 from .loss import loss_denominator, policy_terms
 from .rollout import Rollouts, read_questions, sample, score
 from .rubric import Reward
 from .scenes import Ask
-
-
-@dataclass(frozen=True)
-class Rolled:
-    """One batch's completions, verified: Q questions with G completions each.
-
-    Attributes:
-        read: what the policy has read of the Q questions, with gradients: sampling and the first update share it, so
-            the graphs of all of a step's batches are alive together.
-        rewards: float64 [Q, G].
-        sums: metrics of all completions as sums, with their counts, so that parts of a step add up.
-    """
-
-    batch: Batch
-    read: Prefix
-    rollouts: Rollouts
-    rewards: Tensor
-    sums: Metrics
-
-    @property
-    def differ(self) -> Tensor:
-        """bool [Q]: questions whose rewards are not all equal; the others carry no advantage."""
-        return _differ(self.rewards)
 
 
 @dataclass(frozen=True)
@@ -66,7 +45,8 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     A question that is drawn again until its rewards differ is learned from as the completions of DAPO's dynamic
     sampling are (arXiv:2503.14476, section 3.2), but it has been read already, picture included.
     """
-    read = read_questions(context.model, context.tokenizer, batch)
+    with context.clock("encode"):
+        read = read_questions(context.model, context.tokenizer, batch)
     rollouts, rewards = _draw(context, batch.asks, read, generator)
     total = _totalled(context, rewards)
     sums = {
@@ -80,7 +60,7 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     if context.recipe.grpo.equal_groups == "resample":
         sums["resampled"] = 0.0
         for _ in range(context.recipe.grpo.resample_rounds):
-            again = (~_differ(total)).nonzero()[:, 0]
+            again = (total == total[:, :1]).all(1).nonzero()[:, 0]
             if not len(again):
                 break
             asks = [batch.asks[i] for i in again.tolist()]
@@ -96,17 +76,19 @@ def _draw(
 ) -> tuple[Rollouts, list[Reward]]:
     """A group for each question behind what was read of it, with the rewards."""
     recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
-    rollouts = sample(
-        context.model,
-        context.tokenizer,
-        read,
-        group=size,
-        temperature=recipe.temperature,
-        max_new_tokens=recipe.max_new_tokens,
-        generator=generator,
-    )
-    cut = rollouts.truncated.tolist()
-    return rollouts, [_rewarded(context, asks[row // size], text, cut[row]) for row, text in enumerate(rollouts.texts)]
+    with context.clock("generate"):
+        rollouts = sample(
+            context.model,
+            context.tokenizer,
+            read,
+            group=size,
+            temperature=recipe.temperature,
+            max_new_tokens=recipe.max_new_tokens,
+            generator=generator,
+        )
+    cut, texts = rollouts.truncated.tolist(), rollouts.texts
+    with context.clock("verify"):
+        return rollouts, [_rewarded(context, asks[row // size], text, cut[row]) for row, text in enumerate(texts)]
 
 
 def _rewarded(context: Context, ask: Ask, completion: str, truncated: bool) -> Reward:
@@ -120,11 +102,6 @@ def _rewarded(context: Context, ask: Ask, completion: str, truncated: bool) -> R
 
 def _totalled(context: Context, rewards: Sequence[Reward]) -> Tensor:
     return torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, context.recipe.grpo.group_size)
-
-
-def _differ(rewards: Tensor) -> Tensor:
-    """bool [Q]: groups whose rewards [Q, G] are not all exactly equal."""
-    return (rewards != rewards[:, :1]).any(1)
 
 
 def _with_groups(rollouts: Rollouts, chosen: Tensor, drawn: Rollouts, size: int) -> Rollouts:
@@ -166,19 +143,32 @@ def _to_learn(context: Context, rolled: Rolled, advantages: Tensor) -> _Learned:
     ids, mask, logp = (t[rows] for t in (rolled.rollouts.ids, rolled.rollouts.mask, rolled.rollouts.logp))
     ref_logp = None
     if context.reference is not None and len(questions):
-        prefix = read_questions(context.reference, context.tokenizer, rolled.batch).rows(questions)
-        ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
+        with context.clock("encode"):
+            prefix = read_questions(context.reference, context.tokenizer, rolled.batch).rows(questions)
+        with context.clock("score"):
+            ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
     return _Learned(questions, ids, mask, logp, advantages.flatten().float().to(device)[rows], ref_logp)
 
 
-def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
+def grpo_step(
+    context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float], turns: Turns
+) -> Metrics:
     """One batch of groups and `updates` optimiser steps on it."""
+    left = turns.left(batches)
+    if left is not None:
+        return learn(context, left.rolled, update, turns, left)
     generator = torch.Generator(context.model.device)
     generator.manual_seed((context.recipe.seed * 1_000_003 + step) * 1_009 + context.team.rank)
-    return learn(context, [roll(context, batch, generator) for batch in batches], update)
+    return learn(context, [roll(context, batch, generator) for batch in batches], update, turns)
 
 
-def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float]) -> Metrics:
+def learn(
+    context: Context,
+    rolled: Sequence[Rolled],
+    update: Callable[[], float],
+    turns: Turns = Turns(),  # noqa: B008  (frozen)
+    left: Buffer | None = None,
+) -> Metrics:
     """Gradients of what was rolled, `update` called for each optimiser step.
 
     The objective is the essay's: mean over completions of min(ratio A, bounded ratio A) - beta KL(policy, reference),
@@ -186,40 +176,65 @@ def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float
     policy reads each picture and each question once, for the sampling and the first update together; all completions
     continue from there and gradients flow back through what they share. The reference reads for itself, as does every
     further update.
+
+    Raises:
+        NotFinite: the loss or its gradient is not; nothing was changed by it.
     """
     recipe, team = context.recipe.grpo, context.team
-    learned = [_to_learn(context, *pair) for pair in zip(rolled, _advantages(context, rolled), strict=True)]
-    metrics, denominator, tokens = _totals(context, rolled, learned)
-    sums = {"loss": 0.0, "kl": 0.0, "bounded": 0.0}
-    norm = 0.0
-    for turn in range(recipe.updates if tokens else 0):
-        for source, part in zip(rolled, learned, strict=True):
-            if not len(part.chosen):
-                continue
-            # a policy that has changed since the sampling must read anew
-            read = read_questions(context.model, context.tokenizer, source.batch) if turn else source.read
-            prefix = read.rows(part.chosen)
-            terms = policy_terms(
-                score(context.model, context.tokenizer, prefix, part.ids, part.mask, temperature=recipe.temperature),
-                part.old_logp,
-                part.advantages,
-                part.mask,
-                ref_logp=part.ref_logp,
-                beta=recipe.beta,
-                eps_low=recipe.eps_low,
-                eps_high=recipe.eps_high,
-                loss=recipe.loss,
-                kl=recipe.kl,
-                denominator=denominator,
-            )
-            terms.loss.backward()
-            share = int(part.mask.sum()) / tokens / recipe.updates
-            sums["loss"] += float(terms.loss.detach()) / recipe.updates
-            sums["kl"] += float(terms.kl) * share
-            sums["bounded"] += float(terms.bound_low + terms.bound_high) * share
-        norm = update()
-    totals = team.total(*sums.values())
-    return {**metrics, **dict(zip(sums, totals, strict=True)), "grad_norm": norm}
+    with context.clock("sync"):
+        advantages = _advantages(context, rolled)
+    learned = [_to_learn(context, *pair) for pair in zip(rolled, advantages, strict=True)]
+    with context.clock("sync"):
+        metrics, denominator, tokens = _totals(context, rolled, learned)
+    buffer = left or Buffer(0, rolled, {"loss": 0.0, "kl": 0.0, "bounded": 0.0})
+    for turn in range(buffer.turn, recipe.updates if tokens else 0):
+        sums = dict(buffer.sums)
+        try:
+            for source, part in zip(rolled, learned, strict=True):
+                if len(part.chosen):
+                    for name, value in _learn_part(context, source, part, turn, denominator, tokens).items():
+                        sums[name] += value / recipe.updates
+            buffer = Buffer(turn + 1, rolled, sums, update())
+        except NotFinite as error:
+            raise NotFinite(str(error), buffer) from error
+        if turn + 1 < recipe.updates:
+            turns.between(buffer)
+    with context.clock("sync"):
+        totals = team.total(*buffer.sums.values())
+    return {**metrics, **dict(zip(buffer.sums, totals, strict=True)), "grad_norm": buffer.norm}
+
+
+def _learn_part(
+    context: Context, source: Rolled, part: _Learned, turn: int, denominator: float, tokens: float
+) -> Metrics:
+    """Add a batch's part of the gradient; its part of the step's loss, divergence and bounded share."""
+    recipe, clock = context.recipe.grpo, context.clock
+    read = source.read
+    if turn or read is None:  # a policy that has changed since the sampling must read anew
+        with clock("encode"):
+            read = read_questions(context.model, context.tokenizer, source.batch)
+    prefix = read.rows(part.chosen)
+    with clock("score"):
+        terms = policy_terms(
+            score(context.model, context.tokenizer, prefix, part.ids, part.mask, temperature=recipe.temperature),
+            part.old_logp,
+            part.advantages,
+            part.mask,
+            ref_logp=part.ref_logp,
+            beta=recipe.beta,
+            eps_low=recipe.eps_low,
+            eps_high=recipe.eps_high,
+            loss=recipe.loss,
+            kl=recipe.kl,
+            denominator=denominator,
+        )
+        loss = float(terms.loss.detach())
+    if not math.isfinite(loss):
+        raise NotFinite(f"the loss is {loss}")
+    with clock("backward"):
+        terms.loss.backward()
+    share = int(part.mask.sum()) / tokens
+    return {"loss": loss, "kl": float(terms.kl) * share, "bounded": float(terms.bound_low + terms.bound_high) * share}
 
 
 def _totals(context: Context, rolled: Sequence[Rolled], learned: Sequence[_Learned]) -> tuple[Metrics, float, float]:

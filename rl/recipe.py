@@ -240,8 +240,15 @@ class TrainRecipe:
     """torch threads of each process; one beats two for policies of this size."""
     processes: int = 1
     """Processes on this machine that share the scenes of each step; under torchrun its own count holds."""
+    parallel: Literal["replicate", "shard"] = "replicate"
+    """Several processes each hold the policy and the optimiser's state, or each a part of the state (FSDP2)."""
+    timeout: int = 1800
+    """Seconds that a process waits for the others before the run ends with a word on who waits for what."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
+    checkpoint_updates: bool = False
+    """Save after every update inside a step's batch of completions as well (grpo.updates above 1). A request to stop
+    is answered there in any case, and a run goes on from there bit for bit."""
     policy: PolicyRecipe = field(default_factory=PolicyRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     budget: BudgetRecipe = field(default_factory=BudgetRecipe)
@@ -251,7 +258,7 @@ class TrainRecipe:
     eval: EvalRecipe = field(default_factory=EvalRecipe)
 
     def __post_init__(self) -> None:
-        _check(self, 1, "steps", "threads", "checkpoint_every", "processes")
+        _check(self, 1, "steps", "threads", "checkpoint_every", "processes", "timeout")
         _check(self, 0, "seed", high=HIGHEST_SEED)
         if self.stage == "grpo" and not self.init:
             raise UsageError(
@@ -260,6 +267,11 @@ class TrainRecipe:
         if self.stage == "sft" and self.sft.stop_accuracy and not self.eval.every:
             raise UsageError(
                 "sft.stop_accuracy is measured every eval.every steps, and that is 0: set one or the other"
+            )
+        if self.parallel == "shard" and self.optim.muon_lr:
+            raise UsageError(
+                'parallel = "shard" needs optim.muon_lr = 0: Muon orthogonalises whole matrices, and no process holds '
+                "one at the time of the update; AdamW takes them (a learning rate of its own: optim.lr)"
             )
         self.check_team(self.processes)
 

@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 from small_runs import FEW_IMAGES, same, small_recipe
 
 from entropy_vision.errors import UsageError
+from entropy_vision.packed import PackedPatches
+from entropy_vision.policy import EntropyVLM
+from entropy_vision.rl import policy_loss
 from entropy_vision.rl.advantage import grpo_advantages
 from entropy_vision.rl.batch import Batch, make_batch
 from entropy_vision.rl.context import Context
@@ -24,6 +27,7 @@ from entropy_vision.rl.rubric import Reward
 from entropy_vision.rl.trainer import Trainer, read_metrics
 from entropy_vision.rl.verifiers import Verdict
 from entropy_vision.rl.verifiers.verdict import Status
+from entropy_vision.text import IMAGE, prompt_ids, token_id
 
 
 def test_grpo_keeps_the_reference_it_began_with(tmp_path: Path) -> None:
@@ -234,3 +238,70 @@ def test_a_reward_that_fails_ends_the_run_and_tells_the_completion(tmp_path: Pat
         trainer.train()
     assert len(said) == 1 and repr(said[0]) in failed.value.__notes__[0]
     assert not list((tmp_path / "run").glob("step-*"))
+
+
+def _alone(model: EntropyVLM, context: Context, rolled: Rolled) -> torch.Tensor:
+    """[B, T] log-probabilities, every completion a row of its own through `forward`, its picture encoded for itself."""
+    size, rows = context.recipe.grpo.group_size, []
+    for row, (ids, mask) in enumerate(zip(rolled.rollouts.ids, rolled.rollouts.mask, strict=True)):
+        question, scene = row // size, int(rolled.batch.owner[row // size])
+        patches = rolled.batch.patches
+        first = sum(patches.counts[:scene])
+        mine = slice(first, first + patches.counts[scene])
+        picture = PackedPatches(
+            pixels=patches.pixels[mine],
+            positions=patches.positions[mine],
+            counts=(patches.counts[scene],),
+            grids=(patches.grids[scene],),
+        )
+        said = ids[mask].tolist()
+        holes = [token_id(context.tokenizer, IMAGE)] * picture.counts[0]
+        read = holes + prompt_ids(context.tokenizer, rolled.batch.asks[question].question) + said
+        logp = model(torch.tensor([read]), patches=picture).logits[0, -len(said) - 1 : -1].log_softmax(-1)
+        picked = logp[torch.arange(len(said)), torch.tensor(said)]
+        rows.append(torch.nn.functional.pad(picked, (0, len(ids) - len(said))))
+    return torch.stack(rows)
+
+
+def test_a_step_that_shares_what_it_reads_equals_one_that_does_not(tmp_path: Path, guessing: Path) -> None:
+    """Loss to 1e-6 and gradients to 1e-5, off the policy, with a penalty; the sampler against the scorer to 2e-6."""
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=24, beta=0.05)
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **FEW_IMAGES))
+    context, model, reference = trainer.context, trainer.model, trainer.context.reference
+    assert reference is not None
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.02)  # away from the reference
+    ((scored, _), _) = trainer._media("train")
+    scenes = [replace(scored[i], asks=scored[i].asks[:2]) for i in range(2)]
+    batch = make_batch(scenes, trainer.selector, 0.25, None)
+    rolled = roll(context, batch, torch.Generator().manual_seed(2))
+    again = score(model, context.tokenizer, rolled.read, rolled.rollouts.ids, rolled.rollouts.mask)
+    assert float((again - rolled.rollouts.logp).abs().max()) <= 2e-6
+    noise = 0.3 * torch.randn(again.shape, generator=torch.Generator().manual_seed(3)) * rolled.rollouts.mask
+    rewards = torch.rand(4, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    off = replace(rolled, rollouts=replace(rolled.rollouts, logp=rolled.rollouts.logp + noise), rewards=rewards)
+    grads: dict[str, torch.Tensor] = {}
+
+    def update() -> float:
+        grads.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+        return 0.0
+
+    metrics = learn(context, [off], update)
+    assert metrics["bounded"] > 0.15
+    with torch.no_grad():
+        ref_logp = _alone(reference, context, off)
+    loss = policy_loss(
+        _alone(model, context, off),
+        off.rollouts.logp,
+        grpo_advantages(rewards).flatten().float(),
+        off.rollouts.mask,
+        ref_logp=ref_logp,
+        beta=0.05,
+    )
+    loss.backward()
+    assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-6)
+    seen = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert seen.keys() == grads.keys() and max(float(g.abs().max()) for g in seen.values()) > 0.01
+    assert max(float((seen[n] - grads[n]).abs().max()) for n in seen) <= 1e-5
