@@ -95,14 +95,40 @@ def make_batch(
     scenes: Sequence[Scored], tokenizer: EntropyTokenizer, keep: float, groups: Sequence[Sequence[str]] | None
 ) -> Batch:
     """Select `keep` of every scene's patches and pack them with their questions and, given `groups`, labels."""
+    return make_batches(scenes, tokenizer, keep, groups)[0]
+
+
+def make_batches(
+    scenes: Sequence[Scored],
+    tokenizer: EntropyTokenizer,
+    keep: float,
+    groups: Sequence[Sequence[str]] | None,
+    most: int = 0,
+) -> list[Batch]:
+    """The same as several batches of at most `most` visual tokens each, in order; a scene of more is one by itself."""
     began = time.perf_counter()
     kept = [tokenizer.select(s.frames, s.bits, Budget(keep=keep)) for s in scenes]
     seconds = time.perf_counter() - began
+    parts: list[list[int]] = [[]]
+    tokens = 0
+    for i, one in enumerate(kept):
+        if most and parts[-1] and tokens + len(one) > most:
+            parts.append([])
+            tokens = 0
+        parts[-1].append(i)
+        tokens += len(one)
+    batches = [_pack([scenes[i] for i in part], [kept[i] for i in part], keep, groups) for part in parts]
+    return [replace(batches[0], seconds=seconds), *batches[1:]]
+
+
+def _pack(
+    scenes: Sequence[Scored], kept: Sequence[PatchSet], keep: float, groups: Sequence[Sequence[str]] | None
+) -> Batch:
     labels = [label_patches(k, s.objects, groups) for k, s in zip(kept, scenes, strict=True)] if groups else []
     words = np.concatenate(labels) if labels else np.empty((0, 4), np.int8)
     owner = torch.tensor([i for i, s in enumerate(scenes) for _ in s.asks])
     asks = tuple(ask for s in scenes for ask in s.asks)
-    return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep, seconds)
+    return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep)
 
 
 def whole_scenes(scenes: Scenes, indices: Sequence[int]) -> tuple[list[Scored], int]:
@@ -117,9 +143,9 @@ def whole_scenes(scenes: Scenes, indices: Sequence[int]) -> tuple[list[Scored], 
 class Dealer:
     """Deals the batches of a step: a pure function of (seed, step).
 
-    Each step has one batch for each medium, at one keep drawn for the step. Scenes are drawn without order from a
-    pool of `pool` scenes a medium, so that memory and video files stay bounded. Each process of a team gets its share
-    of the same scenes.
+    Each step has one batch for each medium, or several of at most `most` visual tokens, at one keep drawn for the
+    step. Scenes are drawn without order from a pool of `pool` scenes a medium, so that memory and video files stay
+    bounded. Each process of a team gets its share of the same scenes.
     """
 
     def __init__(
@@ -132,9 +158,10 @@ class Dealer:
         pool: int,
         seed: int,
         groups: Sequence[Sequence[str]],
+        most: int = 0,
         team: Team = Team(),  # noqa: B008  (frozen)
     ) -> None:
-        self.team = team
+        self.team, self.most = team, most
         self.media, self.tokenizer, self.groups = media, tokenizer, groups
         self.keeps, self.weights = list(keeps), np.asarray(weights, float) / sum(weights)
         self.pool, self.seed = pool, seed
@@ -147,7 +174,8 @@ class Dealer:
         """
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
         keep = float(rng.choice(self.keeps, p=self.weights))
-        batches, lost = [], 0
+        batches: list[Batch] = []
+        lost = 0
         for scenes, count in self.media:
             if count:
                 chosen = rng.choice(self.pool, size=count, replace=False)
@@ -156,7 +184,7 @@ class Dealer:
                 whole, skipped = whole_scenes(scenes, mine)
                 lost += skipped
                 if whole:
-                    batches.append(make_batch(whole, self.tokenizer, keep, self.groups))
+                    batches += make_batches(whole, self.tokenizer, keep, self.groups, self.most)
         if not batches:
             raise InputError(f"step {step + 1}", InputReason.DAMAGED, f"none of its {lost} scenes can be read")
         return [replace(batches[0], skipped=lost), *batches[1:]]

@@ -26,7 +26,8 @@ class Rolled:
 
     Attributes:
         read: what the policy has read of the Q questions, with gradients: sampling and the first update share it, so
-            the graphs of all of a step's batches are alive together. None where the sampling was another process's.
+            the graphs of all of a step's batches are alive together. None where the sampling was another process's, or
+            memory holds one part of a step at a time.
         rewards: float64 [Q, G].
         sums: metrics of all completions as sums, with their counts, so that parts of a step add up.
     """

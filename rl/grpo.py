@@ -45,7 +45,8 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     A question that is drawn again until its rewards differ is learned from as the completions of DAPO's dynamic
     sampling are (arXiv:2503.14476, section 3.2), but it has been read already, picture included.
     """
-    with context.clock("encode"):
+    parted = context.recipe.data.micro_tokens > 0
+    with context.clock("encode"), torch.set_grad_enabled(not parted):
         read = read_questions(context.model, context.tokenizer, batch)
     rollouts, rewards = _draw(context, batch.asks, read, generator)
     total = _totalled(context, rewards)
@@ -68,7 +69,7 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
             total[again] = _totalled(context, verified)
             rollouts = _with_groups(rollouts, again, drawn, context.recipe.grpo.group_size)
             sums["resampled"] += len(verified)
-    return Rolled(batch, read, rollouts, total, sums)
+    return Rolled(batch, None if parted else read, rollouts, total, sums)
 
 
 def _draw(

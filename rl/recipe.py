@@ -77,11 +77,15 @@ class DataRecipe:
     """Seed of the World."""
     video_folder: str = ""
     """Folder where the World's videos are written as H.264 and read back; empty keeps them as arrays."""
+    micro_tokens: int = 0
+    """Most visual tokens a process works on at a time: gradients of the parts are added up, and no more than one part
+    is held in memory, for which GRPO reads a part again to learn from it. The loss is that of the whole step; sampled
+    tokens differ with the parts, as they do with the number of processes. 0 parts nothing but the media."""
     workers: int = 1
     """Processes that make scenes ahead of the trainer; 0 makes them in between."""
 
     def __post_init__(self) -> None:
-        _check(self, 0, "image_scenes", "video_scenes", "workers")
+        _check(self, 0, "image_scenes", "video_scenes", "workers", "micro_tokens")
         _check(self, 0, "difficulty", high=1)
         _check(self, 0, "seed", high=HIGHEST_SEED)
         most = max(self.image_scenes, self.video_scenes)

@@ -331,6 +331,7 @@ class Trainer:
             pool=recipe.data.pool,
             seed=recipe.seed,
             groups=self.words,
+            most=recipe.data.micro_tokens,
             team=self.team,
         )
         steps = Steps(dealer, first, recipe.steps)
