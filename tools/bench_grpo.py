@@ -144,7 +144,7 @@ class Ours:
 def trl_seconds(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace, prompt: int) -> float:
     """CPU seconds of a step of TRL's trainer on prompts of `prompt` tokens, the mean of those after the first."""
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     seconds: list[float] = []
@@ -176,6 +176,7 @@ def trl_seconds(size: Size, words: PreTrainedTokenizerFast, options: argparse.Na
             processing_class=words,
             callbacks=[Watch()],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return statistics.mean(seconds[1:])
 
@@ -190,7 +191,7 @@ def our_seconds(ours: Ours, keep: float) -> float:
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    low, middle, high = statistics.quantiles(values, n=4)
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
