@@ -62,7 +62,7 @@ class Buffer:
 
     def tensors(self) -> dict[str, Tensor]:
         """What is in tensors, for a file."""
-        named = {}
+        named: dict[str, Tensor] = {}
         for i, rolled in enumerate(self.rolled):
             named |= {f"{i}.{name}": getattr(rolled.rollouts, name).cpu().contiguous() for name in _ROLLOUTS}
             named[f"{i}.rewards"] = rolled.rewards.contiguous()
@@ -85,7 +85,8 @@ class Buffer:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         rolled = []
         for i, (batch, part) in enumerate(zip(batches, facts["parts"], strict=True)):
-            rollouts = Rollouts(*(tensors[f"{i}.{name}"].to(device) for name in _ROLLOUTS), part["texts"])
+            ids, mask, logp, entropy, truncated = (tensors[f"{i}.{name}"].to(device) for name in _ROLLOUTS)
+            rollouts = Rollouts(ids, mask, logp, entropy, truncated, part["texts"])
             rolled.append(Rolled(batch, None, rollouts, tensors[f"{i}.rewards"], part["sums"]))
         return cls(facts["turn"], rolled, facts["sums"], facts["norm"])
 

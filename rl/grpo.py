@@ -119,7 +119,8 @@ def _with_groups(rollouts: Rollouts, chosen: Tensor, drawn: Rollouts, size: int)
     texts = list(rollouts.texts)
     for row, text in zip(rows.tolist(), drawn.texts, strict=True):
         texts[row] = text
-    return Rollouts(*(replaced(name) for name in ("ids", "mask", "logp", "entropy", "truncated")), texts)
+    ids, mask, logp, entropy, truncated = map(replaced, ("ids", "mask", "logp", "entropy", "truncated"))
+    return Rollouts(ids, mask, logp, entropy, truncated, texts)
 
 
 def _advantages(context: Context, rolled: Sequence[Rolled]) -> list[Tensor]:
