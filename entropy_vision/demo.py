@@ -198,7 +198,8 @@ def _grade(
     model, tokenizer = load(run)
     chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=KEEP, selector=SELECTORS[0])
     batches = batches_of(scenes.values(), chooser, KEEP)
-    return grade(model, tokenizer, batches, Rubric(), temperature=temperature, samples=samples, seed=seed)
+    rubric = Rubric(format_when_wrong=True)  # the recipe's
+    return grade(model, tokenizer, batches, rubric, temperature=temperature, samples=samples, seed=seed)
 
 
 def _joined(parts: Sequence[Learned]) -> Learned:

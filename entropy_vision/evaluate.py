@@ -72,13 +72,17 @@ class Measured:
 
 
 class _OneByOne:
-    """A family's items as scenes of one question each, so that answers stay exactly balanced."""
+    """Items as scenes of one question each: a family's, so that answers stay exactly balanced, or a benchmark's.
 
-    def __init__(self, world: Any) -> None:
-        self.world = world
+    `family` names the questions where they are to count as one task, `places` says which of the items they are.
+    """
+
+    def __init__(self, items: Any, family: str | None = None, places: Sequence[int] | None = None) -> None:
+        self.items, self.family, self.places = items, family, places
 
     def scene(self, index: int) -> list[Any]:
-        return [self.world[index]]
+        item = self.items[index if self.places is None else self.places[index]]
+        return [item if self.family is None else replace(item, family=self.family)]
 
 
 def family_source(
@@ -103,6 +107,22 @@ def family_source(
     if not (video and folder):
         return source
     return FileBacked(source, Path(folder) / f"{family}-{split}-{seed}-{world.fingerprint()}", size=size)
+
+
+def benchmark_source(task: str, inputs: dict[str, Any], most: int) -> tuple[QuestionSource, int]:
+    """Questions of a benchmark, `NAME:FOLDER`, at the sizes a policy was trained on, and how many they are.
+
+    Where it holds more than `most`, as many are spread evenly over it: files are in the order of their tasks.
+    """
+    from entropy_vision.data.benchmarks import BENCHMARKS, load
+
+    name = task.partition(":")[0]
+    video = name in BENCHMARKS and BENCHMARKS[name].media == "video"
+    size = int(inputs["video_size"] if video else inputs["image_size"])
+    benchmark = load(task, size=size, frames=int(inputs["frame_count"]))
+    count = min(most, len(benchmark))
+    places = [place * len(benchmark) // count for place in range(count)]
+    return _OneByOne(benchmark, family=name, places=places), count
 
 
 def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, keep: float) -> list[Batch]:
@@ -164,7 +184,7 @@ def as_json(measured: Measured, keeps: Sequence[float], selectors: Sequence[str]
 
 
 def run_eval(options: EvalOptions) -> dict[str, Any]:
-    """Measure a checkpoint on the World's test split."""
+    """Measure a checkpoint on the World's test split, or on benchmarks; answers are read by the strict verifier."""
     import torch
 
     from entropy_vision.data import World
@@ -178,9 +198,12 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     model, tokenizer = checkpoint.load(options.checkpoint)
     families = options.tasks or World.families(shared=True)
     for family in families:
-        if family not in World.families():
+        if ":" not in family and family not in World.families():
             near = difflib.get_close_matches(family, World.families(), n=1, cutoff=0.0)
-            raise UsageError(f"--tasks: no family of questions is called {family!r}; the nearest is {near[0]}")
+            raise UsageError(
+                f"--tasks: no family of questions is called {family!r}; the nearest is {near[0]}, "
+                "and a benchmark is written NAME:FOLDER"
+            )
     if not model.config.inputs:
         raise UsageError(
             f"{options.checkpoint} does not say what inputs its policy was trained on (config.json, inputs): "
@@ -191,12 +214,16 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     with progress("eval", steps) as bar, TemporaryDirectory() as folder:
         # a policy trained on decoded files is measured on decoded files
         videos = folder if model.config.inputs.get("video_files") else None
-        sources = {
-            f: family_source(f, model.config.inputs, split="test", seed=options.seed, folder=videos) for f in families
-        }
+        sources: dict[str, tuple[QuestionSource, int]] = {}
+        for family in families:
+            if ":" in family:
+                sources[family] = benchmark_source(family, model.config.inputs, options.questions)
+            else:
+                source = family_source(family, model.config.inputs, split="test", seed=options.seed, folder=videos)
+                sources[family] = source, options.questions
         scenes = {}
-        for family, source in sources.items():
-            scenes[family] = [score_scene(source.scene(i), chooser) for i in range(options.questions)]
+        for family, (source, count) in sources.items():
+            scenes[family] = [score_scene(source.scene(i), chooser) for i in range(count)]
             bar.advance(note=family)
         measured = measure(
             model,

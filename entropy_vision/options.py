@@ -227,6 +227,20 @@ class VerifyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarksOptions:
+    """List the public benchmarks that can be loaded, or check a folder of one and count what loads."""
+
+    name: Positional[OptionalName] = None
+    """The benchmark, or NAME:FOLDER; all are listed where not given."""
+    folder: Positional[OptionalPath] = None
+    """Folder or zip of its files; for vlmevalkit, llava, video-r1 and webdataset the file itself."""
+    split: OptionalName = None
+    """The benchmark's usual split where not given."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train a policy as a TOML file says (stage = align, sft or grpo); the same line again resumes."""
 
@@ -245,13 +259,13 @@ class EvalOptions:
     checkpoint: Positional[Path]
     """Folder that `train` wrote."""
     tasks: tuple[str, ...] = ()
-    """Question families of the World; all of them where not given."""
+    """Question families of the World, all of them where not given; or benchmarks, each as NAME:FOLDER."""
     keep: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ("rate", "random")
     """Selectors to compare; the first one is the headline."""
     questions: int = 200
-    """Questions of every family."""
+    """Questions of every family; of a benchmark so many, spread evenly over it."""
     seed: int = 0
     """Seed of the questions."""
     json: bool = False

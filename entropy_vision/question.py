@@ -29,6 +29,8 @@ class Answer:
         mra: score a number by mean relative accuracy instead.
         radius: how far a point may be off, in the units of the point.
         aliases: other texts that are as right as an exact value.
+        partial: graded credit where the kind has a measure for it and its default is all or nothing: Kendall's tau for
+            an ordering, F1 for a set, mean relative accuracy for an integer or a number (docs/verifiers.md).
     """
 
     kind: AnswerKind
@@ -39,6 +41,7 @@ class Answer:
     mra: bool = False
     radius: float | None = None
     aliases: tuple[str, ...] = ()
+    partial: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(AnswerKind):

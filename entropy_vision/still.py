@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,19 @@ _MAGIC = (
 def is_still(path: Path) -> bool:
     """True where the first bytes are those of a still image format, whatever the file is called."""
     with path.open("rb") as file:
-        head = file.read(16)
+        return _still_begins(file.read(16))
+
+
+def _still_begins(head: bytes) -> bool:
     netpbm = len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
     return netpbm or any(head[at : at + len(magic)] == magic for at, magic in _MAGIC)
 
 
-def decode_still(path: Path, *, size: Size | None, limits: Limits) -> Decoded:
+def decode_still(path: Path, *, size: Size | None, limits: Limits, content: bytes | None = None) -> Decoded:
     """Decode an image: (uint8 [1, H, W, 3], float64 [1] = 0, what happened). `frames.read_image` says the rest.
+
+    Args:
+        content: the bytes of an image that is no file of its own, such as a cell of a table; `path` then names it.
 
     Raises:
         InputError: NOT_MEDIA, DAMAGED or TOO_LARGE.
@@ -43,18 +50,18 @@ def decode_still(path: Path, *, size: Size | None, limits: Limits) -> Decoded:
     with warnings.catch_warnings():
         # of size, where `limits` is stricter, and of odd metadata, which changes no pixel
         warnings.simplefilter("ignore")
-        return _decode(path, size, limits)
+        return _decode(path, size, limits, content)
 
 
-def _decode(path: Path, size: Size | None, limits: Limits) -> Decoded:
+def _decode(path: Path, size: Size | None, limits: Limits, content: bytes | None) -> Decoded:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        image = Image.open(path, formats=_FORMATS)
+        image = Image.open(path if content is None else io.BytesIO(content), formats=_FORMATS)
     except Image.DecompressionBombError:
         raise InputError(path, InputReason.TOO_LARGE, f"more pixels than the limit of {limits.max_pixels}") from None
     except UnidentifiedImageError:
-        if is_still(path):
+        if is_still(path) if content is None else _still_begins(content[:16]):
             raise InputError(path, InputReason.DAMAGED, "an image file whose header cannot be read") from None
         raise InputError(path, InputReason.NOT_MEDIA, "not an image in any known format") from None
     except (OSError, ValueError, SyntaxError) as error:

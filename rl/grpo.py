@@ -16,10 +16,14 @@ from .advantage import grpo_advantages
 from .batch import Batch
 from .buffer import Buffer, NotFinite, Rolled, Turns
 from .context import Context, Metrics
+from .health import Scored, tally
 from .loss import loss_denominator, policy_terms
 from .rollout import Rollouts, read_questions, sample, score
 from .rubric import Reward
 from .scenes import Ask
+
+# of `health`, beside what is counted here (zero_variance over all processes, format)
+_WATCHED = ("truncated", "unparsable", "ambiguous", "duplicates", "hack_gap")
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,10 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
         "accuracy": sum(r.verdict.score for r in rewards),
         "format": float(sum(r.verdict.format_ok for r in rewards)),
         "length": float(rollouts.mask.sum()),
-        "truncated": float(rollouts.truncated.sum()),
         "entropy": float(rollouts.entropy.sum()),
     }
+    with context.clock("verify"):
+        sums |= _watched(context, batch, rollouts, rewards)
     if context.recipe.grpo.equal_groups == "resample":
         sums["resampled"] = 0.0
         for _ in range(context.recipe.grpo.resample_rounds):
@@ -99,6 +104,15 @@ def _rewarded(context: Context, ask: Ask, completion: str, truncated: bool) -> R
     except Exception as error:
         error.add_note(f"the reward failed on this completion of {ask.key} ({ask.question!r}): {completion!r}")
         raise
+
+
+def _watched(context: Context, batch: Batch, rollouts: Rollouts, rewards: Sequence[Reward]) -> Metrics:
+    """What of `health` is logged, as sums."""
+    size = context.recipe.grpo.group_size
+    answers = [ask.answer for ask in batch.asks for _ in range(size)]
+    scored = list(map(Scored, rollouts.texts, answers, rewards, rollouts.truncated.tolist()))
+    tallied = tally(scored[i : i + size] for i in range(0, len(scored), size))
+    return {name: tallied[name] for name in _WATCHED}
 
 
 def _totalled(context: Context, rewards: Sequence[Reward]) -> Tensor:

@@ -10,6 +10,7 @@ from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
 
 from .loss import KlName, LossName
+from .rubric import Rubric, TruncatedPolicy
 
 Stage = Literal["align", "sft", "grpo"]
 
@@ -190,6 +191,15 @@ class GrpoRecipe:
     """Weight of the accuracy reward."""
     format_weight: float = 0.1
     """Weight of the format reward."""
+    format_when_wrong: bool = False
+    """Pay the format reward to wrong answers too: teaches the form to a policy that lacks it, and can be had without
+    looking."""
+    format_limit: float = 0.1
+    """The format weight may be at most this share of the accuracy weight."""
+    when_truncated: TruncatedPolicy = "no_format"
+    """What a completion earns that reaches max_new_tokens: pay (as any other), no_format, or zero."""
+    when_unparsable: float = 0.0
+    """Added where no answer can be read, at most 0."""
     equal_groups: Literal["keep", "skip", "resample"] = "keep"
     """Groups whose rewards are all equal carry no advantage, only their part of the KL penalty: keep reads them in the
     training forward all the same, as the objective is written; skip saves that; resample draws them again, and skips
@@ -203,6 +213,18 @@ class GrpoRecipe:
         _check(self, 0, "temperature", above=True)
         _check(self, 0, "beta", "eps_high", "accuracy_weight", "format_weight")
         _check(self, 0, "eps_low", high=1)
+        self.rubric()
+
+    def rubric(self) -> Rubric:
+        """What its completions earn."""
+        return Rubric(
+            accuracy=self.accuracy_weight,
+            format=self.format_weight,
+            format_when_wrong=self.format_when_wrong,
+            when_truncated=self.when_truncated,
+            when_unparsable=self.when_unparsable,
+            format_limit=self.format_limit,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,6 @@ from .metrics import METRICS, read_metrics
 from .optim import Optimizer, learning_rate
 from .parallel import current_team, stop_signals_go_to
 from .recipe import TrainRecipe
-from .rubric import Rubric
 from .scenes import SceneMemory, Scenes
 from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
 from .stages import STEPS
@@ -112,7 +111,7 @@ class Trainer:
             tokenizer=self.tokenizer,
             recipe=recipe,
             groups=[torch.tensor([token_id(self.tokenizer, w) for w in group]) for group in self.words],
-            rubric=Rubric(accuracy=recipe.grpo.accuracy_weight, format=recipe.grpo.format_weight),
+            rubric=recipe.grpo.rubric(),
             reference=self._reference(),
             team=self.team,
         )

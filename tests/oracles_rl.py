@@ -83,3 +83,19 @@ def best_matching(gain: Sequence[Sequence[float]]) -> float:
         gain = list(zip(*gain, strict=True))
     columns = range(len(gain[0]))
     return max(sum(gain[i][j] for i, j in enumerate(p)) for p in permutations(columns, len(gain)))
+
+
+def set_credit(named: set[str], truth: set[str], options: Sequence[str]) -> float:
+    """F1 from precision and recall; with options also Youden's J, option by option, and the smaller of the two."""
+    if named == truth:
+        return 1.0
+    both = [item for item in named if item in truth]
+    if not both:
+        return 0.0
+    precision, recall = len(both) / len(named), len(both) / len(truth)
+    f1 = 2 * precision * recall / (precision + recall)
+    if not options:
+        return f1
+    wrong = [option for option in options if option not in truth]
+    false_rate = sum(option in named for option in wrong) / len(wrong) if wrong else 0.0
+    return max(0.0, min(f1, recall - false_rate))

@@ -28,12 +28,16 @@ LIGHT = (
     "entropy_vision.show",
     "entropy_vision.data",
     "entropy_vision.data.world",
+    "entropy_vision.data.benchmarks.check",
     "entropy_vision.data.shards",
     "entropy_vision.data.index",
     "entropy_vision.data.order",
     "entropy_vision.data.bins",
     "entropy_vision.rl",
     "entropy_vision.rl.verifiers",
+    "entropy_vision.rl.rubric",
+    "entropy_vision.rl.health",
+    "entropy_vision.rl.adapters",
 )
 
 

@@ -68,8 +68,9 @@ def held_out(run: Path, videos: Path, questions: int) -> list[Any]:
 def graded(run: Path, batches: list[Any]) -> tuple[Graded, Graded]:
     """(greedy, sampled) answers of a run's newest checkpoint."""
     model, tokenizer = load(run)
-    greedy = grade(model, tokenizer, batches, Rubric(), temperature=0.0)
-    return greedy, grade(model, tokenizer, batches, Rubric(), temperature=1.0, samples=SAMPLES, seed=7)
+    rubric = Rubric(format_when_wrong=True)  # the recipe's
+    greedy = grade(model, tokenizer, batches, rubric, temperature=0.0)
+    return greedy, grade(model, tokenizer, batches, rubric, temperature=1.0, samples=SAMPLES, seed=7)
 
 
 def row(name: str, start: tuple[Graded, Graded], end: tuple[Graded, Graded], cpu: float, steps: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .layout import EXTENT, Layout, Sprite
+from .layout import EXTENT, Layout
 
 RGB: dict[str, tuple[int, int, int]] = {
     "red": (214, 46, 42),
@@ -58,18 +58,18 @@ def render(layout: Layout, size: int, difficulty: float, rng: np.random.Generato
     Muted background (a quarter of them as light as one of the things), anti-aliased things with small jitter of
     colour, sensor noise of its own in every frame. Texture, noise and the loss of contrast grow with `difficulty`.
     """
-    paints = [_paint(sprite, difficulty, rng) for sprite in layout.sprites]
+    paints = [paint(sprite.color, difficulty, rng) for sprite in layout.sprites]
     ground = _background(size, difficulty, paints, rng)
     frames = np.empty((layout.frame_count, size, size, 3), np.uint8)
     spots = (layout.tracks * size).transpose(1, 0, 2).tolist()
-    noise = _noise_bank(round(2 + 8 * difficulty))
+    noise = noise_bank(round(2 + 8 * difficulty))
     offsets = rng.integers(0, _BANK, (layout.frame_count, 2)).tolist()
     for frame, places, (top, left) in zip(frames, spots, offsets, strict=True):
         frame[:] = ground
-        for sprite, paint, (x, y) in zip(layout.sprites, paints, places, strict=True):
+        for sprite, own, (x, y) in zip(layout.sprites, paints, places, strict=True):
             if x == x:  # NaN: not there yet
-                draw_sprite(frame, sprite.shape, sprite.size * size, x, y, paint)
-        _add_noise(frame, noise, top, left)
+                draw_sprite(frame, sprite.shape, sprite.size * size, x, y, own)
+        add_noise(frame, noise, top, left)
     return frames
 
 
@@ -141,12 +141,12 @@ def _span(centre: float, reach: float, size: int, patch: int, count: int) -> sli
     return slice(0, count) if low < 0 or high >= size else slice(int(low) // patch, int(high) // patch + 1)
 
 
-def _paint(sprite: Sprite, difficulty: float, rng: np.random.Generator) -> tuple[int, ...]:
-    """The thing's own colour: its name's, jittered, a little greyer where it is harder."""
+def paint(color: str, difficulty: float, rng: np.random.Generator) -> tuple[int, ...]:
+    """A thing's own colour: its name's, jittered, a little greyer where it is harder."""
     jitter = rng.uniform(-1, 1, 3) * (6 + 4 * difficulty)
-    color = np.array(RGB[sprite.color]) + jitter
-    color += 0.25 * difficulty * (128 - color)
-    return tuple(np.clip(color, 0, 255).astype(int).tolist())
+    own = np.array(RGB[color]) + jitter
+    own += 0.25 * difficulty * (128 - own)
+    return tuple(np.clip(own, 0, 255).astype(int).tolist())
 
 
 def _background(size: int, difficulty: float, paints: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +159,7 @@ def _background(size: int, difficulty: float, paints: list[tuple[int, ...]], rng
     lumas = rng.uniform(60, 150, 8)
     if rng.random() < 0.25:
         lumas[0] = np.clip(_LUMA @ colors[int(rng.integers(len(colors)))], 60, 160)
-    luma = _visible(lumas, tint, slope, colors)
+    luma = visible(lumas, tint, slope, colors)
     ramp = np.linspace(-1, 1, 256)[:, None] * slope + luma + tint
     table = np.clip(ramp, 0, 255).astype(np.uint8).reshape(256, 1, 3)
     if kind == "flat":
@@ -168,7 +168,7 @@ def _background(size: int, difficulty: float, paints: list[tuple[int, ...]], rng
     return cv2.LUT(cv2.merge([field, field, field]), table)
 
 
-def _visible(lumas: np.ndarray, tint: np.ndarray, slope: np.ndarray, colors: np.ndarray) -> float:
+def visible(lumas: np.ndarray, tint: np.ndarray, slope: np.ndarray, colors: np.ndarray) -> float:
     """The first of several lightnesses on whose ramp every thing can be seen, or the best of them.
 
     Judged at the ends and the middle of the ramp, by distance in RGB. Equal lightness is welcome, equal colour is not.
@@ -209,7 +209,7 @@ _BANK = 512
 
 
 @lru_cache(maxsize=16)
-def _noise_bank(halves: int) -> tuple[np.ndarray, np.ndarray]:
+def noise_bank(halves: int) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian noise with a standard deviation of `halves` / 4 as what it adds and what it takes, both uint8.
 
     Frames take windows of one bank at random offsets: drawing millions of normal numbers a video would cost more than
@@ -220,7 +220,7 @@ def _noise_bank(halves: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(noise, 0, 255).astype(np.uint8), np.clip(-noise, 0, 255).astype(np.uint8)
 
 
-def _add_noise(frame: np.ndarray, bank: tuple[np.ndarray, np.ndarray], top: int, left: int) -> None:
+def add_noise(frame: np.ndarray, bank: tuple[np.ndarray, np.ndarray], top: int, left: int) -> None:
     """Add a window of the bank to a frame in place, saturating."""
     size = frame.shape[0]
     rows, columns = slice(top, top + size), slice(left, left + size)

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from . import appearance, count, direction, moved, quadrant, relation
-from .family import Family, LayoutFamily
+from . import (
+    appearance,
+    change,
+    change_where,
+    clock,
+    count,
+    cups,
+    direction,
+    egomotion,
+    identity,
+    moved,
+    number,
+    quadrant,
+    relation,
+    static_answer,
+    word,
+)
+from .family import Family, LayoutFamily, StagedFamily
 from .words import COLORS, SHAPES, line_words, place_words, time_words, tokens
 
 # asked of shared layouts, several questions a scene
 SHARED: dict[str, LayoutFamily] = {
     module.FAMILY.name: module.FAMILY for module in (count, relation, quadrant, direction, appearance, moved)
 }
-FAMILIES: dict[str, Family] = {**SHARED}
+# asked of scenes of their own, one question a scene
+STAGED: dict[str, StagedFamily] = {
+    module.FAMILY.name: module.FAMILY
+    for module in (number, word, clock, change, change_where, cups, egomotion, identity, static_answer)
+}
+FAMILIES: dict[str, Family] = {**SHARED, **STAGED}
 
 
 def vocabulary(names: Collection[str] | None = None) -> tuple[str, ...]:
@@ -20,7 +41,8 @@ def vocabulary(names: Collection[str] | None = None) -> tuple[str, ...]:
     units = {*COLORS, *SHAPES, *place_words(), *line_words(), *time_words(), "object", ";", *"ABCD"}
     for family in FAMILIES.values() if names is None else (FAMILIES[name] for name in names):
         units.update(family.words)
-        for template in family.templates:
+        held_out = (family.held_out,) if isinstance(family, StagedFamily) else ()
+        for template in (*family.templates, *held_out):
             units.update(tokens(template.format(a="", b="")))
         for target in family.targets:
             units.update(tokens(target) if isinstance(target, str) else ())

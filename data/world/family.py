@@ -76,9 +76,21 @@ class StagedFamily(Family):
     Attributes:
         stage: draws a scene in which the answer is the target; None where the draw does not fit, then it is
             called again with the same stream.
+        held_out: the paraphrase that only the split "template" uses.
+        splits: which of the splits "template", "more" and "background" change its scenes.
+        twin: the target of the twin: the same stream then gives the same question with another answer. None where
+            the question's words depend on the answer.
     """
 
     stage: Callable[[StagedFamily, Any, Setting, np.random.Generator], Stage | None]
+    held_out: str
+    splits: tuple[str, ...] = ("template", "more", "background")
+    twin: Callable[[Any], Any] | None = None
+
+    def worded(self, setting: Setting, rng: np.random.Generator, a: str = "", b: str = "") -> str:
+        """A paraphrase of those that the split uses."""
+        text = self.question(rng, a, b)
+        return self.held_out.format(a=a, b=b) if setting.split == "template" else text
 
 
 def pick(rng: np.random.Generator, things: Sequence[T]) -> T:

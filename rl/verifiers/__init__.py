@@ -16,10 +16,11 @@ from .geometry import read_box, read_boxes, read_interval, read_point
 from .gold import LIST_CHARACTERS, SHORT_CHARACTERS, canonical, check_answer
 from .listing import read_ordering, read_set
 from .numeric import read_integer, read_number
+from .official import OFFICIAL_PROFILES, score_official
 from .text import read_choice, read_exact, read_yesno
 from .verdict import Reading, Status, Verdict, unparsable
 
-__all__ = ["PROFILES", "Status", "Verdict", "canonical", "check_answer", "verify"]
+__all__ = ["OFFICIAL_PROFILES", "PROFILES", "Status", "Verdict", "canonical", "check_answer", "verify"]
 
 PROFILES = ("strict", "robust")
 
@@ -46,14 +47,19 @@ def verify(completion: str, answer: Answer, profile: str = "strict") -> Verdict:
         answer: the truth.
         profile: "strict" (training) reads the answer of a well-formed completion only, exactly
             <think>…</think><answer>…</answer> with white space between; "robust" (evaluation) also reads an answer
-            that stands unambiguously somewhere after the thinking.
+            that stands unambiguously somewhere after the thinking; "official:vsi-bench" and its like score as the
+            benchmark's published code does, faults included, for tables beside published ones only (`.official`).
 
     Raises:
         UsageError: the profile has no such name, or the answer's own value is not of its kind.
     """
-    if profile not in PROFILES:
-        raise UsageError(f"verify: no profile {profile!r}; use one of {', '.join(PROFILES)}")
+    official = profile not in PROFILES
+    if official and profile not in OFFICIAL_PROFILES:
+        raise UsageError(f"verify: no profile {profile!r}; use one of {', '.join((*PROFILES, *OFFICIAL_PROFILES))}")
     check_answer(answer)
+    if official:
+        reading = score_official(completion, answer, profile)
+        return Verdict(reading.score, reading.status, reading.parsed, extract(completion, strict=True).format_ok)
     found = extract(completion, strict=profile == "strict")
     if found.text is None:
         return Verdict(0.0, found.status, None, found.format_ok)

@@ -26,6 +26,8 @@ SPECIAL_TOKENS = (
 TAIL_CHARACTERS = 16_384
 MAX_TAGS = 64  # a completion with more has fallen into repeating itself
 _TAG = re.compile(r"</?(?:think|answer)>")
+# read from the end, in one pass
+_BEHIND = re.compile(r"(?:" + "|".join(re.escape(token[::-1]) for token in SPECIAL_TOKENS) + r"|\s++)*+")
 _WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
 
 
@@ -40,16 +42,11 @@ class Extract:
 
 def without_special_tokens(completion: str) -> str:
     """Cut the special tokens and the white space that a decoder leaves behind a finished text."""
-    end = len(completion)
-    while end:
-        if completion[end - 1].isspace():
-            end -= 1
-            continue
-        token = next((t for t in SPECIAL_TOKENS if completion.endswith(t, 0, end)), None)
-        if token is None:
-            break
-        end -= len(token)
-    return completion[:end]
+    text = completion.rstrip()
+    if not text.endswith(SPECIAL_TOKENS):
+        return text
+    behind = _BEHIND.match(text[::-1])
+    return text[: len(text) - len(behind.group())] if behind else text
 
 
 def extract(completion: str, *, strict: bool) -> Extract:

@@ -48,8 +48,9 @@ def read_box(text: str, answer: Answer) -> Reading:
 def read_boxes(text: str, answer: Answer) -> Reading:
     """Sum of the best one-to-one matching's IoU over max(given, true): a box too many costs as much as one missed.
 
-    Where the truth is empty only an empty list earns 1. Far more boxes than there are true ones (over 64 and over
-    four times as many) are not read.
+    A box given twice counts twice and is matched once, or it would earn on a neighbour too. Where the truth is empty
+    only an empty list earns 1. Far more boxes than there are true ones (over 64 and over four times as many) are not
+    read.
     """
     nested = read_nested(without_preamble(tidy(text)))
     rows = None if nested is None else rows_of(nested, 4)
@@ -59,7 +60,7 @@ def read_boxes(text: str, answer: Answer) -> Reading:
     parsed = "[" + ", ".join(map(_shown, rows)) + "]"
     if not rows or not truth:
         return graded(float(len(rows) == len(truth)), parsed)
-    gain = [[box_iou(row, box) for box in truth] for row in rows]
+    gain = [[box_iou(row, box) for box in truth] for row in dict.fromkeys(map(tuple, rows))]
     return graded(best_matching(gain) / max(len(rows), len(truth)), parsed)
 
 

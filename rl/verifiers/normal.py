@@ -23,6 +23,7 @@ _PAIRS = (
     ("“", "”"),
     ("‘", "’"),
 )
+_WRAPS = tuple(opening for opening, _ in _PAIRS)
 _MAX_WRAPS = 8
 _ANNOUNCEMENTS = (
     "so the final answer is",
@@ -45,9 +46,14 @@ _ARTICLES = ("the ", "a ", "an ")
 _END_MARKS = " \t\r\n.,;:!?\"'"
 
 
+def nfkc(text: str) -> str:
+    """The NFKC form; ASCII is in it already."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+
+
 def tidy(raw: str) -> str:
     """NFKC, then without surrounding white space, one final full stop, and markup that wraps the whole text."""
-    text = unicodedata.normalize("NFKC", raw).strip()
+    text = nfkc(raw).strip()
     for _ in range(_MAX_WRAPS):
         inner = _unwrap(text.removesuffix(".").strip())
         if inner is None:
@@ -57,6 +63,8 @@ def tidy(raw: str) -> str:
 
 
 def _unwrap(text: str) -> str | None:
+    if not text.startswith(_WRAPS):
+        return None
     for opening, closing in _PAIRS:
         if len(text) <= len(opening) + len(closing) or not (text.startswith(opening) and text.endswith(closing)):
             continue
@@ -84,6 +92,8 @@ def without_preamble(text: str) -> str:
     The bare nouns need a colon behind them: "answer C" is not an announcement, "Answer: C" is.
     """
     lowered = text.lower()
+    if not lowered.startswith(_ANNOUNCEMENTS):
+        return text
     for words in _ANNOUNCEMENTS:
         if not lowered.startswith(words):
             continue
@@ -99,6 +109,8 @@ def without_opening(text: str) -> str:
     """Like `without_preamble`, and cut the openings of a plain sentence ("It is", "There are", "I think") too."""
     rest = without_preamble(text)
     lowered = rest.lower()
+    if not lowered.startswith(_OPENINGS):
+        return rest
     for words in _OPENINGS:
         if lowered.startswith(words + " "):
             return rest[len(words) + 1 :].strip()
@@ -107,7 +119,7 @@ def without_opening(text: str) -> str:
 
 def plain(text: str) -> str:
     """The form in which two texts are compared: NFKC, case, inner white space, end marks and a leading article."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = " ".join(nfkc(text).casefold().split())
     bare = folded.strip(_END_MARKS) or folded
     for article in _ARTICLES:
         if bare.startswith(article) and len(bare) > len(article):

@@ -21,13 +21,15 @@ _SMALL = (
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_UNITS = {word: i for i, word in enumerate(_SMALL)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
+UNITS = {word: i for i, word in enumerate(_SMALL)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
 # words that change or hedge a count; a plain noun behind a number ("3 cubes") does not
 _CHANGING = {
     "or", "and", "to", "not", "but", "nor", "than", "more", "less", "fewer", "most", "least", "about",
     "approximately", "around", "maybe", "perhaps", "dozen", "dozens", "hundred", "hundreds", "thousand", "thousands",
     "million", "millions", "billion", "pair", "pairs", "half", "quarter", "percent", "times", "minus", "plus",
-    "over", "squared", "cubed", "out", "per", "each", "point", *_UNITS,
+    "over", "squared", "cubed", "out", "per", "each", "point", "trillion", "trillions", "tenth", "tenths", "hundredth",
+    "hundredths", "thousandth", "thousandths", "third", "thirds", "quarters", "halves", "roughly", "nearly", "almost",
+    "possibly", "probably", "likely", "unsure", "wrong", "incorrect", "neither", "either", "except", "instead", *UNITS,
 }
 # fmt: on
 _MAX_NOUNS = 4
@@ -36,18 +38,24 @@ MRA_THRESHOLDS = tuple(Decimal(50 + 5 * i) / 100 for i in range(10))
 
 
 def read_integer(text: str, answer: Answer) -> Reading:
-    """Exactly one whole number, in digits or English words, a plain noun behind it at most."""
+    """Exactly one whole number, in digits or English words, a plain noun behind it at most.
+
+    With `partial` the score is the mean relative accuracy, as for a number.
+    """
     if _has_raised_digits(text):
         return unparsable()
     said = _without_nouns(without_opening(tidy(text)).replace("−", "-"))
     given = _integer_of(said)
     if given is None:
         return ambiguous() if _counts_numbers(said) > 1 else unparsable()
+    if answer.partial:
+        return graded(number_score(Decimal(given), Decimal(int(answer.value)), answer), str(given))
     return graded(float(given == int(answer.value)), str(given))
 
 
 def read_number(text: str, answer: Answer) -> Reading:
-    """One number, nothing else. Scored by tolerance, or by mean relative accuracy where the answer says `mra`.
+    """One number, nothing else. Scored by tolerance, or by mean relative accuracy where the answer says `mra` (or
+    `partial`, which is the same for a number).
 
     Without a tolerance the two must be equal as decimals. A relative tolerance is a fraction of the truth. MRA is
     the mean over theta in {.50, .55, ..., .95} of [|given - truth| / |truth| <= 1 - theta] (arXiv:2412.14171); the
@@ -67,7 +75,7 @@ def read_number(text: str, answer: Answer) -> Reading:
 def number_score(given: Decimal, truth: Decimal, answer: Answer) -> float:
     """The score in [0, 1] of a number that was understood."""
     error = abs(given - truth)
-    if answer.mra and truth != 0:
+    if (answer.mra or answer.partial) and truth != 0:
         return sum(error <= (1 - theta) * abs(truth) for theta in MRA_THRESHOLDS) / len(MRA_THRESHOLDS)
     tolerance = Decimal(repr(float(answer.tolerance or 0.0)))
     return float(error <= (tolerance * abs(truth) if answer.relative else tolerance))
@@ -75,11 +83,12 @@ def number_score(given: Decimal, truth: Decimal, answer: Answer) -> float:
 
 def _has_raised_digits(text: str) -> bool:
     """NFKC would turn 1² into 12: such digits are no number here."""
-    return any(unicodedata.decomposition(c).startswith(("<super>", "<sub>", "<fraction>")) for c in text)
+    raised = ("<super>", "<sub>", "<fraction>")
+    return not text.isascii() and any(unicodedata.decomposition(c).startswith(raised) for c in text)
 
 
 def _counts_numbers(text: str) -> int:
-    words = sum(word in _UNITS for word in text.lower().replace("-", " ").split())
+    words = sum(word in UNITS for word in text.lower().replace("-", " ").split())
     return sum(1 for _ in _ANY_NUMBER.finditer(text)) + words
 
 
@@ -117,14 +126,14 @@ def _integer_of_words(text: str) -> int | None:
 def _below_thousand(words: list[str]) -> int | None:
     total = 0
     if "hundred" in words:
-        if len(words) < 2 or words[1] != "hundred" or not 1 <= _UNITS.get(words[0], 0) <= 9:
+        if len(words) < 2 or words[1] != "hundred" or not 1 <= UNITS.get(words[0], 0) <= 9:
             return None
-        total, words = 100 * _UNITS[words[0]], words[2:]
+        total, words = 100 * UNITS[words[0]], words[2:]
         if not words:
             return total
     if words[:1] == ["and"] and total:
         words = words[1:]
-    values = [_UNITS.get(word) for word in words]
+    values = [UNITS.get(word) for word in words]
     if len(values) == 1 and values[0] is not None:
         return total + values[0]
     if len(values) == 2 and values[0] is not None and values[1] is not None and values[0] >= 20 and 1 <= values[1] <= 9:

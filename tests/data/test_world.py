@@ -18,7 +18,7 @@ from entropy_vision.data.world import World, tokens, vocabulary
 from entropy_vision.errors import UsageError
 from entropy_vision.question import Item
 
-FAMILIES = World.families()
+FAMILIES = World.families(shared=True)
 SMALL = {"size": 32, "frame_count": 8}
 
 
@@ -140,8 +140,8 @@ def test_shapes_types_and_defaults_are_those_of_the_contract() -> None:
 
 
 def test_words_are_few_and_every_one_is_in_the_vocabulary() -> None:
-    words = set(vocabulary())
-    assert len(words) == len(vocabulary()) <= 130  # 48 of them name places, rows and columns
+    words = set(vocabulary(FAMILIES))
+    assert len(words) == len(vocabulary(FAMILIES)) <= 130  # 48 of them name places, rows and columns
     used: set[str] = set()
     for family in FAMILIES:
         for difficulty in (0.0, 1.0):
@@ -160,7 +160,7 @@ def test_words_are_few_and_every_one_is_in_the_vocabulary() -> None:
 def test_the_page_says_how_many_words_there_are() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs/world.md").read_text()
     (told,) = re.findall(r"`vocabulary\(\)` lists every word[^.]*\((\d+) of them\)", page)
-    assert int(told) == len(vocabulary())
+    assert int(told) == len(vocabulary(FAMILIES))
 
 
 def test_questions_name_every_option_of_a_choice() -> None:

@@ -12,7 +12,7 @@ from oracles_world import centres, centroid_probe, gold, named
 from entropy_vision.data.world import World, tokens
 from entropy_vision.question import Item
 
-FAMILIES = World.families()
+FAMILIES = World.families(shared=True)
 N = 480
 _DEALT: dict[tuple[str, int], list[Item]] = {}
 

@@ -11,7 +11,7 @@ from oracles_world import centres, named
 from entropy_vision.data.world import World, draw
 from entropy_vision.question import Item
 
-FAMILIES = World.families()
+FAMILIES = World.families(shared=True)
 # what the names mean, within the jitter; written apart from the renderer's own table
 NAMED_RGB = {"red": (210, 45, 45), "green": (50, 170, 70), "blue": (50, 90, 220), "yellow": (235, 205, 50)}
 Paint = Callable[[tuple[int, ...]], tuple[int, ...]]
@@ -46,7 +46,7 @@ def repainted(world: World, i: int, which: list[int], monkeypatch: pytest.Monkey
     sizes: list[float] = []
     with monkeypatch.context() as patched:
         patched.setattr(draw, "draw_sprite", draw_opposite)
-        patched.setattr("entropy_vision.data.world.source.render", render)
+        patched.setattr("entropy_vision.data.world.shared.render", render)
         return world[i]
 
 

@@ -41,7 +41,7 @@ def _losses(recipe: TrainRecipe) -> list[float]:
 def test_a_trajectory_is_the_same_however_it_is_computed(steps: int, tmp_path: Path) -> None:
     """Eight scenes at once, one after the other, on two processes, stopped half-way: and as it was when recorded."""
     whole = _losses(_recipe(tmp_path / "whole", steps))
-    assert whole[-1] < 0.75 * whole[0]
+    assert whole[-1] < 0.9 * whole[0]
     parted = _recipe(tmp_path / "parted", steps)
     parted = replace(parted, data=replace(parted.data, micro_tokens=1))
     assert [len(b.patches.counts) for b in next(Trainer(parted)._deal(0))] == [1] * 8

@@ -1,0 +1,302 @@
+"""Pictures and videos of a question that are decoded when they are asked for, not before."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.frames import Frames, Size, decode
+from entropy_vision.probe import Limits
+from entropy_vision.sampling import Sampling, spread
+from entropy_vision.still import decode_still
+
+from .folder import Folder, Found
+
+_SIXTEEN = Sampling(frames=16)
+_NO_WINDOW = "no frame of the video lies in the seconds {0:g} to {1:g} that the question is about"
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How media become frames.
+
+    Attributes:
+        size: as in `read_video`; None keeps the stored size.
+        sampling: which frames of a video.
+    """
+
+    size: Size = 224
+    sampling: Sampling = _SIXTEEN
+
+
+class Picture(Protocol):
+    """One or more encoded images in one place."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> Sequence[bytes]: ...
+
+    def missing(self) -> bool: ...
+
+
+class Medium(Protocol):
+    """What a question is about."""
+
+    @property
+    def name(self) -> str: ...
+
+    def frames(self, view: View) -> Frames: ...
+
+    def missing(self) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class Named:
+    """A file that is known by name and looked up when it is needed.
+
+    Attributes:
+        names: where it may be, below the folder; messages name the first.
+    """
+
+    folder: Folder
+    names: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.folder.root}/{self.names[0]}"
+
+    def found(self) -> Found:
+        """The file.
+
+        Raises:
+            InputError: MISSING; the line says where it was looked for.
+        """
+        found = self.folder.locate(self.names)
+        if found is None:
+            others = f", or as {', '.join(self.names[1:])}" if len(self.names) > 1 else ""
+            raise InputError(self.name, InputReason.MISSING, f"there is no such file{others}, nor in a zip beside it")
+        return found
+
+    def read(self) -> list[bytes]:
+        """Its bytes."""
+        return [self.found().read()]
+
+    def missing(self) -> bool:
+        """Whether it is not there."""
+        return self.folder.locate(self.names) is None
+
+
+@dataclass(frozen=True)
+class Inline:
+    """Images whose bytes are at hand."""
+
+    name: str
+    images: tuple[bytes, ...]
+
+    def read(self) -> tuple[bytes, ...]:
+        """The bytes."""
+        return self.images
+
+    def missing(self) -> bool:
+        """Whether there are none."""
+        return not self.images
+
+
+@dataclass(frozen=True)
+class Stills:
+    """One or more images: a frame each, a second apart, in the order the question counts them.
+
+    Images of one question that differ in size need a `View.size`, since frames share one.
+    """
+
+    pictures: tuple[Picture, ...]
+
+    @property
+    def name(self) -> str:
+        """The same for questions about the same images."""
+        return "|".join(picture.name for picture in self.pictures)
+
+    def frames(self, view: View) -> Frames:
+        """Decode them.
+
+        Raises:
+            InputError: an image is missing or damaged.
+            UsageError: images of several sizes and no size to bring them to.
+        """
+        stills = [self._decode(picture.name, content, view) for picture in self.pictures for content in picture.read()]
+        if not stills:
+            raise InputError(self.name, InputReason.EMPTY, "the question has no image")
+        if len({still.shape for still in stills}) > 1:
+            sizes = ", ".join(f"{still.shape[2]}x{still.shape[1]}" for still in stills)
+            raise UsageError(f"{self.name}: the question's images have several sizes ({sizes}): give a size")
+        return Frames(pixels=np.concatenate(stills), pts_seconds=np.arange(len(stills), dtype=np.float64))
+
+    @staticmethod
+    def _decode(name: str, content: bytes, view: View) -> np.ndarray:
+        size = (view.size, view.size) if isinstance(view.size, int) else view.size
+        return decode_still(Path(name), size=size, limits=Limits(), content=content)[0]
+
+    def missing(self) -> list[str]:
+        """Names of the images that are not there."""
+        return [picture.name for picture in self.pictures if picture.missing()]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video, or the part of one between two times.
+
+    Attributes:
+        span: seconds from the video's first frame; None for all of it.
+    """
+
+    file: Named
+    span: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """The same for questions about the same seconds of the same file."""
+        return self.file.name if self.span is None else f"{self.file.name}@{self.span[0]:g}-{self.span[1]:g}"
+
+    def frames(self, view: View) -> Frames:
+        """Decode it.
+
+        Raises:
+            InputError: the file is missing or damaged, or holds no frame in the span.
+        """
+        sampling = view.sampling if self.span is None else _denser(view.sampling, *self.span)
+        found = self.file.found()
+        with found.local() as path:
+            try:
+                frames = decode(path, sampling, size=view.size)[0]
+            except InputError as error:  # of a copy it would name a file that is gone
+                raise InputError(found.name, error.reason, error.detail) from None
+        return frames if self.span is None else _cut(found.name, frames, self.span, view.sampling.frames)
+
+    def missing(self) -> list[str]:
+        """The name of the file where it is not there."""
+        return [self.file.name] if self.file.missing() else []
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """A video that was published as a folder of images, frame by frame.
+
+    Attributes:
+        names: folders that may hold it.
+        rate: frames a second.
+        span: as in `Clip`.
+    """
+
+    folder: Folder
+    names: tuple[str, ...]
+    rate: float
+    span: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """The same for questions about the same seconds of the same folder."""
+        at = "" if self.span is None else f"@{self.span[0]:g}-{self.span[1]:g}"
+        return f"{self.folder.root}/{self.names[0]}{at}"
+
+    def frames(self, view: View) -> Frames:
+        """Decode those that `view` takes.
+
+        Raises:
+            InputError: no such folder, or an image is damaged.
+        """
+        images = self._images()
+        if not images:
+            raise InputError(self.name, InputReason.MISSING, "there is no folder of images of that name")
+        times = np.arange(len(images)) / self.rate
+        start, end = self.span or (0.0, float(times[-1]))
+        inside = [i for i, time in enumerate(times) if start - 1e-6 <= time <= end + 1e-6]
+        if not inside:
+            raise InputError(self.name, InputReason.NO_FRAMES, _NO_WINDOW.format(start, end))
+        kept = _sampled([float(times[i]) for i in inside], view.sampling)
+        chosen = [inside[i] for i in kept]
+        stills = Stills(tuple(images[i] for i in chosen)).frames(view)
+        return Frames(pixels=stills.pixels, pts_seconds=times[chosen])
+
+    def missing(self) -> list[str]:
+        """The name of the folder where it is not there or empty."""
+        return [] if self._images() else [self.name]
+
+    def _images(self) -> list[_FoundPicture]:
+        found = (self.folder.matches(f"{name}/*.jpg") or self.folder.matches(f"{name}/*.png") for name in self.names)
+        return [_FoundPicture(one) for one in next((some for some in found if some), [])]
+
+
+@dataclass(frozen=True)
+class _FoundPicture:
+    file: Found
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    def read(self) -> list[bytes]:
+        return [self.file.read()]
+
+    def missing(self) -> bool:
+        return False
+
+
+def image_bytes(cell: Any, name: str) -> list[bytes]:
+    """The images in a cell of a table: bytes, base64 text, a {bytes, path} of the `datasets` library, or a list of
+    these; none where it is empty.
+
+    Raises:
+        InputError: it holds something else, or only a path.
+    """
+    if cell is None:
+        return []
+    if isinstance(cell, list | tuple):
+        return [content for one in cell for content in image_bytes(one, name)]
+    if isinstance(cell, dict):
+        if cell.get("bytes") is None and cell.get("path"):
+            raise InputError(name, InputReason.MISSING, f"the table names {cell['path']} and does not hold it")
+        return image_bytes(cell.get("bytes"), name)
+    if isinstance(cell, str):
+        try:
+            return [base64.b64decode(cell, validate=True)]
+        except binascii.Error:
+            raise InputError(name, InputReason.NOT_MEDIA, "the cell is text, but not base64") from None
+    if isinstance(cell, bytes):
+        return [cell]
+    raise InputError(name, InputReason.NOT_MEDIA, f"the cell holds {type(cell).__name__}, not an image")
+
+
+def _denser(sampling: Sampling, start: float, end: float) -> Sampling:
+    """A rule that gives a span at least as many frames as the rule asked of a whole video."""
+    if sampling.frames is None:
+        return sampling
+    return Sampling(fps=min(1000.0, 2 * sampling.frames / max(end - start, 1e-3)))
+
+
+def _cut(name: str, frames: Frames, span: tuple[float, float], count: int | None) -> Frames:
+    times = frames.pts_seconds - frames.pts_seconds[0]
+    inside = np.flatnonzero((times >= span[0] - 1e-6) & (times <= span[1] + 1e-6))
+    if not len(inside):
+        raise InputError(name, InputReason.NO_FRAMES, _NO_WINDOW.format(*span))
+    if count is not None:
+        inside = inside[spread([float(time) for time in times[inside]], count)]
+    return Frames(pixels=frames.pixels[inside], pts_seconds=frames.pts_seconds[inside])
+
+
+def _sampled(times: Sequence[float], sampling: Sampling) -> list[int]:
+    if sampling.frames is not None:
+        return spread(times, sampling.frames)
+    if sampling.fps is None:
+        return list(range(len(times)))
+    wanted = np.arange(times[0], times[-1] + 1e-6, 1 / sampling.fps)
+    nearest = {int(np.argmin(np.abs(np.asarray(times) - time))) for time in wanted}
+    return sorted(nearest)
