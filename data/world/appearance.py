@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from entropy_vision.question import Answer
@@ -19,15 +21,28 @@ def _pose(family: LayoutFamily, layout: Layout, target: int, rng: np.random.Gene
     if not pairs:
         return None
     pair = pick(rng, pairs)
-    earlier_first = sorted(pair, key=lambda k: layout.sprites[k].onset)
-    steps = (f"{layout.names[k]} {time_word(layout.sprites[k].onset, count)}" for k in earlier_first)
-    options = tuple(layout.names[k] for k in pair)
+    return _ask(layout, pair, family.question(rng, layout.phrase(pair[0]), layout.phrase(pair[1])))
+
+
+def _ask(layout: Layout, pair: tuple[int, int], question: str) -> Ask:
+    first, second = sorted(pair, key=lambda k: layout.sprites[k].onset)
+    steps = (f"{layout.names[k]} {time_word(layout.sprites[k].onset, layout.frame_count)}" for k in (first, second))
     return Ask(
-        question=family.question(rng, layout.phrase(pair[0]), layout.phrase(pair[1])),
-        answer=Answer("choice", "AB"[target], options=options),
+        question=question,
+        answer=Answer("choice", "AB"[pair.index(first)], options=tuple(layout.names[k] for k in pair)),
         rationale=" ; ".join(steps),
         needs=tuple((k, layout.sprites[k].onset) for k in pair),
     )
+
+
+def _twin(layout: Layout, ask: Ask) -> tuple[Layout, Ask]:
+    """The two things change colour and shape."""
+    i, j = (need[0] for need in ask.needs)
+    sprites = list(layout.sprites)
+    for k, other in ((i, layout.sprites[j]), (j, layout.sprites[i])):
+        sprites[k] = replace(sprites[k], color=other.color, shape=other.shape)
+    twin = replace(layout, sprites=tuple(sprites))
+    return twin, _ask(twin, (j, i), ask.question)
 
 
 FAMILY = LayoutFamily(
@@ -39,7 +54,9 @@ FAMILY = LayoutFamily(
         "what came first, the {a} or the {b}?",
         "did the {a} or the {b} appear first?",
     ),
+    held_out="the {a} or the {b}, which came first?",
     pose=_pose,
+    twin=_twin,
     twice=False,  # two late things allow one pair
     wish=lambda target: Wish(late=2),
 )

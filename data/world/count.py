@@ -38,6 +38,8 @@ FAMILY = LayoutFamily(
         "what is the number of {a} objects?",
         "how many things here are {a}?",
     ),
+    held_out="what number of things here are {a}?",
+    splits=("template", "more", "background"),  # half of the pairs lack three shapes of a colour
     pose=_pose,
     twice=False,  # few things cannot have two colours with two counts of one's choice
     words=("0", "1", "2", "3", "none"),

@@ -7,7 +7,7 @@ import numpy as np
 from entropy_vision.question import Answer
 
 from .family import Ask, LayoutFamily, letter, pick
-from .layout import DIRECTIONS, Layout, Wish
+from .layout import DIRECTIONS, Layout, Wish, mirrored
 from .words import cell_word, line_word, time_word
 
 
@@ -36,12 +36,23 @@ def _pose(family: LayoutFamily, layout: Layout, target: str, rng: np.random.Gene
     if not fitting:
         return None
     k = pick(rng, fitting)
+    return _ask(layout, k, family.question(rng, layout.phrase(k)))
+
+
+def _ask(layout: Layout, k: int, question: str) -> Ask:
     return Ask(
-        question=family.question(rng, layout.phrase(k)),
-        answer=Answer("choice", letter(DIRECTIONS, target), options=DIRECTIONS),
+        question=question,
+        answer=Answer("choice", letter(DIRECTIONS, layout.sprites[k].motion), options=DIRECTIONS),
         rationale=f"{first_and_last(layout, k)} ; {way(layout, k)}",
         needs=((k, layout.sprites[k].onset),),
     )
+
+
+def _twin(layout: Layout, ask: Ask) -> tuple[Layout, Ask]:
+    """The mirror image: left for right, or upside down."""
+    k = ask.needs[0][0]
+    twin = mirrored(layout, upside_down=layout.sprites[k].motion in ("up", "down"))
+    return twin, _ask(twin, k, ask.question)
 
 
 FAMILY = LayoutFamily(
@@ -53,6 +64,8 @@ FAMILY = LayoutFamily(
         "is the {a} moving left, right, up or down?",
         "which way does the {a} go, left, right, up or down?",
     ),
+    held_out="left, right, up or down, which way is the {a} moving?",
     pose=_pose,
+    twin=_twin,
     wish=lambda target: Wish(motions=(target,)),
 )

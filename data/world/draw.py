@@ -20,6 +20,7 @@ RGB: dict[str, tuple[int, int, int]] = {
     "white": (242, 242, 242),
 }
 BACKGROUNDS = ("flat", "gradient", "noise", "checker")
+HELD_OUT = "stripes"  # only in the split "background"
 
 _SHIFT = 4  # OpenCV draws with 4 fractional bits: a sixteenth of a pixel
 _ONE = 1 << _SHIFT
@@ -52,14 +53,16 @@ _CLEAR = 70.0  # distance in RGB at which a small thing stands out from its grou
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def render(layout: Layout, size: int, difficulty: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw every frame of a layout: uint8 [F, size, size, 3], RGB.
+def render(
+    layout: Layout, size: int, difficulty: float, rng: np.random.Generator, kind: str | None = None
+) -> np.ndarray:
+    """Draw every frame of a layout: uint8 [F, size, size, 3], RGB. `kind` of background: any of `BACKGROUNDS` (None).
 
     Muted background (a quarter of them as light as one of the things), anti-aliased things with small jitter of
     colour, sensor noise of its own in every frame. Texture, noise and the loss of contrast grow with `difficulty`.
     """
     paints = [paint(sprite.color, difficulty, rng) for sprite in layout.sprites]
-    ground = _background(size, difficulty, paints, rng)
+    ground = _background(size, difficulty, paints, rng, kind)
     frames = np.empty((layout.frame_count, size, size, 3), np.uint8)
     spots = (layout.tracks * size).transpose(1, 0, 2).tolist()
     noise = noise_bank(round(2 + 8 * difficulty))
@@ -119,8 +122,12 @@ def touched_patches(layout: Layout, k: int, size: int, patch: int = 16) -> np.nd
     sprite, centres = layout.sprites[k], layout.tracks[k] * size
     count = -(-size // patch)
     touched = np.zeros((layout.frame_count, count, count), bool)
-    still = sprite.motion == "still"
-    for f in range(sprite.onset, sprite.onset + 1 if still else layout.frame_count):
+    last = None
+    for f in np.flatnonzero(~np.isnan(centres[:, 0])).tolist():
+        if last is not None and (centres[f] == centres[last]).all():
+            touched[f] = touched[last]
+            continue
+        last = f
         mask = np.zeros((count * patch, count * patch), np.uint8)
         x, y = centres[f].tolist()
         draw_sprite(mask[:size, :size], sprite.shape, sprite.size * size, x, y, (255,))
@@ -130,8 +137,6 @@ def touched_patches(layout: Layout, k: int, size: int, patch: int = 16) -> np.nd
         window = mask[rows.start * patch : rows.stop * patch, columns.start * patch : columns.stop * patch]
         blocks = window.reshape(rows.stop - rows.start, patch, columns.stop - columns.start, patch)
         touched[f, rows, columns] = blocks.max(axis=(1, 3)) > 0
-    if still:
-        touched[sprite.onset :] = touched[sprite.onset]
     return touched
 
 
@@ -149,9 +154,12 @@ def paint(color: str, difficulty: float, rng: np.random.Generator) -> tuple[int,
     return tuple(np.clip(own, 0, 255).astype(int).tolist())
 
 
-def _background(size: int, difficulty: float, paints: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
+def _background(
+    size: int, difficulty: float, paints: list[tuple[int, ...]], rng: np.random.Generator, kind: str | None
+) -> np.ndarray:
     """uint8 [size, size, 3]: a grey field of one of four kinds, coloured by a ramp between two muted colours."""
-    kind = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    drawn = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    kind = kind or drawn
     tint = rng.uniform(-10, 10, 3)
     tint -= _LUMA @ tint
     slope = rng.uniform(0.6, 1.0) * (10 + 30 * difficulty) + rng.uniform(-6, 6, 3)
@@ -164,7 +172,7 @@ def _background(size: int, difficulty: float, paints: list[tuple[int, ...]], rng
     table = np.clip(ramp, 0, 255).astype(np.uint8).reshape(256, 1, 3)
     if kind == "flat":
         return np.broadcast_to(table[128, 0], (size, size, 3))
-    field = {"gradient": _gradient, "noise": _octaves, "checker": _checker}[kind](size, rng)
+    field = {"gradient": _gradient, "noise": _octaves, "checker": _checker, HELD_OUT: _stripes}[kind](size, rng)
     return cv2.LUT(cv2.merge([field, field, field]), table)
 
 
@@ -203,6 +211,14 @@ def _checker(size: int, rng: np.random.Generator) -> np.ndarray:
     (dx, dy), line = rng.uniform(0, 2 * width, 2), np.arange(size)
     across, down = ((line + dx) // width).astype(int) % 2, ((line + dy) // width).astype(int) % 2
     return np.where(down[:, None] == across[None, :], np.uint8(40), np.uint8(215))
+
+
+def _stripes(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Soft bands at a random angle, 1/10 to 1/4 of the frame from one to the next: uint8 [size, size]."""
+    angle, phase, turns = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi), 2 * np.pi / rng.uniform(0.1, 0.25)
+    line = np.linspace(0, turns, size, dtype=np.float32)
+    bands = np.sin((line * np.float32(np.sin(angle)))[:, None] + (line * np.float32(np.cos(angle)) + phase)[None, :])
+    return (bands * 87 + 128).astype(np.uint8)
 
 
 _BANK = 512

@@ -22,13 +22,14 @@ class Ask:
 
     Attributes:
         question, answer, rationale: as in `Item`.
-        needs: (index of a sprite, first frame that matters) for everything one must see to answer.
+        needs: (index of a sprite, first frame that matters), and where it matters no longer the frame after the last
+            one, for everything one must see to answer.
     """
 
     question: str
     answer: Answer
     rationale: str
-    needs: tuple[tuple[int, int], ...]
+    needs: tuple[tuple[int, int] | tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Family:
         name: what users call it.
         media: what its questions are about.
         targets: the equally frequent answers (or answer positions); drawn before the scene.
-        templates: paraphrases with {a} and {b} for nouns.
+        templates: paraphrases with {a}, {b} and {c} for nouns.
         words: words of answers and rationales beside colours, shapes and the grid.
     """
 
@@ -49,9 +50,9 @@ class Family:
     templates: tuple[str, ...]
     words: tuple[str, ...] = ()
 
-    def question(self, rng: np.random.Generator, a: str, b: str = "") -> str:
+    def question(self, rng: np.random.Generator, a: str, b: str = "", c: str = "") -> str:
         """One of the paraphrases, each as likely as any other."""
-        return pick(rng, self.templates).format(a=a, b=b)
+        return pick(rng, self.templates).format(a=a, b=b, c=c)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,17 @@ class LayoutFamily(Family):
         pose: finds in a layout a question whose answer is the target; None where the layout has none.
         wish: what the target needs of a layout, to throw few away.
         twice: whether scenes of several families are asked two questions of this one, with different answers.
+        held_out: the paraphrase that only the split "template" uses, in words of the others.
+        splits: which of the splits beside those of `IID` it has.
+        twin: changes a layout so that the question has another answer; None where there is no such change.
     """
 
     pose: Callable[[LayoutFamily, Layout, Any, np.random.Generator], Ask | None]
     wish: Callable[[Any], Wish] = lambda target: Wish()
     twice: bool = True
+    held_out: str
+    splits: tuple[str, ...] = ("cogent_a", "cogent_b", "template", "more", "background")
+    twin: Callable[[Layout, Ask], tuple[Layout, Ask]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +94,20 @@ class StagedFamily(Family):
     splits: tuple[str, ...] = ("template", "more", "background")
     twin: Callable[[Any], Any] | None = None
 
-    def worded(self, setting: Setting, rng: np.random.Generator, a: str = "", b: str = "") -> str:
+    def worded(self, setting: Setting, rng: np.random.Generator, a: str = "", b: str = "", c: str = "") -> str:
         """A paraphrase of those that the split uses."""
-        text = self.question(rng, a, b)
-        return self.held_out.format(a=a, b=b) if setting.split == "template" else text
+        text = self.question(rng, a, b, c)
+        return self.held_out.format(a=a, b=b, c=c) if setting.split == "template" else text
 
 
 def pick(rng: np.random.Generator, things: Sequence[T]) -> T:
     """One of several things, each as likely as any other."""
     return things[int(rng.integers(len(things)))]
+
+
+def branch(rng: np.random.Generator) -> np.random.Generator:
+    """Another stream, for what takes more or fewer draws from answer to answer: all else stays the same in a twin."""
+    return np.random.Generator(np.random.Philox(key=int(rng.integers(2**63))))
 
 
 def letter(options: Sequence[str], option: str) -> str:

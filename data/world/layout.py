@@ -6,12 +6,14 @@ opposite one, and every start is uniform over the whole frame, so that no single
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, cast
 
 import numpy as np
 
+from .splits import forms, is_cogent
 from .words import COLORS, SHAPES
 
 Media = Literal["image", "video"]
@@ -26,6 +28,8 @@ PATH_RANGE = (0.2, 0.33)
 
 # How often the things of a video are placed anew before others are taken; four things fit in about one try of eight.
 _PLACINGS = 60
+
+_MOST_THINGS = 8  # of an image of any split but "more"
 
 # Half extents (left, top, right, bottom) of each shape around its centre, in units of half its size.
 EXTENT: dict[str, tuple[float, float, float, float]] = {
@@ -110,6 +114,22 @@ class Layout:
         return name if " " in name else f"{name} object"
 
 
+@dataclass(frozen=True, eq=False)
+class Tracked(Layout):
+    """A layout whose things go ways of their own; their `motion`, `path` and `onset` are idle.
+
+    Attributes:
+        ways: float64 [n, F, 2], centres of every sprite modulo 1, NaN where it is not visible.
+    """
+
+    ways: np.ndarray
+
+    @cached_property
+    def tracks(self) -> np.ndarray:
+        """float64 [n, F, 2]: the ways."""
+        return self.ways
+
+
 def palette(difficulty: float) -> tuple[str, ...]:
     """Colours in play: four until difficulty 0.6, six until 0.85, then all eight."""
     return COLORS[: 4 if difficulty < 0.6 else 6 if difficulty < 0.85 else 8]
@@ -134,13 +154,17 @@ def partitions(total: int, most: int, parts: int) -> tuple[tuple[int, ...], ...]
     )
 
 
-def thing_count(rng: np.random.Generator, media: Media, difficulty: float) -> int:
+def thing_count(rng: np.random.Generator, media: Media, difficulty: float, split: str = "train") -> int:
     """How many things a scene has: 3..4 (easiest) to 5..8 (hardest) in an image, 2..3 to 3..4 in a video.
+
+    9 in an image of the split "more" (its videos are longer instead).
 
     Drawn once a scene, apart from the layout: were it drawn anew for every layout that is thrown away, scenes with
     more things would fit more answers and the number of things would tell something about the answer.
     """
-    if media == "image":
+    if media == "image" and split == "more":
+        low = high = _MOST_THINGS + 1  # ten would need every colour of four, and none could be counted as absent
+    elif media == "image":
         low, high = 3 + round(2 * difficulty), 4 + round(4 * difficulty)
     else:
         low = 2 if difficulty < 0.34 else 3
@@ -148,13 +172,12 @@ def thing_count(rng: np.random.Generator, media: Media, difficulty: float) -> in
     return int(rng.integers(low, high + 1))
 
 
-def image_layout(rng: np.random.Generator, difficulty: float, n: int) -> Layout | None:
+def image_layout(rng: np.random.Generator, difficulty: float, n: int, split: str = "train") -> Layout | None:
     """n things that do not touch, one to three of a colour. None where they do not fit."""
     colors = palette(difficulty)
-    ways = partitions(n, 3, min(4, len(colors)))
-    names = _named(rng, ways[int(rng.integers(len(ways)))], colors, shapes(difficulty))
-    sizes = _sizes(rng, difficulty, n, 1.0)
-    spots = _spread(rng, sizes, margin=0.01, gap=0.02)
+    names = draw_names(rng, difficulty, n, 3, split)
+    sizes = draw_sizes(rng, difficulty, n, 1.0 if n <= _MOST_THINGS else 0.75)
+    spots = spread(rng, sizes, margin=0.01, gap=0.02)
     if spots is None:
         return None
     things = zip(names, sizes, spots, strict=True)
@@ -162,7 +185,9 @@ def image_layout(rng: np.random.Generator, difficulty: float, n: int) -> Layout 
     return Layout("image", 1, sprites, colors)
 
 
-def video_layout(rng: np.random.Generator, difficulty: float, n: int, wish: Wish, frame_count: int) -> Layout | None:
+def video_layout(
+    rng: np.random.Generator, difficulty: float, n: int, wish: Wish, frame_count: int, split: str = "train"
+) -> Layout | None:
     """n things on a torus (more where the wish needs more), still, moving, or late; None where two would meet.
 
     Still things start anywhere too, edges included: a place says nothing about a motion. Where two meet only the
@@ -170,9 +195,8 @@ def video_layout(rng: np.random.Generator, difficulty: float, n: int, wish: Wish
     """
     n = max(n, len(wish.motions), wish.late)
     colors = palette(difficulty)
-    ways = partitions(n, 2, min(4, len(colors)))
-    names = _named(rng, ways[int(rng.integers(len(ways)))], colors, shapes(difficulty))
-    sizes = _sizes(rng, difficulty, n, 1.15)
+    names = draw_names(rng, difficulty, n, 2, split)
+    sizes = draw_sizes(rng, difficulty, n, 1.15)
     wished = list(wish.motions) + ["any"] * (n - len(wish.motions))
     draws = zip(wished, rng.random(n).tolist(), rng.integers(4, size=n).tolist(), strict=True)
     motions = [_motion(motion, chance, DIRECTIONS[way]) for motion, chance, way in draws]
@@ -189,20 +213,36 @@ def video_layout(rng: np.random.Generator, difficulty: float, n: int, wish: Wish
         places = rng.random((n, 2)).tolist()
         placed = (replace(sprite, x=x, y=y) for sprite, (x, y) in zip(cast, places, strict=True))
         layout = Layout("video", frame_count, tuple(placed), colors)
-        if not _meet(layout, gap=0.02):
+        if not meet(layout.tracks, sizes, gap=0.02):
             return layout
     return None
 
 
-def _named(
-    rng: np.random.Generator, groups: tuple[int, ...], colors: tuple[str, ...], forms: tuple[str, ...]
+def mirrored(layout: Layout, upside_down: bool) -> Layout:
+    """The same things with places and motions mirrored, left for right or upside down; each stays as it is drawn."""
+    if upside_down:
+        flips: dict[Motion, Motion] = {"up": "down", "down": "up"}
+        sprites = (replace(s, y=(1 - s.y) % 1.0, motion=flips.get(s.motion, s.motion)) for s in layout.sprites)
+    else:
+        flips = {"left": "right", "right": "left"}
+        sprites = (replace(s, x=(1 - s.x) % 1.0, motion=flips.get(s.motion, s.motion)) for s in layout.sprites)
+    return replace(layout, sprites=tuple(sprites))
+
+
+def draw_names(
+    rng: np.random.Generator, difficulty: float, n: int, most: int, split: str = "train"
 ) -> list[tuple[str, str]]:
-    """Groups of one colour with different shapes, in random order."""
+    """n different (colour, shape) pairs that the split allows, at most `most` of a colour, in random order."""
+    colors = palette(difficulty)
+    # half of the pairs: two shapes of a colour are sure to be there
+    groups = partitions(n, min(most, 2) if is_cogent(split) else most, min(4, len(colors)))
+    sizes = groups[int(rng.integers(len(groups)))]
     chosen = rng.permutation(len(colors)).tolist()
     names = []
-    for group, color in zip(groups, chosen, strict=False):
-        kinds = rng.permutation(len(forms)).tolist()[:group]
-        names += [(colors[color], forms[kind]) for kind in kinds]
+    for group, color in zip(sizes, chosen, strict=False):
+        allowed = forms(colors[color], split, shapes(difficulty))
+        kinds = rng.permutation(len(allowed)).tolist()[:group]
+        names += [(colors[color], allowed[kind]) for kind in kinds]
     return [names[k] for k in rng.permutation(len(names)).tolist()]
 
 
@@ -213,18 +253,26 @@ def _motion(wished: str, chance: float, way: Motion) -> Motion:
     return way if wished == "moving" else cast(Motion, wished)
 
 
-def _sizes(rng: np.random.Generator, difficulty: float, n: int, scale: float) -> list[float]:
+def draw_sizes(rng: np.random.Generator, difficulty: float, n: int, scale: float) -> list[float]:
     """Sizes as fractions of the frame: 0.19 for the easiest, 0.13 for the hardest, 12 % more or less."""
     return ((0.19 - 0.06 * difficulty) * scale * rng.uniform(0.88, 1.12, n)).tolist()
 
 
-def _spread(
-    rng: np.random.Generator, sizes: list[float], margin: float, gap: float, tries: int = 24
+def spread(
+    rng: np.random.Generator,
+    sizes: Sequence[float],
+    margin: float,
+    gap: float,
+    tries: int = 24,
+    placed: Sequence[tuple[float, float]] = (),
 ) -> list[tuple[float, float]] | None:
-    """Uniform centres inside the frame that keep `gap` between boxes, by rejection; None where one does not fit."""
-    draws = iter(rng.random((len(sizes) * tries, 2)).tolist())
-    spots: list[tuple[float, float]] = []
-    for k, size in enumerate(sizes):
+    """Uniform centres inside the frame that keep `gap` between boxes, by rejection; None where one does not fit.
+
+    The first ones may be `placed` already.
+    """
+    draws = iter(rng.random(((len(sizes) - len(placed)) * tries, 2)).tolist())
+    spots = list(placed)
+    for k, size in enumerate(sizes[len(placed) :], len(placed)):
         edge = size / 2 + margin
         for _ in range(tries):
             u, v = next(draws)
@@ -237,11 +285,10 @@ def _spread(
     return spots
 
 
-def _meet(layout: Layout, gap: float) -> bool:
-    """Whether the boxes of two things come closer than `gap` in any frame, around the edges too."""
-    tracks = layout.tracks
+def meet(tracks: np.ndarray, extents: Sequence[float], gap: float) -> bool:
+    """Whether boxes of these extents around tracks [n, F, 2] come closer than `gap` in any frame, around edges too."""
     away = np.abs(tracks[:, None] - tracks[None, :])
     away = np.minimum(away, 1.0 - away).max(axis=3)
-    sizes = np.array([sprite.size for sprite in layout.sprites])
+    sizes = np.array(extents)
     near = away < ((sizes[:, None] + sizes[None, :]) / 2 + gap)[:, :, None]  # NaN compares false: not there, not near
     return bool(near.sum() > (~np.isnan(tracks[:, :, 0])).sum())  # each is near itself wherever it is visible

@@ -29,6 +29,7 @@ FAMILY = LayoutFamily(
     media="video",
     targets=(True, False),
     templates=("did the {a} move?", "does the {a} move?", "does the {a} change its place?"),
+    held_out="does the place of the {a} change?",
     pose=_pose,
     wish=lambda target: Wish(motions=("moving" if target else "still",)),
     words=("yes", "no"),

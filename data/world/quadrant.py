@@ -7,7 +7,7 @@ import numpy as np
 from entropy_vision.question import Answer
 
 from .family import Ask, LayoutFamily, letter, pick
-from .layout import Layout
+from .layout import Layout, mirrored
 from .words import cell_word
 
 OPTIONS = ("top left", "top right", "bottom left", "bottom right")
@@ -25,12 +25,22 @@ def _pose(family: LayoutFamily, layout: Layout, target: str, rng: np.random.Gene
     if not fitting:
         return None
     k = pick(rng, fitting)
+    return _ask(layout, k, target, family.question(rng, layout.phrase(k)))
+
+
+def _ask(layout: Layout, k: int, target: str, question: str) -> Ask:
     return Ask(
-        question=family.question(rng, layout.phrase(k)),
+        question=question,
         answer=Answer("choice", letter(OPTIONS, target), options=OPTIONS),
         rationale=f"{layout.names[k]} {cell_word(layout.sprites[k].x, layout.sprites[k].y)}",
         needs=((k, 0),),
     )
+
+
+def _twin(layout: Layout, ask: Ask) -> tuple[Layout, Ask]:
+    """The mirror image: left for right."""
+    twin = mirrored(layout, upside_down=False)
+    return twin, _ask(twin, ask.needs[0][0], OPTIONS["ABCD".index(ask.answer.value) ^ 1], ask.question)
 
 
 FAMILY = LayoutFamily(
@@ -42,5 +52,7 @@ FAMILY = LayoutFamily(
         "where is the {a}, top left, top right, bottom left or bottom right?",
         "which corner is the {a} in, top left, top right, bottom left or bottom right?",
     ),
+    held_out="which corner is the {a} at, bottom left, bottom right, top left or top right?",
     pose=_pose,
+    twin=_twin,
 )

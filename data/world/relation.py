@@ -7,7 +7,7 @@ import numpy as np
 from entropy_vision.question import Answer
 
 from .family import Ask, LayoutFamily, letter, pick
-from .layout import Layout
+from .layout import Layout, mirrored
 from .words import CELLS, cell_word
 
 OPTIONS = ("left", "right", "above", "below")
@@ -31,13 +31,25 @@ def _pose(family: LayoutFamily, layout: Layout, target: str, rng: np.random.Gene
     if not pairs:
         return None
     i, j = pick(rng, pairs)
-    steps = (f"{layout.names[k]} {cell_word(layout.sprites[k].x, layout.sprites[k].y)}" for k in (i, j))
+    return _ask(layout, (i, j), target, family.question(rng, layout.phrase(i), layout.phrase(j)))
+
+
+def _ask(layout: Layout, pair: tuple[int, int], target: str, question: str) -> Ask:
+    steps = (f"{layout.names[k]} {cell_word(layout.sprites[k].x, layout.sprites[k].y)}" for k in pair)
     return Ask(
-        question=family.question(rng, layout.phrase(i), layout.phrase(j)),
+        question=question,
         answer=Answer("choice", letter(OPTIONS, target), options=OPTIONS),
         rationale=" ; ".join(steps),
-        needs=((i, 0), (j, 0)),
+        needs=tuple((k, 0) for k in pair),
     )
+
+
+def _twin(layout: Layout, ask: Ask) -> tuple[Layout, Ask]:
+    """The mirror image: left for right, or upside down."""
+    i, j = (need[0] for need in ask.needs)
+    position = "ABCD".index(ask.answer.value)
+    twin = mirrored(layout, upside_down=position > 1)
+    return twin, _ask(twin, (i, j), OPTIONS[position ^ 1], ask.question)
 
 
 FAMILY = LayoutFamily(
@@ -49,5 +61,7 @@ FAMILY = LayoutFamily(
         "where is the {a}, left of, right of, above or below the {b}?",
         "seen from the {b}, is the {a} left, right, above or below?",
     ),
+    held_out="seen from the {b}, where is the {a}, left, right, above or below?",
     pose=_pose,
+    twin=_twin,
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from entropy_vision.question import SceneObject
 
-from .draw import boxes, render, touched_patches
+from .draw import HELD_OUT, boxes, render, touched_patches
 from .family import Ask, LayoutFamily
 from .layout import Layout, Media, Wish, image_layout, thing_count, video_layout
 from .stage import PATCH, Setting
@@ -25,15 +25,13 @@ class LayoutStage:
     layout: Layout
     asks: tuple[Ask, ...]
     difficulty: float
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Nothing beyond the objects."""
-        return {}
+    split: str = "train"
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """uint8 [F, size, size, 3]: every frame."""
-        return render(self.layout, size, self.difficulty, rng)
+        kind = HELD_OUT if self.split == "background" else None
+        return render(self.layout, size, self.difficulty, rng, kind)
 
     def objects(self) -> tuple[SceneObject, ...]:
         """What is drawn and where."""
@@ -43,35 +41,44 @@ class LayoutStage:
         )
 
     def evidence(self, size: int) -> list[np.ndarray]:
-        """bool [F, R, C] for each question: what its things touch, from the frame on that it says."""
+        """bool [F, R, C] for each question: what its things touch in the frames that it says."""
         count = -(-size // PATCH)
-        wanted = {k for ask in self.asks for k, _ in ask.needs}
+        wanted = {need[0] for ask in self.asks for need in ask.needs}
         touched = {k: touched_patches(self.layout, k, size, PATCH) for k in wanted}
         masks = []
         for ask in self.asks:
             mask = np.zeros((self.layout.frame_count, count, count), bool)
-            for k, start in ask.needs:
-                mask[start:] |= touched[k][start:]
+            for k, *bounds in ask.needs:
+                frames = slice(bounds[0], bounds[1] if len(bounds) > 1 else None)
+                mask[frames] |= touched[k][frames]
             masks.append(mask)
         return masks
+
+
+def longer(setting: Setting) -> int:
+    """Frames of a video; twice as many in the split "more"."""
+    return setting.frame_count * (2 if setting.split == "more" else 1)
 
 
 def shared_stage(
     media: Media, wanted: Sequence[tuple[LayoutFamily, Any]], setting: Setting, rng: np.random.Generator
 ) -> LayoutStage:
     """The first random layout that has every wanted answer, and the questions."""
+    if setting.split == "template":
+        wanted = [(replace(family, templates=(family.held_out,)), target) for family, target in wanted]
     wish = sum((family.wish(target) for family, target in wanted), Wish())
-    n = thing_count(rng, media, setting.difficulty)
+    n = thing_count(rng, media, setting.difficulty, setting.split)
+    frame_count = longer(setting)
     for _ in range(_ATTEMPTS):
         if media == "image":
-            layout = image_layout(rng, setting.difficulty, n)
+            layout = image_layout(rng, setting.difficulty, n, setting.split)
         else:
-            layout = video_layout(rng, setting.difficulty, n, wish, setting.frame_count)
+            layout = video_layout(rng, setting.difficulty, n, wish, frame_count, setting.split)
         if layout is None:
             continue
         asks = _pose_all(layout, wanted, rng)
         if asks is not None:
-            return LayoutStage(layout, asks, setting.difficulty)
+            return LayoutStage(layout, asks, setting.difficulty, setting.split)
     raise RuntimeError(f"no scene with {[(f.name, t) for f, t in wanted]} in {_ATTEMPTS} attempts")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +14,13 @@ from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
 from entropy_vision.question import Item
 
-from .families import FAMILIES, SHARED
+from .families import FAMILIES, HAVE_TWINS, SHARED
 from .family import Family, LayoutFamily, StagedFamily
 from .layout import Media
-from .shared import shared_stage
+from .shared import LayoutStage, shared_stage
+from .splits import IID, SPLITS
 from .stage import Setting, Stage
 
-SPLITS = ("train", "val", "test")
 MEDIA: tuple[Media, ...] = ("image", "video")
 FRAMES_PER_SECOND = 8.0
 _ROOT = "entropy-vision/world/4"  # raise the number when an item changes its bytes
@@ -36,14 +37,17 @@ class World:
     Args:
         family: one of `World.families()`; or "image" / "video": several questions about every scene, of all the
             families of that kind; or None: image and video scenes in turn.
-        split: "train", "val" or "test".
+        split: "train", "val" or "test", or one of those that hold something out of all of these (`SPLITS`): "cogent_a"
+            and "cogent_b" (each half of the pairs of colour and shape), "template" (a paraphrase), "more" (more things
+            or frames), "background" (a kind of ground), "deeper" (longer chains).
         difficulty: 0..1: more and smaller things, stronger texture and noise, less contrast, more colours.
         seed: another world for each.
         size: width and height in pixels, at least 32; 224 unless given. The scenes are the same at every size.
         frame_count: frames of a video, at least 4; 16 unless given. An image has one.
 
     Raises:
-        UsageError: an unknown family or split, a difficulty outside 0..1, a size or frame count too small.
+        UsageError: an unknown family or split, a split that means nothing for the family, a difficulty outside 0..1,
+            a size or frame count too small.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class World:
         if family is not None:
             _one_of("family", family, (*FAMILIES, *MEDIA))
         _one_of("split", split, SPLITS)
+        _has_split(family, split)
         if not 0.0 <= difficulty <= 1.0:
             raise UsageError(f"World difficulty must lie in 0..1, got {difficulty}")
         self.family, self.split, self.difficulty, self.seed = family, split, float(difficulty), int(seed)
@@ -86,6 +91,18 @@ class World:
         per_scene = self.questions_per_scene
         return self.scene(index // per_scene)[index % per_scene]
 
+    def twin(self, index: int) -> Item:
+        """Item `index` with as little changed as gives the same question another answer; same background and noise.
+
+        Raises:
+            UsageError: the World is of several families, or its family has no twins.
+        """
+        if self.family not in HAVE_TWINS:
+            have = ", ".join(HAVE_TWINS)
+            raise UsageError(f"World family {self.family!r} has no twins; these families have: {have}")
+        (item,) = self._items(index, twin=True)
+        return item
+
     @property
     def questions_per_scene(self) -> int:
         """How many items share one scene's frames."""
@@ -93,16 +110,19 @@ class World:
 
     def scene(self, index: int) -> list[Item]:
         """Every question about scene `index` (0, 1, ...); the items share one `frames`."""
+        return self._items(index)
+
+    def _items(self, index: int, twin: bool = False) -> list[Item]:
         if index < 0:
             raise IndexError(f"scenes count from 0, got {index}")
         media, plan = self._plan(index)
         key = self._key(self.family or media)
         rng = _stream(key, index)
-        stage = self._stage(media, plan, rng)
+        stage = self._stage(media, plan, rng, twin)
         pixels = stage.render(self.size, rng)
         frames = Frames(pixels=pixels, pts_seconds=np.arange(len(pixels)) / FRAMES_PER_SECOND)
         objects, masks = tuple(stage.objects()), stage.evidence(self.size)
-        scene = f"{key}-{index}"
+        scene = f"{key}-{index}{'-twin' if twin else ''}"
         meta = {"split": self.split, "difficulty": self.difficulty, "seed": self.seed, "scene_index": int(index)}
         meta |= stage.facts
         return [
@@ -143,13 +163,18 @@ class World:
         order = _stream(f"{self._key(name)}-order", turn // n).permutation(n)
         return int(order[turn % n])
 
-    def _stage(self, media: Media, plan: Sequence[tuple[Family, int]], rng: np.random.Generator) -> Stage:
-        """A scene that has every answer of the plan."""
+    def _stage(
+        self, media: Media, plan: Sequence[tuple[Family, int]], rng: np.random.Generator, twin: bool = False
+    ) -> Stage:
+        """A scene that has every answer of the plan; of a single one perhaps the twin."""
         setting = Setting(self.split, self.difficulty, 1 if media == "image" else self.frame_count)
         wanted: list[tuple[Family, Any]] = [(family, family.targets[position]) for family, position in plan]
         family, target = wanted[0]
         if not isinstance(family, StagedFamily):
-            return shared_stage(media, cast("list[tuple[LayoutFamily, Any]]", wanted), setting, rng)
+            shared = shared_stage(media, cast("list[tuple[LayoutFamily, Any]]", wanted), setting, rng)
+            return _twin(cast(LayoutFamily, family), shared) if twin else shared
+        if twin and family.twin is not None:
+            target = family.twin(target)
         for _ in range(_ATTEMPTS):
             stage = family.stage(family, target, setting, rng)
             if stage is not None:
@@ -159,6 +184,24 @@ class World:
     def _key(self, name: str) -> str:
         hardness = repr(self.difficulty).replace(".", "p")  # no dot: shard formats cut names at the first one
         return f"{name}-{self.split}-d{hardness}-s{self.seed}"
+
+
+def _twin(family: LayoutFamily, stage: LayoutStage) -> LayoutStage:
+    """The changed layout and the question, whose answer has changed with it."""
+    assert family.twin is not None
+    layout, ask = family.twin(stage.layout, stage.asks[0])
+    return replace(stage, layout=layout, asks=(ask,))
+
+
+def _has_split(family: str | None, split: str) -> None:
+    """Nothing, or an error where a split means nothing for a family or for one of those of a mixed World."""
+    if split in IID:
+        return
+    asked = [FAMILIES[family]] if family in FAMILIES else [f for f in SHARED.values() if family in (None, f.media)]
+    lacking = [f.name for f in asked if split not in f.splits]
+    if lacking:
+        have = ", ".join(name for name, f in FAMILIES.items() if split in f.splits)
+        raise UsageError(f"World split {split!r} means nothing for {', '.join(lacking)}; choose a family of: {have}")
 
 
 def _stream(key: str, index: int) -> np.random.Generator:

@@ -35,6 +35,11 @@ def time_word(frame: int, frame_count: int) -> str:
     return f"t{frame * MOMENTS // frame_count + 1}"
 
 
+def hundredths(length: float) -> str:
+    """A length as hundredths of the frame's side: "23" is .23; what needs a finer measure than a cell."""
+    return str(round(100 * length))
+
+
 def place_words() -> tuple[str, ...]:
     """r1c1..r6c6, row by row."""
     return tuple(f"r{row + 1}c{column + 1}" for row in range(CELLS) for column in range(CELLS))
@@ -43,6 +48,16 @@ def place_words() -> tuple[str, ...]:
 def line_words() -> tuple[str, ...]:
     """r1..r6 and c1..c6."""
     return tuple(f"{axis}{i + 1}" for axis in "rc" for i in range(CELLS))
+
+
+def number_words() -> tuple[str, ...]:
+    """0..99: what `hundredths` says of lengths under one side of the frame."""
+    return tuple(str(n) for n in range(100))
+
+
+def decimal_words() -> tuple[str, ...]:
+    """The units of numbers with two decimals: whole and broken parts under 100, and the point."""
+    return (*number_words(), *(f"0{n}" for n in range(1, 10)), ".")
 
 
 def time_words() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from oracles_world import centres, named
+from oracles_world_flat import READ, named_in
 
 from entropy_vision.data.world import World, draw
 from entropy_vision.question import Item
@@ -39,9 +40,9 @@ def repainted(world: World, i: int, which: list[int], monkeypatch: pytest.Monkey
             paint = tuple(int(value < 128) * 255 for value in paint)
         real_draw(frame, shape, size, x, y, paint)
 
-    def render(layout, size, difficulty, rng):  # type: ignore[no-untyped-def]
+    def render(layout, size, difficulty, rng, kind):  # type: ignore[no-untyped-def]
         sizes.extend(layout.sprites[k].size * size for k in which)
-        return real_render(layout, size, difficulty, rng)
+        return real_render(layout, size, difficulty, rng, kind)
 
     sizes: list[float] = []
     with monkeypatch.context() as patched:
@@ -52,6 +53,11 @@ def repainted(world: World, i: int, which: list[int], monkeypatch: pytest.Monkey
 
 def needed(item: Item) -> list[int]:
     """Places of the things that the question needs, by the oracle's reading."""
+    if item.family == "chain":
+        return list(item.meta["program"]["path"])
+    if item.family in READ:
+        text = item.answer.options[0] if item.family == "appear_order" else item.question
+        return [k for k, thing in enumerate(item.objects) if any(thing is other for other in named_in(item, text))]
     if item.family != "count":
         return [k for k, thing in enumerate(item.objects) if any(thing is other for other in named(item))]
     color = next(word for word in item.question.replace("?", "").split() if word in draw.RGB)
@@ -59,7 +65,40 @@ def needed(item: Item) -> list[int]:
     return members or list(range(len(item.objects)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def test_evidence_of_collisions_is_both_discs_around_every_meeting(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World("collisions", seed=11, size=100, frame_count=8)
+    for i in range(12):
+        item = world[i]
+        drawn = patches_that_differ(item.frames.pixels, repainted(world, i, [0], monkeypatch).frames.pixels)
+        wanted = np.zeros_like(item.evidence)
+        for time, one, other, _ in item.meta["meetings"]:
+            window = slice(int(np.floor(time)) - 1, int(np.ceil(time)) + 2)
+            assert window.start >= 0 and window.stop <= 8
+            for k in (one, other):
+                x, y = (centres(item.objects[k]) * 100 // 16).astype(int)[window].T
+                assert item.evidence[np.arange(8)[window], y, x].all()
+                alone = touched(item, k)
+                wanted[window] |= alone[window]
+        assert not (item.evidence & ~drawn).any()  # all discs are of one size: all of them were repainted
+        assert not (item.evidence & ~wanted).any()
+
+
+def touched(item: Item, k: int) -> np.ndarray:
+    """bool [F, R, C]: patches that share a pixel with the box of a thing, or with its other part beyond an edge."""
+    size, count = item.frames.pixels.shape[1], item.evidence.shape[1]
+    width = item.meta["extents"][k][0] * size
+    out = np.zeros_like(item.evidence)
+    for f, box in enumerate(item.objects[k].boxes * size):
+        spans = []
+        for low, high in ((box[0], box[2]), (box[1], box[3])):
+            low, high = (high - width if low <= 0 else low), (low + width if high >= size else high)
+            pixels = np.arange(np.floor(low) - 1, np.ceil(high) + 1).astype(int) % size
+            spans.append(np.isin(np.arange(count), pixels // 16))
+        out[f] = spans[1][:, None] & spans[0][None, :]
+    return out
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *(name for name in READ if name != "collisions")])
 @pytest.mark.parametrize("size", [64, 100])
 def test_evidence_is_where_the_needed_things_are_drawn(family: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(family, seed=11, size=size, frame_count=6)
