@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from entropy_vision.errors import InputError, InputReason
 from entropy_vision.frames import read_video
 from entropy_vision.question import Item, QuestionSource
 
@@ -33,7 +34,8 @@ class FileBacked:
             write_video(path, items[0].frames, fps=self.fps)
         frames = read_video(path, size=self.size)
         if frames.count != items[0].frames.count:
-            raise RuntimeError(f"{path}: wrote {items[0].frames.count} frames, read {frames.count}")
+            told = f"wrote {items[0].frames.count} frames, read {frames.count}; remove it and it is written again"
+            raise InputError(path, InputReason.DAMAGED, told)
         return [replace(item, frames=frames) for item in items]
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from entropy_vision.budget import Budget
+from entropy_vision.errors import InputError, InputReason
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.question import SceneObject
@@ -36,6 +39,8 @@ class Batch:
         words: per kept patch the words it should be aligned with: int8 [N, 4] indices into `alignment_groups()`
             (colour, shape, place, time), -1 where a group says nothing about the patch.
         keep: the budget all scenes were selected at.
+        seconds: what choosing the patches took.
+        skipped: scenes that were dealt and left out, because their file cannot be read.
     """
 
     patches: PackedPatches
@@ -43,6 +48,8 @@ class Batch:
     asks: tuple[Ask, ...]
     words: Tensor
     keep: float
+    seconds: float = 0.0
+    skipped: int = 0
 
 
 def alignment_groups(words: Words) -> tuple[tuple[str, ...], ...]:
@@ -88,7 +95,35 @@ def make_batch(
     scenes: Sequence[Scored], tokenizer: EntropyTokenizer, keep: float, groups: Sequence[Sequence[str]] | None
 ) -> Batch:
     """Select `keep` of every scene's patches and pack them with their questions and, given `groups`, labels."""
+    return make_batches(scenes, tokenizer, keep, groups)[0]
+
+
+def make_batches(
+    scenes: Sequence[Scored],
+    tokenizer: EntropyTokenizer,
+    keep: float,
+    groups: Sequence[Sequence[str]] | None,
+    most: int = 0,
+) -> list[Batch]:
+    """The same as several batches of at most `most` visual tokens each, in order; a scene of more is one by itself."""
+    began = time.perf_counter()
     kept = [tokenizer.select(s.frames, s.bits, Budget(keep=keep)) for s in scenes]
+    seconds = time.perf_counter() - began
+    parts: list[list[int]] = [[]]
+    tokens = 0
+    for i, one in enumerate(kept):
+        if most and parts[-1] and tokens + len(one) > most:
+            parts.append([])
+            tokens = 0
+        parts[-1].append(i)
+        tokens += len(one)
+    batches = [_pack([scenes[i] for i in part], [kept[i] for i in part], keep, groups) for part in parts]
+    return [replace(batches[0], seconds=seconds), *batches[1:]]
+
+
+def _pack(
+    scenes: Sequence[Scored], kept: Sequence[PatchSet], keep: float, groups: Sequence[Sequence[str]] | None
+) -> Batch:
     labels = [label_patches(k, s.objects, groups) for k, s in zip(kept, scenes, strict=True)] if groups else []
     words = np.concatenate(labels) if labels else np.empty((0, 4), np.int8)
     owner = torch.tensor([i for i, s in enumerate(scenes) for _ in s.asks])
@@ -96,12 +131,21 @@ def make_batch(
     return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep)
 
 
+def whole_scenes(scenes: Scenes, indices: Sequence[int]) -> tuple[list[Scored], int]:
+    """The scenes of these numbers whose files can be read, and how many cannot: no other ever takes their place."""
+    whole = []
+    for index in indices:
+        with suppress(InputError):
+            whole.append(scenes[index])
+    return whole, len(indices) - len(whole)
+
+
 class Dealer:
     """Deals the batches of a step: a pure function of (seed, step).
 
-    Each step has one batch for each medium, at one keep drawn for the step. Scenes are drawn without order from a
-    pool of `pool` scenes a medium, so that memory and video files stay bounded. Each process of a team gets its share
-    of the same scenes.
+    Each step has one batch for each medium, or several of at most `most` visual tokens, at one keep drawn for the
+    step. Scenes are drawn without order from a pool of `pool` scenes a medium, so that memory and video files stay
+    bounded. Each process of a team gets its share of the same scenes.
     """
 
     def __init__(
@@ -114,26 +158,36 @@ class Dealer:
         pool: int,
         seed: int,
         groups: Sequence[Sequence[str]],
+        most: int = 0,
         team: Team = Team(),  # noqa: B008  (frozen)
     ) -> None:
-        self.team = team
+        self.team, self.most = team, most
         self.media, self.tokenizer, self.groups = media, tokenizer, groups
         self.keeps, self.weights = list(keeps), np.asarray(weights, float) / sum(weights)
         self.pool, self.seed = pool, seed
 
     def deal(self, step: int) -> list[Batch]:
-        """The batches of step `step`."""
+        """The batches of step `step`. A scene whose file is damaged is left out and counted.
+
+        Raises:
+            InputError: nothing of this process's share is left.
+        """
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
         keep = float(rng.choice(self.keeps, p=self.weights))
-        batches = []
+        batches: list[Batch] = []
+        lost = 0
         for scenes, count in self.media:
             if count:
                 chosen = rng.choice(self.pool, size=count, replace=False)
                 # in order, so that most scenes come to the same process each time and are scored by it alone
                 mine = np.array_split(np.sort(chosen), self.team.size)[self.team.rank].tolist()
-                if mine:
-                    batches.append(make_batch([scenes[i] for i in mine], self.tokenizer, keep, self.groups))
-        return batches
+                whole, skipped = whole_scenes(scenes, mine)
+                lost += skipped
+                if whole:
+                    batches += make_batches(whole, self.tokenizer, keep, self.groups, self.most)
+        if not batches:
+            raise InputError(f"step {step + 1}", InputReason.DAMAGED, f"none of its {lost} scenes can be read")
+        return [replace(batches[0], skipped=lost), *batches[1:]]
 
 
 class Steps(torch.utils.data.Dataset[list[Batch]]):

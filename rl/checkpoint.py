@@ -1,14 +1,21 @@
-"""Checkpoints: a folder a step, complete or absent; safetensors and JSON, no pickles."""
+"""Checkpoints: a folder a step, complete or absent; safetensors and JSON, no pickles.
+
+Only the optimiser's state of a policy that is divided among processes is torch's distributed checkpoint, whose index
+is a pickle; evaluating or continuing from such a policy on other terms does not read it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
@@ -18,10 +25,16 @@ from entropy_vision.atomic import atomic_write, sync_folder
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.policy import EntropyVLM, load_policy
 from entropy_vision.processor import EntropyVLMProcessor
-from entropy_vision.text import load_tokenizer
+from entropy_vision.text import answer_text, load_tokenizer
 
+from .batch import Batch
+from .buffer import Buffer
 from .optim import Optimizer
+from .sharded import divided, gathered_state, is_sharded, load_divided, save_divided
 
+_NAME = re.compile(r"step-(\d{6})(?:\.(\d+))?")
+_DIVIDED = "optimizer"
+_BUFFER = "buffer-{}.safetensors"
 REFERENCE = "reference"
 """Folder, inside a run's, of the policy that GRPO's KL penalty compares with."""
 
@@ -38,14 +51,20 @@ def _quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def step_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return run / f"step-{step:06d}"
+def step_folder(run: Path, step: int, turn: int = 0) -> Path:
+    """Where the checkpoint after `step` steps lies, and after `turn` updates inside the next."""
+    return run / (f"step-{step:06d}.{turn}" if turn else f"step-{step:06d}")
+
+
+def _in_order(run: Path) -> list[Path]:
+    """The folders of a run's checkpoints, oldest first."""
+    named = ((_NAME.fullmatch(p.name), p) for p in run.glob("step-*"))
+    return [p for *_, p in sorted((int(m[1]), int(m[2] or 0), p) for m, p in named if m)]
 
 
 def newest(run: Path) -> Path | None:
     """The newest complete checkpoint of a run, found by looking, never by a pointer file."""
-    complete = sorted(p for p in run.glob("step-??????") if (p / "state.json").is_file())
+    complete = [p for p in _in_order(run) if (p / "state.json").is_file()]
     return complete[-1] if complete else None
 
 
@@ -62,23 +81,41 @@ def save(
     tokenizer: PreTrainedTokenizerFast,
     optimizer: Optimizer,
     facts: dict[str, object],
+    buffers: Sequence[bytes] = (),
     keep: int = 2,
 ) -> Path:
-    """Write the checkpoint of `step` beside its final name, then rename; all but the newest `keep` are removed."""
-    final = step_folder(run, step)
+    """Write the checkpoint of `step` beside its final name, then rename; all but the newest `keep` are removed.
+
+    `buffers` are every process's completions (`Buffer.packed`), of a checkpoint inside a step.
+    """
+    final = step_folder(run, step, int(facts.get("turn", 0)))  # type: ignore[call-overload]
     with _whole(final) as partial:
+        for rank, packed in enumerate(buffers):
+            (partial / _BUFFER.format(rank)).write_bytes(packed)
         save_policy(partial, model, tokenizer)
-        save_file(optimizer.tensors(), partial / "optimizer.safetensors")
+        if is_sharded(model):
+            os.replace(run / _DIVIDED, partial / _DIVIDED)
+        else:
+            save_file(optimizer.tensors(), partial / "optimizer.safetensors")
         write_facts(partial, facts)
-    for old in sorted(run.glob("step-??????"))[:-keep]:
+    for old in _in_order(run)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def save_parts(run: Path, model: EntropyVLM, optimizer: Optimizer, leads: bool) -> None:
+    """What each process holds of the optimiser's state, for the `save` that follows; all processes call it."""
+    if leads:
+        shutil.rmtree(run / _DIVIDED, ignore_errors=True)
+    dist.barrier()
+    with divided(model):
+        save_divided(optimizer.parts_of_tensors(), run / _DIVIDED)
 
 
 def save_policy(folder: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write what `load` reads, and transformers' AutoProcessor."""
     with _quietly():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=gathered_state(model))
     EntropyVLMProcessor.for_model(model, tokenizer).save_pretrained(folder)
 
 
@@ -95,9 +132,10 @@ def _whole(final: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    for file in partial.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+    for file in partial.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
     if final.exists():
         (final / "state.json").unlink(missing_ok=True)  # it makes a checkpoint count: half a folder must not
         shutil.rmtree(final)
@@ -125,9 +163,43 @@ def load(folder: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
 def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:
     """Put a checkpoint's optimiser state back; returns the facts saved with it, `step` included."""
     with _damage_named(folder):
-        optimizer.load(load_file(folder / "optimizer.safetensors"))
+        if (folder / _DIVIDED).is_dir():
+            optimizer.load(load_divided(folder / _DIVIDED, optimizer.shapes()))
+        else:
+            optimizer.load(load_file(folder / "optimizer.safetensors"))
         facts: dict[str, object] = json.loads((folder / "state.json").read_text())
     return facts
+
+
+def check_buffers(folder: Path, turn: int, processes: int) -> None:
+    """A checkpoint inside a step holds a buffer of every process, and goes on on as many.
+
+    Raises:
+        UsageError: it was made by another number of processes.
+    """
+    saved = len(list(folder.glob(_BUFFER.format("*")))) if turn else processes
+    if saved != processes:
+        raise UsageError(
+            f"{folder} was saved inside a step by {saved} processes and cannot go on with {processes}: "
+            f"take {saved}, or remove that folder to go on from the one before it"
+        )
+
+
+def load_buffer(folder: Path, rank: int, batches: Sequence[Batch], device: torch.device) -> Buffer:
+    """A process's buffer of a checkpoint inside a step, over the batches that step dealt it."""
+    with _damage_named(folder):
+        return Buffer.read(str(folder / _BUFFER.format(rank)), batches, device)
+
+
+def save_evidence(path: Path, batches: Sequence[Batch], buffer: Buffer | None) -> None:
+    """Keep what a step stumbled over: pixels and places of each batch, its questions, its completions."""
+    tensors = dict(buffer.tensors()) if buffer else {}
+    for i, batch in enumerate(batches):
+        pack = {"pixels": batch.patches.pixels, "positions": batch.patches.positions, "owner": batch.owner}
+        tensors |= {f"{i}.{name}": tensor.cpu().contiguous() for name, tensor in pack.items()}
+    asked = [[{"key": a.key, "question": a.question, "answer": answer_text(a.answer)} for a in b.asks] for b in batches]
+    facts = {"asks": json.dumps(asked), "counts": json.dumps([b.patches.counts for b in batches])}
+    save_file(tensors, path, facts | (buffer.facts() if buffer else {}))
 
 
 @contextmanager

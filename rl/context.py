@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from entropy_vision.policy import EntropyVLM
 
+from .clock import Clock
 from .parallel import Team
 from .recipe import TrainRecipe
 from .rubric import Rubric
@@ -28,3 +29,4 @@ class Context:
     rubric: Rubric
     reference: EntropyVLM | None = None
     team: Team = field(default_factory=Team)
+    clock: Clock = field(default_factory=Clock)

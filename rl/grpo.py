@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from entropy_vision.policy import Prefix
 
 from .advantage import grpo_advantages
 from .batch import Batch
+from .buffer import Buffer, NotFinite, Rolled, Turns
 from .context import Context, Metrics
 from .health import Scored, tally
 from .loss import loss_denominator, policy_terms
 from .rollout import Rollouts, read_questions, sample, score
+from .rubric import Reward
+from .scenes import Ask
 
 # of `health`, beside what is counted here (zero_variance over all processes, format)
 _WATCHED = ("truncated", "unparsable", "ambiguous", "duplicates", "hack_gap")
-
-
-@dataclass(frozen=True)
-class Rolled:
-    """One batch's completions, verified: Q questions with G completions each.
-
-    Attributes:
-        read: what the policy has read of the Q questions, with gradients: sampling and the first update share it, so
-            the graphs of all of a step's batches are alive together.
-        rewards: float64 [Q, G].
-        sums: metrics of all completions as sums, with their counts, so that parts of a step add up.
-    """
-
-    batch: Batch
-    read: Prefix
-    rollouts: Rollouts
-    rewards: Tensor
-    sums: Metrics
-
-    @property
-    def differ(self) -> Tensor:
-        """bool [Q]: questions whose rewards are not all equal; the others carry no advantage."""
-        return (self.rewards != self.rewards[:, :1]).any(1)
 
 
 @dataclass(frozen=True)
@@ -62,25 +44,16 @@ class _Learned:
 
 
 def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
-    """Sample a group a question and verify it."""
-    recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
-    read = read_questions(context.model, context.tokenizer, batch)
-    rollouts = sample(
-        context.model,
-        context.tokenizer,
-        read,
-        group=size,
-        temperature=recipe.temperature,
-        max_new_tokens=recipe.max_new_tokens,
-        generator=generator,
-    )
-    answers = [ask.answer for ask in batch.asks for _ in range(size)]
-    scored = [
-        Scored(text, answer, context.rubric(text, answer, truncated=cut), cut)
-        for text, answer, cut in zip(rollouts.texts, answers, rollouts.truncated.tolist(), strict=True)
-    ]
-    rewards = [one.reward for one in scored]
-    total = torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, size)
+    """Sample a group a question and verify it; where the recipe says so, draw groups of equal rewards again.
+
+    A question that is drawn again until its rewards differ is learned from as the completions of DAPO's dynamic
+    sampling are (arXiv:2503.14476, section 3.2), but it has been read already, picture included.
+    """
+    parted = context.recipe.data.micro_tokens > 0
+    with context.clock("encode"), torch.set_grad_enabled(not parted):
+        read = read_questions(context.model, context.tokenizer, batch)
+    rollouts, rewards = _draw(context, batch.asks, read, generator)
+    total = _totalled(context, rewards)
     sums = {
         "reward": float(total.sum()),
         "accuracy": sum(r.verdict.score for r in rewards),
@@ -88,20 +61,91 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
         "length": float(rollouts.mask.sum()),
         "entropy": float(rollouts.entropy.sum()),
     }
-    watched = tally(scored[i : i + size] for i in range(0, len(scored), size))
-    sums |= {name: watched[name] for name in _WATCHED}
-    return Rolled(batch, read, rollouts, total, sums)
+    with context.clock("verify"):
+        sums |= _watched(context, batch, rollouts, rewards)
+    if context.recipe.grpo.equal_groups == "resample":
+        sums["resampled"] = 0.0
+        for _ in range(context.recipe.grpo.resample_rounds):
+            again = (total == total[:, :1]).all(1).nonzero()[:, 0]
+            if not len(again):
+                break
+            asks = [batch.asks[i] for i in again.tolist()]
+            drawn, verified = _draw(context, asks, read.rows(again.to(context.model.device)), generator)
+            total[again] = _totalled(context, verified)
+            rollouts = _with_groups(rollouts, again, drawn, context.recipe.grpo.group_size)
+            sums["resampled"] += len(verified)
+    return Rolled(batch, None if parted else read, rollouts, total, sums)
+
+
+def _draw(
+    context: Context, asks: Sequence[Ask], read: Prefix, generator: torch.Generator
+) -> tuple[Rollouts, list[Reward]]:
+    """A group for each question behind what was read of it, with the rewards."""
+    recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
+    with context.clock("generate"):
+        rollouts = sample(
+            context.model,
+            context.tokenizer,
+            read,
+            group=size,
+            temperature=recipe.temperature,
+            max_new_tokens=recipe.max_new_tokens,
+            generator=generator,
+        )
+    cut, texts = rollouts.truncated.tolist(), rollouts.texts
+    with context.clock("verify"):
+        return rollouts, [_rewarded(context, asks[row // size], text, cut[row]) for row, text in enumerate(texts)]
+
+
+def _rewarded(context: Context, ask: Ask, completion: str, truncated: bool) -> Reward:
+    """A reward that fails is a defect of the reward: the run ends, and what it failed on is told."""
+    try:
+        return context.rubric(completion, ask.answer, truncated=truncated)
+    except Exception as error:
+        error.add_note(f"the reward failed on this completion of {ask.key} ({ask.question!r}): {completion!r}")
+        raise
+
+
+def _watched(context: Context, batch: Batch, rollouts: Rollouts, rewards: Sequence[Reward]) -> Metrics:
+    """What of `health` is logged, as sums."""
+    size = context.recipe.grpo.group_size
+    answers = [ask.answer for ask in batch.asks for _ in range(size)]
+    scored = list(map(Scored, rollouts.texts, answers, rewards, rollouts.truncated.tolist()))
+    tallied = tally(scored[i : i + size] for i in range(0, len(scored), size))
+    return {name: tallied[name] for name in _WATCHED}
+
+
+def _totalled(context: Context, rewards: Sequence[Reward]) -> Tensor:
+    return torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, context.recipe.grpo.group_size)
+
+
+def _with_groups(rollouts: Rollouts, chosen: Tensor, drawn: Rollouts, size: int) -> Rollouts:
+    """The rollouts with the groups `chosen` replaced by those of `drawn`."""
+    rows = (chosen[:, None] * size + torch.arange(size)).flatten()
+    length = max(rollouts.ids.shape[1], drawn.ids.shape[1])
+
+    def replaced(name: str) -> Tensor:
+        old, new = getattr(rollouts, name), getattr(drawn, name)
+        if old.ndim == 2:
+            old, new = (F.pad(t, (0, length - t.shape[1])) for t in (old, new))
+        return old.index_copy(0, rows.to(old.device), new)
+
+    texts = list(rollouts.texts)
+    for row, text in zip(rows.tolist(), drawn.texts, strict=True):
+        texts[row] = text
+    ids, mask, logp, entropy, truncated = map(replaced, ("ids", "mask", "logp", "entropy", "truncated"))
+    return Rollouts(ids, mask, logp, entropy, truncated, texts)
 
 
 def _advantages(context: Context, rolled: Sequence[Rolled]) -> list[Tensor]:
     """[Q, G] for each batch. Where the whole step sets the scale, it is the step of all media and processes."""
-    scale = context.recipe.grpo.scale
+    scale, baseline = context.recipe.grpo.scale, context.recipe.grpo.baseline
     mine = [r.rewards for r in rolled]
     if scale != "batch":
-        return [grpo_advantages(rewards, scale=scale) for rewards in mine]
+        return [grpo_advantages(rewards, scale=scale, baseline=baseline) for rewards in mine]
     everyone = context.team.gather(torch.cat(mine))
     before = sum(len(rewards) for rewards in everyone[: context.team.rank])
-    whole = grpo_advantages(torch.cat(everyone), scale=scale)
+    whole = grpo_advantages(torch.cat(everyone), scale=scale, baseline=baseline)
     return list(whole[before : before + sum(map(len, mine))].split([len(rewards) for rewards in mine]))
 
 
@@ -109,25 +153,38 @@ def _advantages(context: Context, rolled: Sequence[Rolled]) -> list[Tensor]:
 def _to_learn(context: Context, rolled: Rolled, advantages: Tensor) -> _Learned:
     """What of a batch the loss is made of, with the reference's opinion of it."""
     recipe, device = context.recipe.grpo, context.model.device
-    chosen = rolled.differ if recipe.equal_groups == "skip" or recipe.beta == 0 else torch.ones(len(advantages)).bool()
+    chosen = rolled.differ if recipe.equal_groups != "keep" or recipe.beta == 0 else torch.ones(len(advantages)).bool()
     rows = chosen.repeat_interleave(recipe.group_size).to(device)
     questions = chosen.nonzero()[:, 0].to(device)
     ids, mask, logp = (t[rows] for t in (rolled.rollouts.ids, rolled.rollouts.mask, rolled.rollouts.logp))
     ref_logp = None
     if context.reference is not None and len(questions):
-        prefix = read_questions(context.reference, context.tokenizer, rolled.batch).rows(questions)
-        ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
+        with context.clock("encode"):
+            prefix = read_questions(context.reference, context.tokenizer, rolled.batch).rows(questions)
+        with context.clock("score"):
+            ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
     return _Learned(questions, ids, mask, logp, advantages.flatten().float().to(device)[rows], ref_logp)
 
 
-def grpo_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
+def grpo_step(
+    context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float], turns: Turns
+) -> Metrics:
     """One batch of groups and `updates` optimiser steps on it."""
+    left = turns.left(batches)
+    if left is not None:
+        return learn(context, left.rolled, update, turns, left)
     generator = torch.Generator(context.model.device)
     generator.manual_seed((context.recipe.seed * 1_000_003 + step) * 1_009 + context.team.rank)
-    return learn(context, [roll(context, batch, generator) for batch in batches], update)
+    return learn(context, [roll(context, batch, generator) for batch in batches], update, turns)
 
 
-def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float]) -> Metrics:
+def learn(
+    context: Context,
+    rolled: Sequence[Rolled],
+    update: Callable[[], float],
+    turns: Turns = Turns(),  # noqa: B008  (frozen)
+    left: Buffer | None = None,
+) -> Metrics:
     """Gradients of what was rolled, `update` called for each optimiser step.
 
     The objective is the essay's: mean over completions of min(ratio A, bounded ratio A) - beta KL(policy, reference),
@@ -135,39 +192,65 @@ def learn(context: Context, rolled: Sequence[Rolled], update: Callable[[], float
     policy reads each picture and each question once, for the sampling and the first update together; all completions
     continue from there and gradients flow back through what they share. The reference reads for itself, as does every
     further update.
+
+    Raises:
+        NotFinite: the loss or its gradient is not; nothing was changed by it.
     """
     recipe, team = context.recipe.grpo, context.team
-    learned = [_to_learn(context, *pair) for pair in zip(rolled, _advantages(context, rolled), strict=True)]
-    metrics, denominator, tokens = _totals(context, rolled, learned)
-    sums = {"loss": 0.0, "kl": 0.0, "bounded": 0.0}
-    norm = 0.0
-    for turn in range(recipe.updates if tokens else 0):
-        for source, part in zip(rolled, learned, strict=True):
-            if not len(part.chosen):
-                continue
-            # a policy that has changed since the sampling must read anew
-            read = read_questions(context.model, context.tokenizer, source.batch) if turn else source.read
-            prefix = read.rows(part.chosen)
-            terms = policy_terms(
-                score(context.model, context.tokenizer, prefix, part.ids, part.mask, temperature=recipe.temperature),
-                part.old_logp,
-                part.advantages,
-                part.mask,
-                ref_logp=part.ref_logp,
-                beta=recipe.beta,
-                eps_low=recipe.eps_low,
-                eps_high=recipe.eps_high,
-                loss=recipe.loss,
-                denominator=denominator,
-            )
-            terms.loss.backward()
-            share = int(part.mask.sum()) / tokens / recipe.updates
-            sums["loss"] += float(terms.loss.detach()) / recipe.updates
-            sums["kl"] += float(terms.kl) * share
-            sums["bounded"] += float(terms.bound_low + terms.bound_high) * share
-        norm = update()
-    totals = team.total(*sums.values())
-    return {**metrics, **dict(zip(sums, totals, strict=True)), "grad_norm": norm}
+    with context.clock("sync"):
+        advantages = _advantages(context, rolled)
+    learned = [_to_learn(context, *pair) for pair in zip(rolled, advantages, strict=True)]
+    with context.clock("sync"):
+        metrics, denominator, tokens = _totals(context, rolled, learned)
+    buffer = left or Buffer(0, rolled, {"loss": 0.0, "kl": 0.0, "bounded": 0.0})
+    for turn in range(buffer.turn, recipe.updates if tokens else 0):
+        sums = dict(buffer.sums)
+        try:
+            for source, part in zip(rolled, learned, strict=True):
+                if len(part.chosen):
+                    for name, value in _learn_part(context, source, part, turn, denominator, tokens).items():
+                        sums[name] += value / recipe.updates
+            buffer = Buffer(turn + 1, rolled, sums, update())
+        except NotFinite as error:
+            raise NotFinite(str(error), buffer) from error
+        if turn + 1 < recipe.updates:
+            turns.between(buffer)
+    with context.clock("sync"):
+        totals = team.total(*buffer.sums.values())
+    return {**metrics, **dict(zip(buffer.sums, totals, strict=True)), "grad_norm": buffer.norm}
+
+
+def _learn_part(
+    context: Context, source: Rolled, part: _Learned, turn: int, denominator: float, tokens: float
+) -> Metrics:
+    """Add a batch's part of the gradient; its part of the step's loss, divergence and bounded share."""
+    recipe, clock = context.recipe.grpo, context.clock
+    read = source.read
+    if turn or read is None:  # a policy that has changed since the sampling must read anew
+        with clock("encode"):
+            read = read_questions(context.model, context.tokenizer, source.batch)
+    prefix = read.rows(part.chosen)
+    with clock("score"):
+        terms = policy_terms(
+            score(context.model, context.tokenizer, prefix, part.ids, part.mask, temperature=recipe.temperature),
+            part.old_logp,
+            part.advantages,
+            part.mask,
+            ref_logp=part.ref_logp,
+            beta=recipe.beta,
+            eps_low=recipe.eps_low,
+            eps_high=recipe.eps_high,
+            loss=recipe.loss,
+            kl=recipe.kl,
+            denominator=denominator,
+        )
+        loss = float(terms.loss.detach())
+    if not math.isfinite(loss):
+        raise NotFinite(f"the loss is {loss}")
+    with clock("backward"):
+        terms.loss.backward()
+    share = int(part.mask.sum()) / tokens
+    return {"loss": loss, "kl": float(terms.kl) * share, "bounded": float(terms.bound_low + terms.bound_high) * share}
 
 
 def _totals(context: Context, rolled: Sequence[Rolled], learned: Sequence[_Learned]) -> tuple[Metrics, float, float]:

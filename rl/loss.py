@@ -11,6 +11,7 @@ from torch import Tensor
 from entropy_vision.errors import UsageError
 
 LossName = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo"]
+KlName = Literal["k1", "k2", "k3", "k3+", "k3r"]
 _ROW_MEAN = ("grpo", "gspo")
 
 
@@ -55,12 +56,12 @@ def policy_loss(
     eps_low: float = 0.2,
     eps_high: float = 0.2,
     loss: LossName = "grpo",
+    kl: KlName = "k3",
     denominator: float | Tensor | None = None,
 ) -> Tensor:
     """The loss of B completions of up to T tokens. With r = exp(logp - old_logp) and A the row's advantage:
 
         per token  l = -min(r·A, clamp(r, 1 - eps_low, 1 + eps_high)·A) + beta·kl      (all but cispo)
-                   kl = exp(ref - logp) - (ref - logp) - 1                             (k3, never negative)
 
         grpo     (1/B) Σ_rows (Σ l / live tokens of the row)       DeepSeekMath, arXiv:2402.03300, eq. 3 and 4
         dr_grpo  Σ l / (B·T)                                       Dr. GRPO, arXiv:2503.20783
@@ -69,6 +70,15 @@ def policy_loss(
         gspo     as grpo, r = exp(mean of the row's log-ratios)    GSPO, arXiv:2507.18071
         cispo    l = -stopgrad(min(r, eps_high))·A·logp + beta·kl, Σ l / live tokens, all ranks;
                  eps_high is the cap itself                        MiniMax-M1, arXiv:2506.13585
+
+    With d = ref - logp, the estimates of the divergence from the reference (Schulman, "Approximating KL divergence",
+    2020) and what their gradient is worth where the policy itself has sampled (arXiv:2506.09477):
+
+        k1    -d                     its mean is the divergence, its gradient's mean is 0: nothing is learned from it
+        k2    d²/2                   its mean is not, its gradient's mean is the divergence's
+        k3    exp(d) - d - 1         never negative; its gradient's mean is that of KL(reference, policy)
+        k3+   the value of k3, the gradient of k2: a straight-through form
+        k3r   r·k3                   unbiased off the policy too (DeepSeek-V3.2, arXiv:2512.02556); TRL's default
 
     What stands where the mask is 0 never matters, not even nan or -inf; a row without live tokens adds 0 and still
     counts in B. Half-precision input is computed in float32.
@@ -82,6 +92,7 @@ def policy_loss(
         beta: weight of the KL term, >= 0.
         eps_low, eps_high: bounds of the ratio.
         loss: name of the loss.
+        kl: name of the KL estimate above.
         denominator: replaces B, B·T or the live tokens above. A trainer that splits a batch over micro-batches and
             ranks passes the count of the whole batch (`loss_denominator`), and the losses of the parts, added up,
             are the loss of the whole, whatever the split.
@@ -90,7 +101,7 @@ def policy_loss(
         Scalar tensor.
 
     Raises:
-        UsageError: shapes that do not fit, an unknown loss, beta without a reference.
+        UsageError: shapes that do not fit, an unknown loss or estimate, beta without a reference.
     """
     return policy_terms(
         logp,
@@ -102,6 +113,7 @@ def policy_loss(
         eps_low=eps_low,
         eps_high=eps_high,
         loss=loss,
+        kl=kl,
         denominator=denominator,
     ).loss
 
@@ -117,10 +129,11 @@ def policy_terms(
     eps_low: float = 0.2,
     eps_high: float = 0.2,
     loss: LossName = "grpo",
+    kl: KlName = "k3",
     denominator: float | Tensor | None = None,
 ) -> PolicyTerms:
     """Like `policy_loss`, with the figures a training log wants beside the loss."""
-    _check(logp, old_logp, advantages, mask, ref_logp, beta, loss)
+    _check(logp, old_logp, advantages, mask, ref_logp, beta, loss, kl)
     live = mask.bool()
     logp_BT = _live(logp, live)
     log_ratio_BT = logp_BT - _live(old_logp, live).detach()
@@ -140,9 +153,10 @@ def policy_terms(
         high_BT = (ratio_BT > 1.0 + eps_high) & (a_B1 > 0)
     kl_BT = torch.zeros_like(logp_BT)
     if ref_logp is not None:
-        kl_BT = _k3(_live(ref_logp, live).detach() - logp_BT)
-    if beta != 0.0:
-        per_token_BT = per_token_BT + beta * kl_BT
+        to_ref_BT = _live(ref_logp, live).detach() - logp_BT
+        kl_BT = _k3(to_ref_BT)
+        if beta != 0.0:
+            per_token_BT = per_token_BT + beta * _penalty(kl, to_ref_BT, kl_BT, ratio_BT)
     total = _aggregate(per_token_BT.masked_fill(~live, 0.0), counts_B, live, loss, denominator)
     return PolicyTerms(
         loss=total,
@@ -193,6 +207,18 @@ def _k3(log_ratio: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
+def _penalty(kl: KlName, to_ref: Tensor, k3: Tensor, ratio: Tensor) -> Tensor:
+    """The estimate that is differentiated; `to_ref` is ref - logp."""
+    if kl == "k1":
+        return -to_ref
+    half_square = to_ref.square() / 2
+    if kl == "k2":
+        return half_square
+    if kl == "k3+":
+        return k3.detach() + (half_square - half_square.detach())
+    return k3 * ratio if kl == "k3r" else k3
+
+
 def _check(
     logp: Tensor,
     old_logp: Tensor,
@@ -201,9 +227,11 @@ def _check(
     ref_logp: Tensor | None,
     beta: float,
     loss: str,
+    kl: str,
 ) -> None:
-    if loss not in get_args(LossName):
-        raise UsageError(f"policy_loss: loss must be one of {', '.join(get_args(LossName))}, got {loss!r}")
+    for name, chosen, known in (("loss", loss, get_args(LossName)), ("kl", kl, get_args(KlName))):
+        if chosen not in known:
+            raise UsageError(f"policy_loss: {name} must be one of {', '.join(known)}, got {chosen!r}")
     if logp.ndim != 2:
         raise UsageError(f"policy_loss: logp must be [B, T], got {list(logp.shape)}")
     for name, x in (("old_logp", old_logp), ("mask", mask), ("ref_logp", ref_logp)):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from entropy_vision.policy import EntropyVLM
 
@@ -62,10 +63,15 @@ class Optimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint: "moment:parameter"."""
-        return {
-            f"{moment}:{self.names[p]}": torch.as_tensor(value).detach().cpu().contiguous().clone()
-            for p, moment, value in self._moments()
-        }
+        return {name: value.cpu().contiguous().clone() for name, value in self.parts_of_tensors().items()}
+
+    def parts_of_tensors(self) -> dict[str, Tensor]:
+        """The same as it is: where the policy is divided among processes, this process's parts."""
+        return {f"{moment}:{self.names[p]}": torch.as_tensor(value).detach() for p, moment, value in self._moments()}
+
+    def shapes(self) -> dict[str, Tensor]:
+        """The parameters that are stepped, by name."""
+        return {name: p for p, name in self.names.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put such a state back."""
@@ -74,13 +80,20 @@ class Optimizer:
                 for p in group["params"]:
                     mine = {k.split(":")[0]: t for k, t in tensors.items() if k.split(":", 1)[1] == self.names[p]}
                     if mine:
-                        part.state[p] = {m: t.clone() if m == "step" else t.to(p.device) for m, t in mine.items()}
+                        part.state[p] = {m: t.clone() if m == "step" else _laid_out(t, p) for m, t in mine.items()}
 
     def _moments(self) -> Iterator[tuple[Tensor, str, Tensor]]:
         for part in self.parts:
             for p, state in part.state.items():
                 for moment, value in state.items():
                     yield p, moment, value
+
+
+def _laid_out(moment: Tensor, p: Tensor) -> Tensor:
+    """A moment where its parameter is: on its device, and this process's part where that is one."""
+    if isinstance(p, DTensor) and not isinstance(moment, DTensor):
+        return distribute_tensor(moment.to(p.device), p.device_mesh, p.placements)
+    return moment.to(p.device)
 
 
 def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:

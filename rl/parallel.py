@@ -10,9 +10,11 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -25,6 +27,12 @@ from torch import nn
 from entropy_vision.errors import EntropyVisionError, Terminated, refused_by_machine
 
 T = TypeVar("T")
+TIMEOUT = 1800
+"""Seconds that a process waits for the others where nothing else is said."""
+
+
+class TeamLost(RuntimeError):
+    """The other processes do not answer: one has ended, or hangs. Under torchrun all of them start again."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ class Team:
         """The sums of some numbers over all processes, the same everywhere."""
         values = torch.tensor(numbers, dtype=torch.float64)
         if self.size > 1:
-            dist.all_reduce(values)
+            with self.waiting("add numbers up"):
+                dist.all_reduce(values)
         return [float(v) for v in values]
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -52,10 +61,12 @@ class Team:
             return
         held = list(parameters)
         used = torch.tensor([p.grad is not None for p in held], dtype=torch.float32)
-        dist.all_reduce(used)
+        with self.waiting("say which gradients there are"):
+            dist.all_reduce(used)
         held = [p for p, count in zip(held, used.tolist(), strict=True) if count]
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in held])
-        dist.all_reduce(flat)
+        with self.waiting("add gradients up"):
+            dist.all_reduce(flat)
         for p, summed in zip(held, flat.split([p.numel() for p in held]), strict=True):
             p.grad = summed.view_as(p).clone()
 
@@ -64,18 +75,40 @@ class Team:
         if self.size == 1:
             return [mine]
         everyone: list[Any] = [None] * self.size
-        dist.all_gather_object(everyone, mine)
+        with self.waiting("exchange what each holds"):
+            dist.all_gather_object(everyone, mine)
         return everyone
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """A part in which this process waits for the others: if they do not come, it says who waited for what.
+
+        Raises:
+            TeamLost: the time is over, or the connection is.
+        """
+        began = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise TeamLost(
+                f"process {self.rank} of {self.size} waited {time.monotonic() - began:.0f} s for the others to {what}: "
+                f"one of them has ended or hangs (`timeout` in the recipe is how long it waits); {said[0]}"
+            ) from error
 
     def share(self, things: list[T]) -> list[T]:
         """This process's part of a list that all hold."""
         return things[self.rank :: self.size]
 
 
-def current_team() -> Team:
-    """The team this process belongs to: `torchrun`'s, `in_team`'s, or itself alone."""
+def current_team(timeout: float = TIMEOUT) -> Team:
+    """The team this process belongs to: `torchrun`'s, `in_team`'s, or itself alone.
+
+    Args:
+        timeout: seconds to wait for the others, where this is the call that joins them.
+    """
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
     return Team(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Team()
 
 
@@ -93,7 +126,7 @@ def stop_signals_go_to(handler: Callable[[int, FrameType | None], None]) -> Iter
             signal.signal(number, handler_before)
 
 
-def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
+def in_team(processes: int, work: Callable[..., T], *arguments: Any, timeout: float = TIMEOUT) -> T:
     """Call `work` in `processes` processes on this machine and give what the first one returned.
 
     Within a team already, or with one process, the call is made here. SIGTERM and Ctrl-C are passed on to all of them.
@@ -102,14 +135,18 @@ def in_team(processes: int, work: Callable[..., T], *arguments: Any) -> T:
         EntropyVisionError, OSError: what one of the processes raised, whichever it was.
         Terminated: SIGTERM or Ctrl-C came when there was nothing to save.
     """
-    if processes <= 1 or current_team().size > 1:
+    if processes <= 1 or current_team(timeout).size > 1:
         return work(*arguments)
     results: Any = mp.get_context("fork").SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         meeting = Path(folder) / "meeting"
         # fork: the children share what is imported; no operator has started threads of its own in this process
         team = mp.start_processes(
-            _member, (processes, str(meeting), results, work, arguments), processes, join=False, start_method="fork"
+            _member,
+            (processes, str(meeting), timeout, results, work, arguments),
+            processes,
+            join=False,
+            start_method="fork",
         )
         assert team is not None
 
@@ -150,10 +187,17 @@ def _is_told(outcome: object) -> bool:
 
 
 def _member(
-    rank: int, size: int, meeting: str, results: Any, work: Callable[..., Any], arguments: tuple[Any, ...]
+    rank: int,
+    size: int,
+    meeting: str,
+    timeout: float,
+    results: Any,
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    limit = timedelta(seconds=timeout)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=limit)
     try:
         outcome = work(*arguments)
     except (EntropyVisionError, OSError) as error:

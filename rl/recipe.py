@@ -9,7 +9,7 @@ from typing import Any, Literal
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
 
-from .loss import LossName
+from .loss import KlName, LossName
 from .rubric import Rubric, TruncatedPolicy
 
 Stage = Literal["align", "sft", "grpo"]
@@ -78,11 +78,15 @@ class DataRecipe:
     """Seed of the World."""
     video_folder: str = ""
     """Folder where the World's videos are written as H.264 and read back; empty keeps them as arrays."""
+    micro_tokens: int = 0
+    """Most visual tokens a process works on at a time: gradients of the parts are added up, and no more than one part
+    is held in memory, for which GRPO reads a part again to learn from it. The loss is that of the whole step; sampled
+    tokens differ with the parts, as they do with the number of processes. 0 parts nothing but the media."""
     workers: int = 1
     """Processes that make scenes ahead of the trainer; 0 makes them in between."""
 
     def __post_init__(self) -> None:
-        _check(self, 0, "image_scenes", "video_scenes", "workers")
+        _check(self, 0, "image_scenes", "video_scenes", "workers", "micro_tokens")
         _check(self, 0, "difficulty", high=1)
         _check(self, 0, "seed", high=HIGHEST_SEED)
         most = max(self.image_scenes, self.video_scenes)
@@ -173,6 +177,10 @@ class GrpoRecipe:
     """grpo, dr_grpo, dapo, bnpo, gspo or cispo."""
     scale: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: group, batch or none."""
+    baseline: Literal["group", "others"] = "group"
+    """What is subtracted from a reward: the mean of its group, or of the others in it (leave-one-out)."""
+    kl: KlName = "k3"
+    """Estimate of the KL penalty: k1, k2, k3, k3+ (value of k3, gradient of k2) or k3r (k3 times the ratio)."""
     temperature: float = 1.0
     """Sampling temperature."""
     updates: int = 1
@@ -192,13 +200,16 @@ class GrpoRecipe:
     """What a completion earns that reaches max_new_tokens: pay (as any other), no_format, or zero."""
     when_unparsable: float = 0.0
     """Added where no answer can be read, at most 0."""
-    equal_groups: Literal["keep", "skip"] = "keep"
+    equal_groups: Literal["keep", "skip", "resample"] = "keep"
     """Groups whose rewards are all equal carry no advantage, only their part of the KL penalty: keep reads them in the
-    training forward all the same, as the objective is written; skip saves that. Both count in the mean."""
+    training forward all the same, as the objective is written; skip saves that; resample draws them again, and skips
+    those that stay equal. All count in the mean."""
+    resample_rounds: int = 3
+    """How often resample draws a group again at most. Reward and its like are logged of the first draw."""
 
     def __post_init__(self) -> None:
         _check(self, 2, "group_size")  # a group of one has no baseline
-        _check(self, 1, "updates", "max_new_tokens")
+        _check(self, 1, "updates", "max_new_tokens", "resample_rounds")
         _check(self, 0, "temperature", above=True)
         _check(self, 0, "beta", "eps_high", "accuracy_weight", "format_weight")
         _check(self, 0, "eps_low", high=1)
@@ -255,8 +266,15 @@ class TrainRecipe:
     """torch threads of each process; one beats two for policies of this size."""
     processes: int = 1
     """Processes on this machine that share the scenes of each step; under torchrun its own count holds."""
+    parallel: Literal["replicate", "shard"] = "replicate"
+    """Several processes each hold the policy and the optimiser's state, or each a part of the state (FSDP2)."""
+    timeout: int = 1800
+    """Seconds that a process waits for the others before the run ends with a word on who waits for what."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
+    checkpoint_updates: bool = False
+    """Save after every update inside a step's batch of completions as well (grpo.updates above 1). A request to stop
+    is answered there in any case, and a run goes on from there bit for bit."""
     policy: PolicyRecipe = field(default_factory=PolicyRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     budget: BudgetRecipe = field(default_factory=BudgetRecipe)
@@ -266,7 +284,7 @@ class TrainRecipe:
     eval: EvalRecipe = field(default_factory=EvalRecipe)
 
     def __post_init__(self) -> None:
-        _check(self, 1, "steps", "threads", "checkpoint_every", "processes")
+        _check(self, 1, "steps", "threads", "checkpoint_every", "processes", "timeout")
         _check(self, 0, "seed", high=HIGHEST_SEED)
         if self.stage == "grpo" and not self.init:
             raise UsageError(
@@ -275,6 +293,11 @@ class TrainRecipe:
         if self.stage == "sft" and self.sft.stop_accuracy and not self.eval.every:
             raise UsageError(
                 "sft.stop_accuracy is measured every eval.every steps, and that is 0: set one or the other"
+            )
+        if self.parallel == "shard" and self.optim.muon_lr:
+            raise UsageError(
+                'parallel = "shard" needs optim.muon_lr = 0: Muon orthogonalises whole matrices, and no process holds '
+                "one at the time of the update; AdamW takes them (a learning rate of its own: optim.lr)"
             )
         self.check_team(self.processes)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from entropy_vision.console import say
+from entropy_vision.errors import InputError
 from entropy_vision.frames import Frames
 from entropy_vision.question import Answer, Item, QuestionSource, SceneObject
 from entropy_vision.sources import world_source
@@ -45,15 +47,26 @@ def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
 
 
 class Scenes:
-    """The scenes of one source, each scored when it is first asked for and kept in memory."""
+    """The scenes of one source, each scored when it is first asked for and kept in memory.
+
+    A scene whose file cannot be read raises its `InputError` every time, and is said once.
+    """
 
     def __init__(self, source: QuestionSource, tokenizer: EntropyTokenizer) -> None:
         self.source, self.tokenizer = source, tokenizer
         self._scored: dict[int, Scored] = {}
+        self._bad: dict[int, InputError] = {}
 
     def __getitem__(self, index: int) -> Scored:
+        if index in self._bad:
+            raise self._bad[index]
         if index not in self._scored:
-            self._scored[index] = score_scene(self.source.scene(index), self.tokenizer)
+            try:
+                self._scored[index] = score_scene(self.source.scene(index), self.tokenizer)
+            except InputError as error:
+                self._bad[index] = error
+                say(f"left out: {error}")
+                raise
         return self._scored[index]
 
 

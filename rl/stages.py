@@ -14,6 +14,7 @@ from entropy_vision.text import PAD, completion_ids, prompt_ids, token_id
 
 from .align import alignment_loss, label_counts
 from .batch import Batch
+from .buffer import Turns
 from .context import Context, Metrics
 from .grpo import grpo_step
 from .rollout import pad_rows
@@ -25,21 +26,27 @@ def _label_totals(context: Context, batches: Sequence[Batch]) -> Tensor:
     return torch.tensor(context.team.total(*mine.flatten().tolist())).view_as(mine)
 
 
-def align_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
+def align_step(
+    context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float], turns: Turns
+) -> Metrics:
     """Draw visual tokens to words, averaged over all labelled patches of the step."""
     model, counts = context.model, _label_totals(context, batches)
     sums = {"loss": 0.0, "align_accuracy": 0.0}
     for batch in batches:
-        tokens = model.embed_patches(batch.patches)
+        with context.clock("encode"):
+            tokens = model.embed_patches(batch.patches)
         loss, accuracy = alignment_loss(tokens, batch.words, model.word_embeddings, context.groups, counts)
-        loss.backward()
+        with context.clock("backward"):
+            loss.backward()
         sums["loss"] += float(loss.detach())
         sums["align_accuracy"] += accuracy
     totals = context.team.total(*sums.values())
     return {**dict(zip(sums, totals, strict=True)), "grad_norm": update()}
 
 
-def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float]) -> Metrics:
+def sft_step(
+    context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float], turns: Turns
+) -> Metrics:
     """Next-token loss on the demonstrations, the weighted mean over all completion tokens of the step.
 
     Tokens behind the rationale weigh `sft.answer_weight`. They are few, and that a thing at r3c4 and then at r3c1 moved
@@ -51,8 +58,9 @@ def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Call
     counts = _label_totals(context, batches)
     sums = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0}
     for batch, given in zip(batches, rows, strict=True):
-        visual = model.embed_patches(batch.patches)
-        pictures = model.read_patches(batch.patches, visual).rows(batch.owner.to(model.device))
+        with context.clock("encode"):
+            visual = model.embed_patches(batch.patches)
+            pictures = model.read_patches(batch.patches, visual).rows(batch.owner.to(model.device))
         said, right = _next_token_loss(context, pictures, given)
         loss = said / total
         sums["loss"] += float(loss.detach())
@@ -61,7 +69,8 @@ def sft_step(context: Context, batches: Sequence[Batch], step: int, update: Call
             drawn, accuracy = alignment_loss(visual, batch.words, model.word_embeddings, context.groups, counts)
             loss = loss + recipe.align_weight * drawn
             sums["align_accuracy"] += accuracy
-        loss.backward()
+        with context.clock("backward"):
+            loss.backward()
     totals = context.team.total(*sums.values())
     return {**dict(zip(sums, totals, strict=True)), "grad_norm": update()}
 

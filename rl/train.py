@@ -18,7 +18,7 @@ def run_train(options: TrainOptions) -> dict[str, object]:
     from .recipe import TrainRecipe
 
     recipe = load_config(options.config, TrainRecipe, options.overrides)
-    return in_team(recipe.processes, run_recipes, [recipe])[0]
+    return in_team(recipe.processes, run_recipes, [recipe], timeout=recipe.timeout)[0]
 
 
 def run_recipes(recipes: list[TrainRecipe]) -> list[dict[str, object]]:

@@ -6,77 +6,39 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config
 
 from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
-from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import Terminated, UsageError
-from entropy_vision.policy import EntropyVLM, EntropyVLMConfig, count_parameters
+from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
-from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
+from entropy_vision.text import token_id
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from . import checkpoint
-from .batch import Batch, Dealer, Steps, alignment_groups, make_batch
+from .batch import Batch, Dealer, Steps, alignment_groups, make_batch, whole_scenes
+from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
 from .evaluate import grade
+from .fresh import new_policy
+from .metrics import METRICS, read_metrics
 from .optim import Optimizer, learning_rate
 from .parallel import current_team, stop_signals_go_to
-from .recipe import DataRecipe, PolicyRecipe, TrainRecipe
+from .recipe import TrainRecipe
 from .scenes import SceneMemory, Scenes
+from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
 from .stages import STEPS
 
 _BATCH = 32  # scenes graded at once
 _SAME_REQUEST = 5.0  # seconds
-_METRICS = "metrics.jsonl"
-
-
-def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
-    """A fresh policy with a word-level tokenizer over the World's vocabulary.
-
-    Its language model is Qwen3's, which is Qwen2's decoder with normalised queries and keys: attention can be sharp
-    before the weights have grown, and a small policy learns to look in half the steps (docs/notebook.md).
-    """
-    tokenizer = word_tokenizer(world_words().all)
-    text = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.width,
-        intermediate_size=recipe.mlp_width,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        head_dim=recipe.width // recipe.heads,
-        max_position_embeddings=512,
-        initializer_range=0.05,
-        tie_word_embeddings=True,
-        pad_token_id=token_id(tokenizer, PAD),
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    torch.manual_seed(seed)
-    encoder = VisionEncoder(recipe.tower, pretrained=recipe.pretrained or None)
-    config = EntropyVLMConfig(
-        vision=encoder.config,
-        text=text.to_dict(),
-        image_token_id=token_id(tokenizer, IMAGE),
-        unsampled_token_ids=[token_id(tokenizer, t) for t in (PAD, UNKNOWN, ASSISTANT)],
-        pad_token_id=text.pad_token_id,
-        eos_token_id=text.eos_token_id,
-        inputs={k: getattr(data, k) for k in ("image_size", "video_size", "frame_count", "difficulty")}
-        | {"video_files": bool(data.video_folder)},
-    )
-    model = EntropyVLM(config)
-    model.encoder.load_state_dict(encoder.state_dict())
-    return model, tokenizer
 
 
 @contextmanager
@@ -114,7 +76,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: TrainRecipe, memory: SceneMemory | None = None) -> None:
-        self.recipe, self.run, self.team = recipe, Path(recipe.out), current_team()
+        self.recipe, self.run, self.team = recipe, Path(recipe.out), current_team(recipe.timeout)
         self.memory = memory or SceneMemory()
         recipe.check_team(self.team.size)
         if self.run.is_file():
@@ -128,12 +90,18 @@ class Trainer:
             self.model, self.tokenizer = checkpoint.load(start)
         else:
             self.model, self.tokenizer = new_policy(recipe.policy, recipe.data, recipe.seed)
+        if recipe.parallel == "shard" and self.team.size > 1:
+            shard(self.model)
+            release(self.model)
         self.optimizer = Optimizer(self.model, recipe)
         self.facts: dict[str, object] = {"step": 0, "init": str(start or "")}
         if left is not None:
             self.facts = checkpoint.load_state(left, self.optimizer)
+            checkpoint.check_buffers(left, self.turn, self.team.size)
             if self.step > recipe.steps:
                 raise UsageError(f"{self.run} is at step {self.step} already; steps = {recipe.steps} cannot be fewer")
+        if is_sharded(self.model):
+            gather(self.model)
         self.words = alignment_groups(world_words())
         self.selector = EntropyTokenizer(
             patch_size=self.model.encoder.patch_size, keep=recipe.eval.keep, selector=recipe.budget.selector
@@ -160,7 +128,10 @@ class Trainer:
             steps=now.steps,
             threads=now.threads,
             processes=now.processes,
+            timeout=now.timeout,
+            parallel=now.parallel,
             checkpoint_every=now.checkpoint_every,
+            checkpoint_updates=now.checkpoint_updates,
             data=replace(before.data, workers=now.data.workers),
         )
         if before != now:
@@ -190,6 +161,11 @@ class Trainer:
         """Optimiser steps done."""
         return int(self.facts["step"])  # type: ignore[call-overload]
 
+    @property
+    def turn(self) -> int:
+        """Updates done on the completions of the step that follows, where a run was left inside it."""
+        return int(self.facts.get("turn", 0))  # type: ignore[call-overload]
+
     def _media(self, split: str) -> list[tuple[Scenes, int]]:
         """The scenes of each medium and how many of them a step takes."""
         data = self.recipe.data
@@ -203,7 +179,7 @@ class Trainer:
         if self._validation is None:
             recipe = self.recipe
             mine = self.team.share(list(range(recipe.eval.scenes)))
-            scenes = [[scored[i] for i in mine] for scored, count in self._media("val") if count]
+            scenes = [whole_scenes(scored, mine)[0] for scored, count in self._media("val") if count]
             self._validation = [
                 make_batch(some[i : i + _BATCH], self.selector, recipe.eval.keep, self.words)
                 for some in scenes
@@ -252,7 +228,7 @@ class Trainer:
             if self.facts.get("graded") != self.step:
                 self.facts |= {"reward_after": self.grade(recipe.grpo.temperature)[1], "graded": self.step}
                 if self.team.leads:
-                    checkpoint.write_facts(checkpoint.step_folder(self.run, self.step), self.facts)
+                    checkpoint.write_facts(checkpoint.step_folder(self.run, self.step, self.turn), self.facts)
             if any(self.team.gather(asked())):  # it came while the result was measured: no other stage may begin
                 raise Terminated(f"stopped after step {self.step}, the last of {self.run}, saved", self._result())
         return self._result()
@@ -271,13 +247,19 @@ class Trainer:
         recipe, step_of_stage, first = self.recipe, STEPS[self.recipe.stage], self.step
         self.model.train()
         with progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar:
-            for step, batches in enumerate(self._deal(first), start=first):
+            for step, batches in enumerate(self._dealt(first), start=first):
                 began, cpu_began = time.perf_counter(), time.process_time()
-                metrics = step_of_stage(self.context, batches, step, lambda step=step: self._update(step))  # type: ignore[misc]
+                turns = Turns(self._left, lambda buffer: self._between(buffer, asked_to_stop))
+                try:
+                    metrics = step_of_stage(self.context, batches, step, lambda step=step: self._update(step), turns)  # type: ignore[misc]
+                except NotFinite as error:
+                    raise UsageError(self._told(error, step, batches)) from error
                 metrics["seconds"] = time.perf_counter() - began
                 metrics["cpu_seconds"] = time.process_time() - cpu_began
+                metrics |= self.context.clock.take() | self._counts(batches)
                 metrics["keep"] = batches[0].keep
                 self.facts["step"] = step + 1
+                self.facts.pop("turn", None)
                 if self._gate(step + 1, metrics) and "end" not in self.facts:
                     self.facts["end"] = min(step + 1 + recipe.optim.cooldown, recipe.steps)
                 self._log(step + 1, metrics)
@@ -293,6 +275,51 @@ class Trainer:
                 if self.step == self.end:
                     return
 
+    def _counts(self, batches: list[Batch]) -> Metrics:
+        """What the step has seen, of all processes: visual tokens, and scenes whose file could not be read."""
+        tokens, skipped = self.team.total(sum(sum(b.patches.counts) for b in batches), sum(b.skipped for b in batches))
+        self.facts["skipped"] = int(self.facts.get("skipped", 0)) + int(skipped)  # type: ignore[call-overload]
+        return {"visual_tokens": tokens, "skipped": skipped}
+
+    def _left(self, batches: Sequence[Batch]) -> Buffer | None:
+        """This process's part of the step that the run was left in."""
+        if not self.turn:
+            return None
+        folder = checkpoint.step_folder(self.run, self.step, self.turn)
+        return checkpoint.load_buffer(folder, self.team.rank, batches, self.model.device)
+
+    def _between(self, buffer: Buffer, asked_to_stop: Callable[[], bool]) -> None:
+        """Between two updates on the same completions: save where the recipe says so, stop where it is asked for."""
+        stop = any(self.team.gather(asked_to_stop()))
+        if stop or self.recipe.checkpoint_updates:
+            self.facts["turn"] = buffer.turn
+            self._save(buffer)
+        if stop:
+            raise Terminated(
+                f"stopped in step {self.step + 1} after update {buffer.turn}, saved; the same line goes on from there",
+                self._result(),
+            )
+
+    def _told(self, error: NotFinite, step: int, batches: list[Batch]) -> str:
+        """Why the run cannot go on, and where what it stumbled over lies."""
+        path = self.run / f"not-finite-{step + 1:06d}-{self.team.rank}.safetensors"
+        checkpoint.save_evidence(path, batches, error.buffer)
+        return (
+            f"step {step + 1}: {error}; its batch is in {path}, the weights before it in "
+            f"{checkpoint.newest(self.run) or 'no checkpoint yet'}; begin again in another out with a lower optim.lr"
+        )
+
+    def _dealt(self, first: int) -> Iterator[list[Batch]]:
+        """The batches of each step from `first` on, the wait for them on the clock."""
+        clock, steps = self.context.clock, self._deal(first)
+        while True:
+            with clock("data"):
+                batches = next(steps, None)
+            if batches is None:
+                return
+            clock.add("select", sum(b.seconds for b in batches))
+            yield batches
+
     def _deal(self, first: int) -> Iterator[list[Batch]]:
         recipe = self.recipe
         dealer = Dealer(
@@ -303,6 +330,7 @@ class Trainer:
             pool=recipe.data.pool,
             seed=recipe.seed,
             groups=self.words,
+            most=recipe.data.micro_tokens,
             team=self.team,
         )
         steps = Steps(dealer, first, recipe.steps)
@@ -321,15 +349,23 @@ class Trainer:
         """One optimiser step; returns the gradient's norm before it is bounded.
 
         Raises:
-            UsageError: the gradient is not finite; nothing was changed by it.
+            NotFinite: the gradient is not finite; nothing was changed by it.
         """
-        self.team.add_gradients(self.model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise UsageError(
-                f"the gradient of step {step + 1} is not finite; begin again in another out with a lower optim.lr"
-            )
-        self.optimizer.step(learning_rate(self.recipe, step, self.end))
+        clock = self.context.clock
+        sharded = is_sharded(self.model)
+        with clock("sync"):
+            if sharded:
+                reduce_gradients(self.model)
+            else:
+                self.team.add_gradients(self.model.parameters())
+        with clock("optimiser"):
+            norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.max_grad_norm))
+            if not torch.isfinite(norm):
+                raise NotFinite(f"the gradient is {float(norm)}")
+            self.optimizer.step(learning_rate(self.recipe, step, self.end))
+        with clock("sync"):
+            if sharded:
+                gather(self.model)
         return float(norm)
 
     def _gate(self, step: int, metrics: Metrics) -> bool:
@@ -347,10 +383,23 @@ class Trainer:
         if self.team.leads:
             say(message)
 
-    def _save(self) -> None:
-        """Save once, by the process that leads; nobody goes on before it is there."""
+    def _save(self, buffer: Buffer | None = None) -> None:
+        """Save once, by the process that leads; nobody goes on before it is there.
+
+        Raises:
+            UsageError: an update has made a weight nan or infinite; the checkpoints there are stay as they are.
+        """
+        poisoned = [n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())]
+        if poisoned:
+            raise UsageError(
+                f"after step {self.step} {poisoned[0]} is not finite, so nothing was saved; the weights before it are "
+                f"in {checkpoint.newest(self.run) or 'no checkpoint yet'}: begin again from there with a lower optim.lr"
+            )
+        buffers = self.team.gather(buffer.packed()) if buffer else []
+        if is_sharded(self.model):
+            checkpoint.save_parts(self.run, self.model, self.optimizer, self.team.leads)
         if self.team.leads:
-            checkpoint.save(self.run, self.step, self.model, self.tokenizer, self.optimizer, self.facts)
+            checkpoint.save(self.run, self.step, self.model, self.tokenizer, self.optimizer, self.facts, buffers)
         self.team.total(0.0)
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -358,25 +407,12 @@ class Trainer:
         if not self.team.leads:
             return
         record = json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}})
-        with (self.run / _METRICS).open("a") as lines:
+        with (self.run / METRICS).open("a") as lines:
             lines.write(f"{record}\n")
 
     def _forget_what_comes_after(self) -> None:
         """Records behind the step this run goes on from are those of steps that are lost, or of an abandoned run."""
-        path = self.run / _METRICS
+        path = self.run / METRICS
         if path.exists():
             held = [record for record in read_metrics(self.run) if record["step"] <= self.step]
             atomic_write(path, "".join(f"{json.dumps(record)}\n" for record in held))
-
-
-def read_metrics(run: str | Path) -> list[dict[str, float]]:
-    """The run's metrics, one record a step."""
-    by_step: dict[float, dict[str, float]] = {}
-    path = Path(run) / _METRICS
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # a line torn by a kill; the step is done again on resume
-            continue
-        by_step[record["step"]] = record
-    return [by_step[s] for s in sorted(by_step)]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import permutations
 
 
-def advantages(rewards: Sequence[Sequence[float]], scale: str) -> list[list[float]]:
-    """r minus the group's mean, over the unbiased std of group or batch plus 1e-4; equal groups 0."""
+def advantages(rewards: Sequence[Sequence[float]], scale: str, baseline: str = "group") -> list[list[float]]:
+    """r minus the mean of group or others, over the unbiased std of group or batch plus 1e-4; equal groups 0."""
 
     def unbiased_std(values: Sequence[float]) -> float:
         mean = sum(values) / len(values)
@@ -16,10 +16,12 @@ def advantages(rewards: Sequence[Sequence[float]], scale: str) -> list[list[floa
 
     everything = [r for row in rewards for r in row]
     out = []
-    for row in rewards:
-        mean = sum(row) / len(row)
+    for row in map(list, rewards):
+        means = [sum(row) / len(row) for _ in row]
+        if baseline == "others":
+            means = [sum(row[:i] + row[i + 1 :]) / (len(row) - 1) for i in range(len(row))]
         below = {"group": unbiased_std(row) + 1e-4, "batch": unbiased_std(everything) + 1e-4, "none": 1.0}[scale]
-        out.append([0.0 if min(row) == max(row) else (r - mean) / below for r in row])
+        out.append([0.0 if min(row) == max(row) else (r - mean) / below for r, mean in zip(row, means, strict=True)])
     return out
 
 
@@ -33,6 +35,7 @@ def policy_loss(
     eps_low: float,
     eps_high: float,
     loss: str,
+    kl: str = "k3",
 ) -> tuple[float, float]:
     """The loss, and the fraction of live tokens at a bound that takes their gradient (or caps their weight)."""
     rows, bound, live_tokens = [], 0, 0
@@ -53,7 +56,8 @@ def policy_loss(
                 bound += (ratio > 1 + eps_high and a > 0) or (ratio < 1 - eps_low and a < 0)
             if ref is not None:
                 d = ref[b][t] - logp[b][t]
-                term += beta * (math.exp(d) - d - 1)
+                k3 = math.exp(d) - d - 1
+                term += beta * {"k1": -d, "k2": d * d / 2, "k3": k3, "k3+": k3, "k3r": k3 * ratio}[kl]
             terms.append(term)
         rows.append(terms)
     share = bound / max(live_tokens, 1)

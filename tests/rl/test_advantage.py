@@ -12,12 +12,14 @@ from entropy_vision.rl import grpo_advantages
 torch.set_num_threads(1)
 
 
+@pytest.mark.parametrize("baseline", ["group", "others"])
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
-def test_grpo_advantages_equals_plain_loops(scale: str) -> None:
+def test_grpo_advantages_equals_plain_loops(scale: str, baseline: str) -> None:
     rewards = torch.rand(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rewards[3] = 0.1
-    expected = torch.tensor(oracles_rl.advantages(rewards.tolist(), scale), dtype=torch.float64)
-    torch.testing.assert_close(grpo_advantages(rewards, scale=scale), expected, rtol=1e-12, atol=1e-12)
+    expected = torch.tensor(oracles_rl.advantages(rewards.tolist(), scale, baseline), dtype=torch.float64)
+    ours = grpo_advantages(rewards, scale=scale, baseline=baseline)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
@@ -52,6 +54,8 @@ def test_grpo_advantages_refuses_what_has_no_baseline(rewards: torch.Tensor) -> 
         grpo_advantages(rewards)
 
 
-def test_grpo_advantages_refuses_an_unknown_scale() -> None:
+def test_grpo_advantages_refuses_an_unknown_scale_or_baseline() -> None:
     with pytest.raises(UsageError, match="group, batch or none"):
         grpo_advantages(torch.zeros(1, 2), scale="rows")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="group or others"):
+        grpo_advantages(torch.zeros(1, 2), baseline="mean")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from safetensors.torch import load_file
 from small_runs import FEW_IMAGES, same, small_recipe
 
 from entropy_vision.errors import UsageError
+from entropy_vision.packed import PackedPatches
+from entropy_vision.policy import EntropyVLM
+from entropy_vision.rl import policy_loss
 from entropy_vision.rl.advantage import grpo_advantages
 from entropy_vision.rl.batch import Batch, make_batch
 from entropy_vision.rl.context import Context
@@ -19,7 +23,11 @@ from entropy_vision.rl.grpo import Rolled, learn, roll
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.rollout import Rollouts, read_questions, score
+from entropy_vision.rl.rubric import Reward
 from entropy_vision.rl.trainer import Trainer, read_metrics
+from entropy_vision.rl.verifiers import Verdict
+from entropy_vision.rl.verifiers.verdict import Status
+from entropy_vision.text import IMAGE, prompt_ids, token_id
 
 
 def test_grpo_keeps_the_reference_it_began_with(tmp_path: Path) -> None:
@@ -176,3 +184,126 @@ def test_a_second_update_reads_anew_with_the_policy_the_first_has_changed(tmp_pa
     (-((gain * r.mask).sum(1) / r.mask.sum(1)).mean()).backward()
     assert not torch.allclose(grads[0], grads[1], rtol=0.01, atol=0)
     torch.testing.assert_close(grads[1], model.projector.look.weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def _scores(pattern: list[list[float]]) -> Callable[..., Reward]:
+    """A rubric that gives the completions of each draw these totals, one list a draw, the last one for ever."""
+    draws, given = iter(pattern), list[float]()
+
+    def rubric(completion: str, answer: object, truncated: bool = False) -> Reward:
+        if not given:
+            given.extend(next(draws, pattern[-1]))
+        total = given.pop(0)
+        return Reward(total, total, 0.0, Verdict(0.0, Status.WRONG, None, False))
+
+    return rubric
+
+
+@pytest.mark.parametrize(
+    ("draws", "drawn_again", "learned"),
+    [
+        ([[1, 1, 1, 1, 0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], 8, 2),  # the first question parts at the second draw
+        ([[1, 1, 1, 1, 0, 1, 0, 1], [0, 0, 0, 0]], 12, 1),  # it never does
+        ([[1, 0, 0, 0, 0, 1, 0, 1]], 0, 2),
+    ],
+)
+def test_groups_of_equal_rewards_are_drawn_again_a_bounded_number_of_times(
+    draws: list[list[float]], drawn_again: int, learned: int, tmp_path: Path, guessing: Path
+) -> None:
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=8, equal_groups="resample", resample_rounds=3)
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **FEW_IMAGES))
+    ((scored, _), _) = trainer._media("train")
+    scene = replace(scored[0], asks=scored[0].asks[:2])
+    context = replace(trainer.context, rubric=_scores(draws))  # type: ignore[arg-type]
+    batch = make_batch([scene], trainer.selector, 0.125, None)
+    rolled = roll(context, batch, torch.Generator().manual_seed(1))
+    assert rolled.sums["resampled"] == drawn_again
+    assert rolled.sums["reward"] == sum(draws[0])  # of the first draw
+    assert int(rolled.differ.sum()) == learned
+    again = score(context.model, context.tokenizer, rolled.read, rolled.rollouts.ids, rolled.rollouts.mask)
+    torch.testing.assert_close(again, rolled.rollouts.logp, rtol=0, atol=2e-6 * 50)
+    metrics = learn(context, [rolled], lambda: 0.0)
+    assert metrics["resampled"] == drawn_again / 8 and metrics["zero_variance"] == (2 - learned) / 2
+
+
+def test_a_reward_that_fails_ends_the_run_and_tells_the_completion(tmp_path: Path, guessing: Path) -> None:
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), **FEW_IMAGES))
+    said: list[str] = []
+
+    def rubric(completion: str, answer: object, truncated: bool = False) -> Reward:
+        said.append(completion)
+        raise ZeroDivisionError("a defect")
+
+    trainer.context = replace(trainer.context, rubric=rubric)  # type: ignore[arg-type]
+    trainer.grade = lambda temperature: (0.0, 0.0)  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError, match="a defect") as failed:
+        trainer.train()
+    assert len(said) == 1 and repr(said[0]) in failed.value.__notes__[0]
+    assert not list((tmp_path / "run").glob("step-*"))
+
+
+def _alone(model: EntropyVLM, context: Context, rolled: Rolled) -> torch.Tensor:
+    """[B, T] log-probabilities, every completion a row of its own through `forward`, its picture encoded for itself."""
+    size, rows = context.recipe.grpo.group_size, []
+    for row, (ids, mask) in enumerate(zip(rolled.rollouts.ids, rolled.rollouts.mask, strict=True)):
+        question, scene = row // size, int(rolled.batch.owner[row // size])
+        patches = rolled.batch.patches
+        first = sum(patches.counts[:scene])
+        mine = slice(first, first + patches.counts[scene])
+        picture = PackedPatches(
+            pixels=patches.pixels[mine],
+            positions=patches.positions[mine],
+            counts=(patches.counts[scene],),
+            grids=(patches.grids[scene],),
+        )
+        said = ids[mask].tolist()
+        holes = [token_id(context.tokenizer, IMAGE)] * picture.counts[0]
+        read = holes + prompt_ids(context.tokenizer, rolled.batch.asks[question].question) + said
+        logp = model(torch.tensor([read]), patches=picture).logits[0, -len(said) - 1 : -1].log_softmax(-1)
+        picked = logp[torch.arange(len(said)), torch.tensor(said)]
+        rows.append(torch.nn.functional.pad(picked, (0, len(ids) - len(said))))
+    return torch.stack(rows)
+
+
+def test_a_step_that_shares_what_it_reads_equals_one_that_does_not(tmp_path: Path, guessing: Path) -> None:
+    """Loss to 1e-6 and gradients to 1e-5, off the policy, with a penalty; the sampler against the scorer to 2e-6."""
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=24, beta=0.05)
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **FEW_IMAGES))
+    context, model, reference = trainer.context, trainer.model, trainer.context.reference
+    assert reference is not None
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.02)  # away from the reference
+    ((scored, _), _) = trainer._media("train")
+    scenes = [replace(scored[i], asks=scored[i].asks[:2]) for i in range(2)]
+    batch = make_batch(scenes, trainer.selector, 0.25, None)
+    rolled = roll(context, batch, torch.Generator().manual_seed(2))
+    again = score(model, context.tokenizer, rolled.read, rolled.rollouts.ids, rolled.rollouts.mask)
+    assert float((again.detach() - rolled.rollouts.logp).abs().max()) <= 2e-6
+    noise = 0.3 * torch.randn(again.shape, generator=torch.Generator().manual_seed(3)) * rolled.rollouts.mask
+    rewards = torch.rand(4, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    off = replace(rolled, rollouts=replace(rolled.rollouts, logp=rolled.rollouts.logp + noise), rewards=rewards)
+    grads: dict[str, torch.Tensor] = {}
+
+    def update() -> float:
+        grads.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+        return 0.0
+
+    metrics = learn(context, [off], update)
+    assert metrics["bounded"] > 0.15
+    with torch.no_grad():
+        ref_logp = _alone(reference, context, off)
+    loss = policy_loss(
+        _alone(model, context, off),
+        off.rollouts.logp,
+        grpo_advantages(rewards).flatten().float(),
+        off.rollouts.mask,
+        ref_logp=ref_logp,
+        beta=0.05,
+    )
+    loss.backward()
+    assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-6)
+    seen = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert seen.keys() == grads.keys() and max(float(g.abs().max()) for g in seen.values()) > 0.01
+    assert max(float((seen[n] - grads[n]).abs().max()) for n in seen) <= 1e-5

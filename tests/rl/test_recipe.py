@@ -35,6 +35,7 @@ from entropy_vision.rl.recipe import (
         (PolicyRecipe, {"heads": 5}, "policy.heads"),
         (GrpoRecipe, {"group_size": 1}, "grpo.group_size must be at least 2"),
         (GrpoRecipe, {"updates": 0}, "grpo.updates"),
+        (GrpoRecipe, {"resample_rounds": 0}, "grpo.resample_rounds must be at least 1"),
         (GrpoRecipe, {"temperature": 0.0}, "grpo.temperature must be above 0"),
         (EvalRecipe, {"scenes": 0}, "eval.scenes"),
     ],

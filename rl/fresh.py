@@ -1,0 +1,52 @@
+"""A policy that has learned nothing yet."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+from entropy_vision.encoder import VisionEncoder
+from entropy_vision.policy import EntropyVLM, EntropyVLMConfig
+from entropy_vision.sources import world_words
+from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
+
+from .recipe import DataRecipe, PolicyRecipe
+
+
+def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
+    """A fresh policy with a word-level tokenizer over the World's vocabulary.
+
+    Its language model is Qwen3's, which is Qwen2's decoder with normalised queries and keys: attention can be sharp
+    before the weights have grown, and a small policy learns to look in half the steps (docs/notebook.md).
+    """
+    tokenizer = word_tokenizer(world_words().all)
+    text = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.mlp_width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        head_dim=recipe.width // recipe.heads,
+        max_position_embeddings=512,
+        initializer_range=0.05,
+        tie_word_embeddings=True,
+        pad_token_id=token_id(tokenizer, PAD),
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    torch.manual_seed(seed)
+    encoder = VisionEncoder(recipe.tower, pretrained=recipe.pretrained or None)
+    config = EntropyVLMConfig(
+        vision=encoder.config,
+        text=text.to_dict(),
+        image_token_id=token_id(tokenizer, IMAGE),
+        unsampled_token_ids=[token_id(tokenizer, t) for t in (PAD, UNKNOWN, ASSISTANT)],
+        pad_token_id=text.pad_token_id,
+        eos_token_id=text.eos_token_id,
+        inputs={k: getattr(data, k) for k in ("image_size", "video_size", "frame_count", "difficulty")}
+        | {"video_files": bool(data.video_folder)},
+    )
+    model = EntropyVLM(config)
+    model.encoder.load_state_dict(encoder.state_dict())
+    return model, tokenizer
