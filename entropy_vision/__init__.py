@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from entropy_vision.auto import watch
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -16,6 +18,8 @@ _HOME = {
     "CostReport": "cost",
     "EntropyTokenizer": "tokenizer",
     "EntropyVLM": "policy",
+    "EntropyVLMConfig": "policy_config",
+    "EntropyVLMProcessor": "processor",
     "Frames": "frames",
     "InputError": "errors",
     "Item": "question",
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from entropy_vision.frames import Frames, read_image, read_video
     from entropy_vision.patchset import PatchSet
     from entropy_vision.policy import EntropyVLM
+    from entropy_vision.policy_config import EntropyVLMConfig
+    from entropy_vision.processor import EntropyVLMProcessor
     from entropy_vision.question import Answer, Item
     from entropy_vision.selection import selectors
     from entropy_vision.tokenizer import EntropyTokenizer
@@ -52,3 +58,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+watch()

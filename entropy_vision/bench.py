@@ -23,7 +23,7 @@ from entropy_vision.atomic import atomic_file, atomic_write
 from entropy_vision.console import as_json, as_table, progress, say
 from entropy_vision.cost import Timing, count_flops, measure_interleaved, measure_peak_memory, tower_flops
 from entropy_vision.encoder import VisionEncoder
-from entropy_vision.errors import InputError, InputReason
+from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import Frames, decode
 from entropy_vision.options import BenchOptions, EvalOptions, Inside
 from entropy_vision.packed import PackedPatches
@@ -63,22 +63,28 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         tokens (that come out), flops (of the tower), bytes (of the pixels it takes), seconds_select, seconds_encode,
         seconds_spread (interquartile range of the two), peak_memory (of the tower, above where it began; None where
         the system does not tell), flops_ratio and wall_ratio (dense / this row), accuracy (None without a
-        checkpoint). All are totals over the videos.
+        checkpoint). With `language` also flops_prefill and flops_decode of its reading the tokens and answering, and
+        flops_ratio_whole (dense / this row, tower included). All are totals over the videos.
         Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture.
 
     Raises:
-        UsageError: an unknown selector or model.
+        UsageError: an unknown selector, model or language model.
         InputError: no video of the folder can be used, or the checkpoint cannot.
     """
     names = options.selectors or selectors()
     for name in names:
         EntropyTokenizer(selector=name)  # an unknown name must not wait until the dense rows are measured
+    from entropy_vision.policy_cost import add_language, meta_decoder, meta_language
+
+    language = meta_decoder(meta_language(options.language)) if options.language else None
     encoder, model = _encoder(options)
     videos = (
         read_videos(options.videos, options.frames, encoder.image_size) if options.videos else _drawn(options, encoder)
     )
     jobs = _jobs(encoder, videos.frames, names, options.inside, options.keep, options.seed)
     rows = _measure(encoder, jobs, options.repeats)
+    if language is not None:
+        add_language(rows, [job.counts for job in jobs], language, options.prompt, options.answer)
     if options.checkpoint is not None:
         _add_accuracy(rows, options, names)
     result: dict[str, Any] = {
@@ -102,7 +108,10 @@ def _encoder(options: BenchOptions) -> tuple[VisionEncoder, str]:
         return VisionEncoder(options.model).eval(), options.model
     from entropy_vision.rl import checkpoint
 
-    return checkpoint.load(options.checkpoint)[0].encoder.eval(), str(options.checkpoint)
+    encoder = checkpoint.load(options.checkpoint)[0].encoder.eval()
+    if not isinstance(encoder, VisionEncoder):
+        raise UsageError(f"{options.checkpoint} has a tower of transformers, bench takes those of open_clip")
+    return encoder, str(options.checkpoint)
 
 
 # --- videos
@@ -171,7 +180,7 @@ class _Job:
     select: Callable[[], list[PatchSet]]
     encode: Callable[[], object]
     kept: list[PatchSet]
-    tokens: int
+    counts: tuple[int, ...]
     flops: int
 
 
@@ -196,7 +205,7 @@ def _jobs(
             select=select,
             encode=partial(_encode, encoder, kept),
             kept=kept,
-            tokens=sum(map(len, kept)),
+            counts=tuple(map(len, kept)),
             flops=_flops(encoder, kept),
         )
 
@@ -220,9 +229,8 @@ def _inside_job(encoder: VisionEncoder, dense: _Job, name: str, keep: float) -> 
     def encode() -> Reduced:
         return reduce(PackedPatches.pack(dense.kept))
 
-    tokens = sum(encode().counts)
     flops = sum(count_flops(encode).values())
-    return replace(dense, selector=name, keep=keep, encode=encode, tokens=tokens, flops=flops)
+    return replace(dense, selector=name, keep=keep, encode=encode, counts=encode().counts, flops=flops)
 
 
 @torch.no_grad()
@@ -268,7 +276,7 @@ def _row(job: _Job, select: Timing, encode: Timing, peak: int | None) -> dict[st
     return {
         "selector": job.selector,
         "keep": job.keep,
-        "tokens": job.tokens,
+        "tokens": sum(job.counts),
         "flops": job.flops,
         "bytes": sum(one.pixels.nbytes for one in job.kept),
         "seconds_select": select.median,
@@ -348,6 +356,8 @@ def _command(options: BenchOptions) -> str:
             words += [f"--{name}", str(getattr(options, name))]
     words += ["--selectors", *options.selectors] if options.selectors else []
     words += ["--inside", *options.inside] if options.inside else []
+    if options.language:
+        words += ["--language", options.language, "--prompt", str(options.prompt), "--answer", str(options.answer)]
     words += ["--frames", str(options.frames), "--repeats", str(options.repeats), "--seed", str(options.seed)]
     return shlex.join(words)
 

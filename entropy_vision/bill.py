@@ -1,4 +1,4 @@
-"""What answering a question costs a policy, stage by stage, dense and kept: select, encode, prefill, answer."""
+"""What answering a question costs a policy, dense and kept, by stage: select, encode, project, prefill, answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class _Job:
         self.chooser = chooser or EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector="uniform")
         self.packed = PackedPatches.pack(self.select())
         with torch.no_grad():
-            self.tokens = self.model.embed_patches(self.packed)
+            self.encoded = self.model.encoder.encode(self.packed)
+            self.tokens = self.model.projector.embed(self.encoded, self.packed)
             self.pictures: Prefix = self.model.read_patches(self.packed, self.tokens)
 
     def select(self) -> list[PatchSet]:
@@ -47,7 +48,11 @@ class _Job:
 
     @torch.no_grad()
     def encode(self) -> None:
-        self.model.embed_patches(self.packed)
+        self.model.encoder.encode(self.packed)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        self.model.projector.embed(self.encoded, self.packed)
 
     @torch.no_grad()
     def prefill(self) -> None:
@@ -84,7 +89,7 @@ def answer_costs(
         )
         for selector, keep in cells
     }
-    stages = ("select", "encode", "prefill", "answer")
+    stages = ("select", "encode", "project", "prefill", "answer")
     timings = measure_interleaved(
         {f"{cell} {stage}": getattr(job, stage) for cell, job in jobs.items() for stage in stages}, repeats
     )

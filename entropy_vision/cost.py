@@ -171,11 +171,13 @@ class _AttentionWatch(TorchDispatchMode):
 
 
 def _missing_formulas() -> dict[Any, Callable[..., int]]:
-    """Formulas for the CPU's attention kernels where torch's counter lacks them (before 2.15 they counted 0)."""
+    """Formulas for attention kernels where torch's counter lacks them: the CPU's (before 2.15 they counted 0), and what
+    `nn.MultiheadAttention` runs as a whole when no gradient is wanted."""
     aten = torch.ops.aten
     own: dict[Any, Callable[..., int]] = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+        aten._native_multi_head_attention: _whole_attention_flops,
     }
     known = FlopCounterMode(display=False).flop_registry
     return {operation: formula for operation, formula in own.items() if operation not in known}
@@ -185,6 +187,12 @@ def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[i
     """Two products a head: queries with keys, weights with values. Shapes [B, heads, length, width]."""
     batch, heads, rows, width = query
     return 2 * batch * heads * rows * key[2] * (width + value[3])
+
+
+def _whole_attention_flops(query: Sequence[int], *_: Any, **__: Any) -> int:
+    """Self-attention with its projections in one kernel: queries, keys and values, two products a head, the output."""
+    batch, rows, width = query
+    return 2 * batch * rows * width * (3 * width + 2 * rows + width)
 
 
 def _attention_backward_flops(

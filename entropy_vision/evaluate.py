@@ -74,14 +74,14 @@ class Measured:
 class _OneByOne:
     """Items as scenes of one question each: a family's, so that answers stay exactly balanced, or a benchmark's.
 
-    `family` names the questions where they are to count as one task.
+    `family` names the questions where they are to count as one task, `places` says which of the items they are.
     """
 
-    def __init__(self, items: Any, family: str | None = None) -> None:
-        self.items, self.family = items, family
+    def __init__(self, items: Any, family: str | None = None, places: Sequence[int] | None = None) -> None:
+        self.items, self.family, self.places = items, family, places
 
     def scene(self, index: int) -> list[Any]:
-        item = self.items[index]
+        item = self.items[index if self.places is None else self.places[index]]
         return [item if self.family is None else replace(item, family=self.family)]
 
 
@@ -109,15 +109,20 @@ def family_source(
     return FileBacked(source, Path(folder) / f"{family}-{split}-{seed}-{world.fingerprint()}", size=size)
 
 
-def benchmark_source(task: str, inputs: dict[str, Any]) -> tuple[QuestionSource, int]:
-    """Questions of a benchmark, `NAME:FOLDER`, at the sizes a policy was trained on; and how many there are."""
+def benchmark_source(task: str, inputs: dict[str, Any], most: int) -> tuple[QuestionSource, int]:
+    """Questions of a benchmark, `NAME:FOLDER`, at the sizes a policy was trained on, and how many they are.
+
+    Where it holds more than `most`, as many are spread evenly over it: files are in the order of their tasks.
+    """
     from entropy_vision.data.benchmarks import BENCHMARKS, load
 
     name = task.partition(":")[0]
     video = name in BENCHMARKS and BENCHMARKS[name].media == "video"
     size = int(inputs["video_size"] if video else inputs["image_size"])
     benchmark = load(task, size=size, frames=int(inputs["frame_count"]))
-    return _OneByOne(benchmark, family=name), len(benchmark)
+    count = min(most, len(benchmark))
+    places = [place * len(benchmark) // count for place in range(count)]
+    return _OneByOne(benchmark, family=name, places=places), count
 
 
 def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, keep: float) -> list[Batch]:
@@ -212,8 +217,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
         sources: dict[str, tuple[QuestionSource, int]] = {}
         for family in families:
             if ":" in family:
-                source, held = benchmark_source(family, model.config.inputs)
-                sources[family] = source, min(held, options.questions)
+                sources[family] = benchmark_source(family, model.config.inputs, options.questions)
             else:
                 source = family_source(family, model.config.inputs, split="test", seed=options.seed, folder=videos)
                 sources[family] = source, options.questions

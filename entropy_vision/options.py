@@ -231,7 +231,7 @@ class BenchmarksOptions:
     """List the public benchmarks that can be loaded, or check a folder of one and count what loads."""
 
     name: Positional[OptionalName] = None
-    """The benchmark; all are listed where not given."""
+    """The benchmark, or NAME:FOLDER; all are listed where not given."""
     folder: Positional[OptionalPath] = None
     """Folder or zip of its files; for vlmevalkit, llava, video-r1 and webdataset the file itself."""
     split: OptionalName = None
@@ -265,7 +265,7 @@ class EvalOptions:
     selectors: tuple[str, ...] = ("rate", "random")
     """Selectors to compare; the first one is the headline."""
     questions: int = 200
-    """Questions of every family; of a benchmark the first so many."""
+    """Questions of every family; of a benchmark so many, spread evenly over it."""
     seed: int = 0
     """Seed of the questions."""
     json: bool = False
@@ -300,6 +300,13 @@ class BenchOptions:
     """Frames taken of every video."""
     repeats: int = 5
     """Times everything is measured; the median is reported."""
+    language: OptionalName = None
+    """Adds what a language model then costs, counted without running it: a folder with config.json, a name on the hub,
+    or a model_type of transformers such as qwen2 for its default sizes."""
+    prompt: int = 64
+    """Text tokens that the language model reads beside the visual ones."""
+    answer: int = 64
+    """Tokens that it answers with."""
     out: OptionalPath = None
     """Folder for the table and its plot."""
     seed: int = 0
@@ -311,7 +318,7 @@ class BenchOptions:
         _check_keep(*self.keep)
         dense = () if 1.0 in self.keep else (1.0,)  # a row of every bench
         _check_told_apart(*dense, *self.keep)
-        _check_positive(frames=self.frames, repeats=self.repeats)
+        _check_positive(frames=self.frames, repeats=self.repeats, prompt=self.prompt, answer=self.answer)
         _check_seed(self.seed)
         if not set(self.inside) <= set(get_args(Inside)) or len(set(self.inside)) < len(self.inside):
             raise UsageError(f"--inside takes {' and '.join(get_args(Inside))}, each once, got {' '.join(self.inside)}")

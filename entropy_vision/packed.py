@@ -18,20 +18,23 @@ from torch import nn
 from entropy_vision.errors import UsageError
 from entropy_vision.patchset import PatchSet
 
-Attend = Literal["frame", "input"]
+Attend = Literal["frame", "input"] | int
+"""Which patches see each other: those of one frame, of so many frames in a row, or of a whole input."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
-    """Rows of the tower's residual stream for one pack: T = N patches + S class tokens, one for each segment.
+    """Rows of the tower's residual stream for one pack: T = N patches + p prefix tokens for each of S segments.
 
-    Segments stand in order of length, so those of equal length are one contiguous block and share one batched
-    attention call; a segment's class token comes before its patches, as in the dense tower.
+    Prefix tokens are the tower's class token and registers: one in a CLIP, none in a SigLIP. Segments stand in order
+    of length, so those of equal length are one contiguous block and share one batched attention call; a segment's
+    prefix comes before its patches, as in the dense tower.
 
     Attributes:
-        order: int64 [T], row t takes entry order[t] of the S class tokens followed by the N patches.
+        prefix: p.
+        order: int64 [T], row t takes entry order[t] of the S * p prefix tokens (by segment) followed by the N patches.
         patch_rows: int64 [N], the row of every patch, in the order of the pack.
-        class_rows: int64 [S], the row of every segment's class token, in the order of the pack.
+        first_rows: int64 [S], the row that every segment begins with, in the order of the pack.
         patch_segments: int64 [N], the segment of every patch, ascending.
         place: int64 [N], row of every patch in the position tables of `shapes`, one table behind the other; of a pack
             with merged patches int64 [N, 4], the rows around the centre of each.
@@ -42,9 +45,10 @@ class Layout:
         input_segments: segments of every input.
     """
 
+    prefix: int
     order: torch.Tensor
     patch_rows: torch.Tensor
-    class_rows: torch.Tensor
+    first_rows: torch.Tensor
     patch_segments: torch.Tensor
     place: torch.Tensor
     weights: torch.Tensor | None
@@ -55,12 +59,12 @@ class Layout:
 
     @property
     def longest(self) -> int:
-        """Rows of the longest segment, its class token included."""
+        """Rows of the longest segment, its prefix included."""
         return self.groups[-1][1]
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
-        names = ("order", "patch_rows", "class_rows", "patch_segments", "place", "starts")
+        names = ("order", "patch_rows", "first_rows", "patch_segments", "place", "starts")
         weights = None if self.weights is None else self.weights.to(device)
         return replace(self, weights=weights, **{name: getattr(self, name).to(device) for name in names})
 
@@ -74,8 +78,9 @@ class PackedPatches:
         positions: int64 [N, 3], (frame, row, column) inside the patch's own input.
         counts: K_i of every input, >= 1.
         grids: (F, R, C) of every input.
-        attend: which patches see each other in the tower: those of one "frame" (what the weights were trained on) or
-            all of one "input" (a video's frames together, one class token for all of them).
+        attend: which patches see each other in the tower: those of one "frame" (what the weights were trained on), of
+            so many frames in a row (4: frames 0 to 3, 4 to 7 ...), or all of one "input"; what sees each other shares
+            one class token.
         spans: int64 [N, 2], rows and columns of the grid that each patch stands for; None where none is merged.
 
     Raises:
@@ -110,8 +115,8 @@ class PackedPatches:
             raise ValueError(
                 f"PackedPatches.spans must be int64 [{patches}, 2], got {self.spans.dtype} {list(self.spans.shape)}"
             )
-        if self.attend not in ("frame", "input"):
-            raise ValueError(f"PackedPatches.attend must be 'frame' or 'input', got {self.attend!r}")
+        if self.attend not in ("frame", "input") and not (type(self.attend) is int and self.attend > 0):
+            raise ValueError(f"PackedPatches.attend must be 'frame', 'input' or a count of frames, got {self.attend!r}")
 
     @classmethod
     def pack(cls, sets: Sequence[PatchSet], attend: Attend = "frame") -> PackedPatches:
@@ -158,21 +163,32 @@ class PackedPatches:
             return self.positions
         return self.positions + nn.functional.pad((self.spans - 1) / 2, (1, 0))
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
-        """Where every patch goes in the tower; worked out once for a pack, on its device."""
-        spans = None if self.spans is None else self.spans.cpu().numpy()
-        layout = _lay_out(self.positions.cpu().numpy(), spans, self.counts, self.grids, self.attend)
-        return layout if self.device.type == "cpu" else layout.to(self.device)
+        """Where every patch goes in a tower with one class token."""
+        return self.lay_out(1)
+
+    def lay_out(self, prefix: int) -> Layout:
+        """Where every patch goes in a tower of so many prefix tokens; worked out once for a pack, on its device."""
+        if prefix not in self._layouts:
+            spans = None if self.spans is None else self.spans.cpu().numpy()
+            layout = _lay_out(self.positions.cpu().numpy(), spans, self.counts, self.grids, self.attend, prefix)
+            self._layouts[prefix] = layout if self.device.type == "cpu" else layout.to(self.device)
+        return self._layouts[prefix]
+
+    @cached_property
+    def _layouts(self) -> dict[int, Layout]:
+        return {}
 
     def to(self, device: torch.device | str) -> PackedPatches:
         """The same pack on another device (itself where it is already there)."""
         if torch.device(device) == self.device:
             return self
-        layout = self.layout.to(device)  # worked out before the move: afterwards it would wait for the device
+        # worked out before the move, for one class token if no tower has asked: afterwards it would wait for the device
+        layouts = {p: self.lay_out(p).to(device) for p in (self._layouts or (1,))}
         spans = None if self.spans is None else self.spans.to(device)
         moved = replace(self, pixels=self.pixels.to(device), positions=self.positions.to(device), spans=spans)
-        moved.__dict__["layout"] = layout
+        moved._layouts.update(layouts)
         return moved
 
     def split(self, tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -192,27 +208,29 @@ def _lay_out(
     counts: tuple[int, ...],
     grids: tuple[tuple[int, int, int], ...],
     attend: Attend,
+    prefix: int,
 ) -> Layout:
     """The layout of N patches, in whole-array steps: this runs once for every batch of training."""
     total = len(positions)
     source = np.repeat(np.arange(len(counts)), counts)
     new = np.ones(total, bool)
     new[1:] = source[1:] != source[:-1]
-    if attend == "frame":
-        new[1:] |= positions[1:, 0] != positions[:-1, 0]
+    if attend != "input":
+        group = positions[:, 0] // (1 if attend == "frame" else attend)
+        new[1:] |= group[1:] != group[:-1]
     first = np.flatnonzero(new)
     segment = np.cumsum(new) - 1
     segments = len(first)
-    lengths = np.diff(np.append(first, total)) + 1  # one class token each
+    lengths = np.diff(np.append(first, total)) + prefix
 
     ranked = np.argsort(lengths, kind="stable")
     starts = np.concatenate([[0], np.cumsum(lengths[ranked])])
-    class_rows = np.empty(segments, np.int64)
-    class_rows[ranked] = starts[:-1]
-    patch_rows = class_rows[segment] + 1 + np.arange(total) - first[segment]
-    order = np.empty(total + segments, np.int64)
-    order[class_rows] = np.arange(segments)
-    order[patch_rows] = segments + np.arange(total)
+    first_rows = np.empty(segments, np.int64)
+    first_rows[ranked] = starts[:-1]
+    patch_rows = first_rows[segment] + prefix + np.arange(total) - first[segment]
+    order = np.empty(total + segments * prefix, np.int64)
+    order[first_rows[:, None] + np.arange(prefix)] = np.arange(segments * prefix).reshape(segments, prefix)
+    order[patch_rows] = segments * prefix + np.arange(total)
     sizes, repeats = np.unique(lengths, return_counts=True)
 
     shapes = tuple(dict.fromkeys((rows, columns) for _, rows, columns in grids))
@@ -225,9 +243,10 @@ def _lay_out(
     if spans is not None:
         place, weights = _around(place, widths[source], spans)
     return Layout(
+        prefix=prefix,
         order=torch.from_numpy(order),
         patch_rows=torch.from_numpy(patch_rows),
-        class_rows=torch.from_numpy(class_rows),
+        first_rows=torch.from_numpy(first_rows),
         patch_segments=torch.from_numpy(segment),
         place=torch.from_numpy(place),
         weights=None if weights is None else torch.from_numpy(weights),

@@ -1,12 +1,15 @@
-"""EntropyVLM: kept patches -> open_clip tower -> projector that adds their places -> causal language model.
+"""EntropyVLM: kept patches -> vision tower -> projector that adds their places -> causal language model.
 
 Two ways in, one arithmetic. `forward`/`generate` follow transformers' conventions (one placeholder token a kept
-patch). `read_patches` and `read` are what training uses: they return a `Prefix` (keys, values and who may be seen),
-so that a picture is read once, a question once, and all completions of a group continue from there, with gradients.
+patch, pictures and videos wherever the prompt has them). `read_patches` and `read` are what training uses: they return
+a `Prefix` (keys, values and who may be seen), so that a picture is read once, a question once, and all completions of a
+group continue from there, with gradients.
 
 A visual token's place is its (t, y, x), which the projector adds; its rank in the sequence says nothing. So by
-default all visual tokens of a row share rotary position 0 and text counts on from 1: what the text sees does not
-depend on how many patches were kept. `visual_positions="sequential"` counts them like text, as LLaVA does.
+default all visual tokens of a picture share one rotary position, that of the text before them (0 where there is none),
+and text counts on from there: what the text sees does not depend on how many patches were kept. Of a decoder that
+learned places from rotary positions, as LLaVA's, `visual_positions="grid"` leaves every token the one it has with
+nothing dropped. "sequential" counts them like text.
 """
 
 from __future__ import annotations
@@ -17,17 +20,24 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
+from entropy_vision.model_card import write_card
 from entropy_vision.packed import PackedPatches
+from entropy_vision.placeholders import check_placeholders, rotary_positions
 from entropy_vision.policy_config import EntropyVLMConfig
-
-_OCTAVES = 5
+from entropy_vision.policy_parts import Parts, check_decoder, fresh_parts
+from entropy_vision.projectors import Slots
 
 
 @dataclass(frozen=True)
@@ -50,29 +60,6 @@ class Prefix:
         return Prefix(layers, self.live.index_select(0, index), self.next_position.index_select(0, index))
 
 
-class Projector(nn.Module):
-    """Visual token and its place -> the language model's width.
-
-    The place enters as sines and cosines of y, x in [0, 1] (fractions of the frame) and t in [0, 1] (fraction of the
-    video) at octave frequencies, so that grids of any size share one meaning of "top left".
-    """
-
-    def __init__(self, vision_width: int, text_width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(vision_width)
-        self.look = nn.Linear(vision_width, text_width)
-        self.place = nn.Linear(6 * _OCTAVES, text_width, bias=False)
-        self.mix = nn.Sequential(nn.GELU(), nn.Linear(text_width, text_width))
-
-    def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
-        """tokens [N, D_vision], places [N, 3] as (t, y, x) in [0, 1] -> [N, D_text]."""
-        octaves = 2.0 ** torch.arange(_OCTAVES, device=places.device, dtype=places.dtype) * torch.pi
-        angles = (places[:, :, None] * octaves).flatten(1)
-        waves = torch.cat((angles.sin(), angles.cos()), dim=1).to(tokens.dtype)
-        joined = self.look(self.norm(tokens)) + self.place(waves)
-        return joined + self.mix(joined)
-
-
 class EntropyVLM(PreTrainedModel, GenerationMixin):
     """The policy. Build one with `EntropyVLM(config)` or `from_pretrained`; see the module's docstring."""
 
@@ -85,16 +72,38 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
 
     config: EntropyVLMConfig
 
-    def __init__(self, config: EntropyVLMConfig) -> None:
+    def __init__(self, config: EntropyVLMConfig, parts: Parts | None = None) -> None:
+        """
+        Args:
+            parts: what to make it of, where it exists already; by default everything is made from `config`.
+
+        Raises:
+            UsageError: a configuration of another model, a decoder that this class does not run, or an unknown tower.
+        """
         super().__init__(config)
+        if not config.vision or not config.text:
+            raise UsageError("this configuration is of no EntropyVLM; EntropyVLM.from_llava reads LLaVA checkpoints")
         text_config = config.get_text_config()
-        self.encoder = VisionEncoder.from_config(config.vision)
-        self.projector = Projector(self.encoder.width, text_config.hidden_size)
-        self.language = AutoModelForCausalLM.from_config(text_config)
+        check_decoder(text_config)
+        parts = parts or fresh_parts(config, text_config)
+        self.encoder, self.projector, self.language = parts.encoder, parts.projector, parts.language
         blocked = torch.zeros(text_config.vocab_size, dtype=torch.bool)
         blocked[[config.image_token_id, *config.unsampled_token_ids]] = True
         self.register_buffer("blocked", blocked, persistent=True)
         self.post_init()
+
+    @classmethod
+    def from_llava(cls, path: str | Path, **options: Any) -> EntropyVLM:
+        """A LLaVA-1.5 or LLaVA-OneVision checkpoint of transformers as a policy; see `llava.load_llava`."""
+        from entropy_vision.llava import load_llava
+
+        return load_llava(cls, path, **options)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:
+        """transformers' own, and a model card (README.md) where the folder has none."""
+        if kwargs.get("is_main_process", True):
+            write_card(self, Path(save_directory))
+        return super().save_pretrained(save_directory, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave the parts as their own libraries initialise them; only the projector is ours and keeps torch's."""
@@ -116,13 +125,12 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
     # ---- vision ----------------------------------------------------------------------------------------------
 
     def embed_patches(self, patches: PackedPatches) -> Tensor:
-        """Kept patches of all inputs -> visual tokens in the language model's width, [N, D_text]."""
-        tokens = self.encoder.encode(patches)
-        extents = torch.tensor(patches.grids, device=tokens.device).repeat_interleave(
-            torch.tensor(patches.counts, device=tokens.device), dim=0
-        )
-        places = (patches.centres.to(tokens.device) + 0.5) / extents
-        return self.projector(tokens, places.float())
+        """Kept patches of all inputs -> what fills their placeholders in the prompt, [M, D_text]."""
+        return self.projector.embed(self.encoder.encode(patches), patches)
+
+    def slots(self, patches: PackedPatches) -> Slots:
+        """The placeholders that a pack fills; one a kept patch unless the projector pools."""
+        return self.projector.slots(patches)
 
     def _pad_visual(self, tokens: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """[N, D] -> ([B, Kmax, D], live bool [B, Kmax]), padded at the right."""
@@ -146,11 +154,16 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
     def read_patches(self, patches: PackedPatches, tokens: Tensor | None = None) -> Prefix:
         """Read the visual tokens of B inputs. `tokens` are `embed_patches(patches)`, where already at hand."""
         tokens = self.embed_patches(patches) if tokens is None else tokens
-        embeds, live = self._pad_visual(tokens, patches.counts)
-        start = self.empty_prefix(len(patches.counts))
+        slots = self.slots(patches)
+        embeds, live = self._pad_visual(tokens, slots.counts)
+        start = self.empty_prefix(len(slots.counts))
         if self.config.visual_positions == "shared":
             positions = torch.zeros_like(live, dtype=torch.long)
             following = torch.ones_like(start.next_position)
+        elif self.config.visual_positions == "grid":
+            positions = torch.zeros_like(live, dtype=torch.long)
+            positions[live] = slots.ranks.to(live.device)
+            following = torch.tensor(slots.totals, device=live.device)
         else:
             positions = live.long().cumsum(1) - 1
             following = live.sum(1)
@@ -228,13 +241,22 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
 
     # ---- transformers' conventions -----------------------------------------------------------------------------
 
-    def _positions(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Rotary positions [B, T] of a whole row of placeholders and text."""
+    def positions(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, patches: PackedPatches | None = None
+    ) -> Tensor:
+        """Rotary positions int64 [B, T] of whole rows of text and placeholders; 0 at padding.
+
+        Raises:
+            UsageError: visual_positions="grid", placeholders, and nothing to say what they stand for.
+        """
         live = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        if self.config.visual_positions == "sequential":
-            return (live.cumsum(1) - 1).clamp_min(0)
-        text = live * (input_ids != self.config.image_token_id)
-        return text.cumsum(1) * text
+        holes = (input_ids == self.config.image_token_id) & live.bool()
+        slots = None
+        if self.config.visual_positions == "grid" and bool(holes.any()):
+            if patches is None:
+                raise UsageError('positions of visual_positions="grid" depend on which patches were kept: give patches')
+            slots = self.slots(patches)
+        return rotary_positions(live, holes, self.config.visual_positions, slots)
 
     def forward(
         self,
@@ -252,9 +274,9 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         """One pass over rows with one placeholder a kept patch.
 
         Args:
-            input_ids: int64 [B, T], with as many `image_token_id` in row i as input i kept patches.
-            patches: the kept patches of the B inputs; or
-            visual_embeds: [N, D_text], what `embed_patches` gave for them.
+            input_ids: int64 [B, T], with one `image_token_id` for every kept patch (for every slot, see `slots`).
+            patches: the pictures and videos of all rows, in the order of their placeholders; or
+            visual_embeds: [M, D_text], what `embed_patches` gave for them.
             labels: int64 [B, T], -100 where nothing is learned; loss is their mean negative log-probability.
 
         Raises:
@@ -263,16 +285,18 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         if input_ids is None:
             raise UsageError("EntropyVLM.forward needs input_ids (one placeholder a kept patch)")
         embeds = self.get_input_embeddings()(input_ids)
+        holes = input_ids == self.config.image_token_id
         if patches is not None:
+            check_placeholders(holes, self.slots(patches))
             visual_embeds = self.embed_patches(patches)
         if visual_embeds is not None:
-            holes = input_ids == self.config.image_token_id
-            self._check_placeholders(holes, visual_embeds, patches)
+            if int(holes.sum()) != len(visual_embeds):
+                raise UsageError(f"the prompt has {int(holes.sum())} placeholders for {len(visual_embeds)} embeddings")
             embeds = embeds.masked_scatter(holes[:, :, None], visual_embeds.to(embeds.dtype))
         if position_ids is None:
             if cache is not None and cache.get_seq_length() > 0:
                 raise UsageError("EntropyVLM.forward behind a cache needs position_ids; generate() gives them")
-            position_ids = self._positions(input_ids, attention_mask)
+            position_ids = self.positions(input_ids, attention_mask, patches)
         if attention_mask is None:
             # without a mask transformers would read restarting positions as packed sequences
             past = cache.get_seq_length() if cache is not None else 0
@@ -291,53 +315,61 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=output.cache)
 
-    def _check_placeholders(self, holes: Tensor, visual: Tensor, patches: PackedPatches | None) -> None:
-        wanted = holes.sum(1).tolist()
-        if sum(wanted) != len(visual) or (patches is not None and wanted != list(patches.counts)):
-            got = list(patches.counts) if patches is not None else len(visual)
-            raise UsageError(f"the prompt has {wanted} placeholders a row for {got} kept patches; write one for each")
-
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         cache: Cache | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         visual_embeds: Tensor | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
         past = cache.get_seq_length() if cache is not None else 0
-        positions = self._positions(input_ids, attention_mask)
+        if visual_embeds is not None:  # [B, most of a row, D]
+            slot = torch.arange(visual_embeds.shape[1], device=input_ids.device)
+            holes = (input_ids == self.config.image_token_id).sum(1)
+            visual_embeds = visual_embeds[slot < holes[:, None]] if past == 0 else None
         return {
             "input_ids": input_ids[:, past:],
             "attention_mask": attention_mask,
-            "position_ids": positions[:, past:],
+            "position_ids": position_ids[:, past:] if position_ids is not None else None,
             "cache": cache,
-            "visual_embeds": visual_embeds.flatten(0, 1) if visual_embeds is not None and past == 0 else None,
+            "visual_embeds": visual_embeds,
             "use_cache": kwargs.get("use_cache", True),
             "logits_to_keep": 1,
         }
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
-        self, input_ids: Tensor, patches: PackedPatches | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        patches: PackedPatches | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """transformers' generate; the picture is encoded once, whatever is sampled from it.
+        """transformers' generate; every picture is encoded once, whatever is sampled from it.
 
-        Rows with different numbers of kept patches are generated one after another by the caller, or together
-        through `read_patches`/`read`; here the rows of a batch keep equally many.
+        Args:
+            input_ids: int64 [B, T], padded at the left where rows differ in length.
+            patches: the pictures and videos of all rows, in the order of their placeholders.
+            attention_mask: int64 [B, T], 0 at padding; without it what equals the pad token is padding.
+            kwargs: what transformers' `generate` takes.
+
+        Raises:
+            UsageError: the placeholders and the kept patches do not agree, or a row is padded at the right.
         """
+        if attention_mask is None:
+            pad = self.config.pad_token_id
+            attention_mask = torch.ones_like(input_ids) if pad is None else (input_ids != pad).long()
+        if bool((attention_mask[:, -1] == 0).any()):
+            raise UsageError("generate() continues a row at its right end: pad at the left (padding_side='left')")
+        kwargs["position_ids"] = self.positions(input_ids, attention_mask, patches)
         if patches is not None:
-            if len(set(patches.counts)) != 1:
-                raise UsageError(
-                    "generate() wants equally many kept patches in every row of a batch; "
-                    "generate rows one by one, or select with Budget(tokens=...)"
-                )
             holes = input_ids == self.config.image_token_id
-            tokens = self.embed_patches(patches)
-            self._check_placeholders(holes, tokens, patches)
-            kwargs["visual_embeds"] = tokens.view(len(patches.counts), patches.counts[0], -1)
-        return super().generate(input_ids, **kwargs)  # type: ignore[misc]
+            check_placeholders(holes, self.slots(patches))
+            kwargs["visual_embeds"] = self._pad_visual(self.embed_patches(patches), tuple(holes.sum(1).tolist()))[0]
+        return super().generate(input_ids, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -354,4 +386,13 @@ def load_policy(path: str | Path) -> EntropyVLM:
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds no checkpoint (no config.json); name the folder that `train` printed")
+    kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    if kind != EntropyVLMConfig.model_type:
+        mend = "EntropyVLM.from_llava reads it" if kind in ("llava", "llava_onevision") else "name one of `train`"
+        raise UsageError(f"{folder} holds a checkpoint of {kind!r}, not of {EntropyVLMConfig.model_type!r}: {mend}")
     return cast(EntropyVLM, EntropyVLM.from_pretrained(folder)).eval()
+
+
+AutoModel.register(EntropyVLMConfig, EntropyVLM, exist_ok=True)
+AutoModelForCausalLM.register(EntropyVLMConfig, EntropyVLM, exist_ok=True)
+AutoModelForImageTextToText.register(EntropyVLMConfig, EntropyVLM, exist_ok=True)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, cast
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from entropy_vision.errors import UsageError
+
+POSITIONS = ("shared", "grid", "sequential")
 
 
 class EntropyVLMConfig(PreTrainedConfig):
     """Everything that rebuilds the policy without weights.
 
     Args:
-        vision: `VisionEncoder.config`.
+        vision: `VisionEncoder.config`, or `HFVisionEncoder.config`, which has a `model_type`.
         text: `to_dict()` of a transformers causal LM configuration, `model_type` included.
         image_token_id: the placeholder a kept patch takes in `input_ids`; never sampled.
         unsampled_token_ids: tokens that neither the sampler nor the scorer gives any probability.
-        visual_positions: "shared" (all visual tokens at rotary position 0) or "sequential".
+        visual_positions: where visual tokens stand for the decoder's rotary positions: "shared" (all of a picture at
+            that of the text before it), "grid" (each where it stands when nothing is dropped) or "sequential".
+        projector: its kind and options: {} is this package's own, {"kind": "llava", ...} that of LLaVA; see
+            `projectors`.
         inputs: the sizes the policy was trained on (image_size, video_size, frame_count, difficulty) and whether
             its videos came out of files (video_files), for `eval`.
     """
@@ -31,16 +37,22 @@ class EntropyVLMConfig(PreTrainedConfig):
         image_token_id: int = 0,
         unsampled_token_ids: list[int] | None = None,
         visual_positions: str = "shared",
+        projector: dict[str, Any] | None = None,
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if visual_positions not in ("shared", "sequential"):
-            raise UsageError(f'visual_positions must be "shared" or "sequential", got {visual_positions!r}')
+        if visual_positions not in POSITIONS:
+            raise UsageError(f"visual_positions must be one of {', '.join(POSITIONS)}, got {visual_positions!r}")
+        kind = str((text or {}).get("model_type"))
+        if text and kind not in CONFIG_MAPPING:
+            near = difflib.get_close_matches(kind, list(CONFIG_MAPPING.keys()), n=1, cutoff=0.0)
+            raise UsageError(f"transformers has no decoder {kind!r}; the nearest model_type is {near[0]!r}")
         self.vision = vision or {}
         self.text = text or {}
         self.image_token_id = image_token_id
         self.unsampled_token_ids = unsampled_token_ids or []
         self.visual_positions = visual_positions
+        self.projector = projector or {}
         self.inputs = inputs or {}
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)

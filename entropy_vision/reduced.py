@@ -6,11 +6,13 @@ pruned  EVS on features (N. Bagrov, E. Khvedchenia, B. Tymchenko and others, arX
         tokens that differ least from the one before at their place go.
 
 Both take a pack as `rate` or any selector made it, so they can also follow one; a dense pack gives the published rules.
+Where a tower rotates queries and keys, similarity is told from rotated keys and a merged token turns by its centre.
 Every input ends with the count that `Budget(keep=keep)` gives its tokens, for merging at least one a frame.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ from entropy_vision.budget import Budget
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
 from entropy_vision.packed import PackedPatches
+from entropy_vision.towers.base import Adapter, rotation_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +57,15 @@ def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, propor
     Raises:
         UsageError: a fraction outside (0, 1], or fewer tokens than halving them in every block can reach.
     """
-    packed = packed.to(encoder.tower.conv1.weight.device)
-    layout, blocks = packed.layout, encoder.tower.transformer.resblocks
+    adapter = encoder.adapter
+    packed.lay_out(adapter.prefix)  # worked out before the pack moves to the device
+    packed = packed.to(encoder.device)
+    layout = packed.lay_out(adapter.prefix)
     left = _left(packed, keep)
     hidden = encoder.embed(packed)
+    turns = _Turns.of(encoder, packed)
     lengths = torch.bincount(layout.patch_segments)  # of segments in the order of the pack
-    by_row = torch.argsort(layout.class_rows)  # in the order of rows
+    by_row = torch.argsort(layout.first_rows)  # in the order of rows
     results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     centres, sizes_of = packed.centres.float(), _sizes(packed).to(hidden.device)
     firsts = (lengths.cumsum(0) - lengths).tolist()
@@ -67,27 +73,28 @@ def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, propor
     for count, length in layout.groups:
         segments = by_row[done : done + count].tolist()
         rows = hidden[start : start + count * length].view(count, length, -1)
-        mine_of = [slice(firsts[s], firsts[s] + length - 1) for s in segments]
+        patches = length - adapter.prefix
+        mine_of = [slice(firsts[s], firsts[s] + patches) for s in segments]
         places, areas = (torch.stack([t[one] for one in mine_of]) for t in (centres, sizes_of))
         for target in sorted({left[s] for s in segments}):
             mine = [i for i, s in enumerate(segments) if left[s] == target]
             at = torch.tensor(mine, device=rows.device)
+            turn = turns.among([segments[i] for i in mine])
             out, where, sizes = rows[at], places[at], areas[at]
-            for number, block in enumerate(blocks, start=1):
-                evenly = length - 1 - (length - 1 - target) * number // len(blocks)
-                least = min(evenly, target * 2 ** (len(blocks) - number))  # the blocks behind must reach it by halves
-                out, where, sizes = _block(block, out, where, sizes, least, proportional)
-            for i, token, place, size in zip(mine, out[:, 1:], where, sizes, strict=True):
+            for number, block in enumerate(adapter.blocks, start=1):
+                evenly = patches - (patches - target) * number // encoder.layers
+                least = min(evenly, target * 2 ** (encoder.layers - number))  # those behind must reach it by halves
+                out, where, sizes = _block(adapter, block, out, where, sizes, least, turn, proportional)
+            for i, token, place, size in zip(mine, out[:, adapter.prefix :], where, sizes, strict=True):
                 results[segments[i]] = _in_order(token, place, size)
         start, done = start + count * length, done + count
     parts = [results[s] for s in range(len(lengths))]
     tokens, where, sizes = (torch.cat(part) for part in zip(*parts, strict=True))
-    tokens = tokens if encoder.tower.final_ln_after_pool else encoder.tower.ln_post(tokens)
     counts, first = [], 0
     for segments_of_input in layout.input_segments:
         counts.append(sum(left[first : first + segments_of_input]))
         first += segments_of_input
-    return Reduced(tokens, where, sizes, tuple(counts))
+    return Reduced(adapter.finish(tokens), where, sizes, tuple(counts))
 
 
 def _left(packed: PackedPatches, keep: float) -> list[int]:
@@ -110,21 +117,92 @@ def _count(keep: float, tokens: int) -> int:
 
 
 def _block(
-    block: torch.nn.Module, hidden: Tensor, centres: Tensor, sizes: Tensor, least: int, proportional: bool
+    adapter: Adapter,
+    block: torch.nn.Module,
+    hidden: Tensor,
+    centres: Tensor,
+    sizes: Tensor,
+    least: int,
+    turn: Callable[[Tensor], Tensor | None],
+    proportional: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One pre-norm block that leaves `least` patches: hidden [S, 1 + L, D], centres [S, L, 3], sizes [S, L]."""
-    attn: torch.nn.MultiheadAttention = block.attn  # type: ignore[assignment]
-    width, heads = hidden.shape[2], attn.num_heads
-    projected = F.linear(block.ln_1(hidden), attn.in_proj_weight, attn.in_proj_bias)  # type: ignore[operator]
-    query, key, value = projected.unflatten(2, (3, heads, width // heads)).permute(2, 0, 3, 1, 4)
-    bias = None
-    if proportional and bool((sizes > 1).any()):
-        bias = F.pad(sizes.log(), (1, 0))[:, None, None, :].to(query.dtype)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    hidden = hidden + block.ls_1(attn.out_proj(mixed.transpose(1, 2).flatten(2)))  # type: ignore[operator]
-    patches, centres, sizes = merge(key.mean(1)[:, 1:], hidden[:, 1:], centres, sizes, least)
-    hidden = torch.cat((hidden[:, :1], patches), dim=1)
-    return hidden + block.ls_2(block.mlp(block.ln_2(hidden))), centres, sizes  # type: ignore[operator]
+    """One block that leaves `least` patches: hidden [S, p + L, D], centres [S, L, 3], sizes [S, L]."""
+    prefix, metric = adapter.prefix, []
+
+    def mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        metric.append(key.mean(dim=2)[:, prefix:])
+        bias = None
+        if proportional and bool((sizes > 1).any()):
+            bias = F.pad(sizes.log(), (prefix, 0))[:, None, None, :].to(query.dtype)
+        query, key, value = (rows.transpose(1, 2) for rows in (query, key, value))
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).flatten(2)
+
+    hidden = adapter.attend(block, hidden, mix, turn(centres))
+    patches, centres, sizes = merge(metric[0], hidden[:, prefix:], centres, sizes, least)
+    return adapter.feed(block, torch.cat((hidden[:, :prefix], patches), dim=1)), centres, sizes
+
+
+@dataclass(frozen=True, eq=False)
+class _Turns:
+    """The rotations of towers that rotate, for centres between places.
+
+    Attributes:
+        tables: [places, 2 * d], those of every grid of the pack one behind the other; None where nothing is rotated.
+        prefix: tokens of a segment that are not rotated.
+        grids: int64 [S, 3], first row in `tables`, rows and columns of every segment's grid.
+    """
+
+    tables: Tensor | None
+    prefix: int
+    grids: Tensor
+
+    @classmethod
+    def of(cls, encoder: VisionEncoder, packed: PackedPatches) -> _Turns:
+        layout = packed.lay_out(encoder.adapter.prefix)
+        tables = [encoder.adapter.rotation(shape) for shape in layout.shapes]
+        found = [table for table in tables if table is not None]
+        firsts = np.cumsum([0, *(rows * columns for rows, columns in layout.shapes)])
+        first_of = dict(zip(layout.shapes, firsts.tolist(), strict=False))
+        grids = [
+            (first_of[rows, columns], rows, columns)
+            for (_, rows, columns), segments in zip(packed.grids, layout.input_segments, strict=True)
+            for _ in range(segments)
+        ]
+        joined = torch.cat(found).to(encoder.device) if found else None
+        return cls(joined, layout.prefix, torch.tensor(grids, device=encoder.device))
+
+    def among(self, segments: list[int]) -> Callable[[Tensor], Tensor | None]:
+        """From centres [S, L, 3] of some segments to the rotations of their rows, [S, p + L, 2 * d]."""
+
+        def turn(centres: Tensor) -> Tensor | None:
+            if self.tables is None:
+                return None
+            first, rows, columns = self.grids[segments].unbind(1)
+            place, weights = around(centres[..., 1:], first[:, None], rows[:, None], columns[:, None])
+            turns = rotation_at(self.tables, place, weights)
+            still = turns.new_zeros(len(turns), self.prefix, turns.shape[2])
+            still[..., turns.shape[2] // 2 :] = 1
+            return torch.cat((still, turns), dim=1)
+
+        return turn
+
+
+def around(centres: Tensor, first: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The four places around each centre and their bilinear weights.
+
+    Args:
+        centres: float [S, L, 2], (row, column).
+        first, rows, columns: int64 [S, 1]: of each segment's grid, its first place in a table and its size.
+
+    Returns:
+        int64 and float [S, L, 4].
+    """
+    corner = centres.floor()
+    (y, x), (top, left) = (centres - corner).unbind(-1), corner.long().unbind(-1)
+    below, right = torch.minimum(top + 1, rows - 1), torch.minimum(left + 1, columns - 1)
+    place = torch.stack([first + down * columns + along for down in (top, below) for along in (left, right)], dim=-1)
+    weights = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=-1)
+    return place, weights
 
 
 def merge(metric: Tensor, tokens: Tensor, centres: Tensor, sizes: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Tower: the shape of a plain ViT as far as its price depends on it, and the price in closed form.
+"""Tower: the shape of a ViT as far as its price depends on it, and the price in closed form.
 
 Nothing here loads torch: a budget in FLOPs is met before any tower exists.
 """
@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Any, cast
 
 from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.towers.sizes import SIZES
 
 OWN_CONFIGS = Path(__file__).parent / "model_configs"  # of the models that ship with this package
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tower:
-    """Sizes of a vision transformer with one class token for every segment; the defaults are those of a ViT-B.
+    """Sizes of a vision transformer; the defaults are those of a CLIP's ViT-B.
 
     Attributes:
         name: what messages call it.
         patch_size: side P of a patch in pixels.
         width: D, the width of the residual stream.
         layers: number of blocks.
-        hidden: width of the MLPs.
+        hidden: width of the MLPs, of a gated one that of its gate.
+        prefix: tokens of every segment beside its patches: class token and registers.
+        gated: whether MLPs have a gate, a third matrix (SwiGLU).
     """
 
     name: str
@@ -35,11 +38,24 @@ class Tower:
     width: int = 768
     layers: int = 12
     hidden: int = 3072
+    prefix: int = 1
+    gated: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str = "the tower") -> Tower:
-        """The tower of an open_clip model config, or of `VisionEncoder.config`; what it leaves out is open_clip's."""
+        """The tower of an open_clip model config, or of `VisionEncoder.config`; what it leaves out is open_clip's.
+
+        Raises:
+            UsageError: a timm tower of unknown sizes. `VisionEncoder.config` brings them with it.
+        """
         vision = config["vision_cfg"]
+        if (timm := vision.get("timm_model_name")) is not None:
+            sizes = config.get("tower") or SIZES.get(timm)
+            if sizes is None:
+                raise UsageError(
+                    f"{name} has the timm tower {timm}, which is not supported: there are {', '.join(SIZES)}"
+                )
+            return cls(name=name, **sizes)
         width = vision.get("width", 768)
         return cls(
             name=name,
@@ -55,9 +71,10 @@ class Tower:
         Args:
             segments: patches of every attention segment (of every frame that keeps one, by default).
         """
-        patches, rows = sum(segments), sum(segments) + len(segments)  # a class token for every segment
-        squares = sum((count + 1) ** 2 for count in segments)
-        linear = rows * self.width * (3 * self.width + self.width + 2 * self.hidden)  # qkv, output, the two of the MLP
+        patches, rows = sum(segments), sum(segments) + self.prefix * len(segments)
+        squares = sum((count + self.prefix) ** 2 for count in segments)
+        mlp = (3 if self.gated else 2) * self.hidden
+        linear = rows * self.width * (3 * self.width + self.width + mlp)  # queries, keys and values, output, MLP
         attention = 2 * squares * self.width
         return 2 * (patches * 3 * self.patch_size**2 * self.width + self.layers * (linear + attention))
 
@@ -111,20 +128,18 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_supported(model: str, config: Mapping[str, Any]) -> None:
-    """Refuse a tower that is no plain ViT.
+    """Refuse what a config already tells is no ViT of a known kind.
 
     Raises:
-        UsageError: a timm or ResNet tower, attentional pooling, custom blocks.
+        UsageError: a ResNet tower, custom blocks, pooling by two attentions.
     """
     vision = config["vision_cfg"]
     custom = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
     what = None
-    if vision.get("timm_model_name"):
-        what = "a timm tower"
-    elif isinstance(vision.get("layers"), (list, tuple)):
+    if isinstance(vision.get("layers"), (list, tuple)):
         what = "a ResNet tower"
-    elif vision.get("attentional_pool"):
-        what = "attentional pooling"
+    elif isinstance(vision.get("attentional_pool"), str):
+        what = "pooling by two attentions"
     elif vision.get("block_type") == "custom" or any(vision.get(name) for name in custom):
         what = "custom attention blocks"
     if what:

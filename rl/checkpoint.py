@@ -17,6 +17,7 @@ from transformers.utils import logging
 from entropy_vision.atomic import atomic_write, sync_folder
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.policy import EntropyVLM, load_policy
+from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.text import load_tokenizer
 
 from .optim import Optimizer
@@ -75,10 +76,10 @@ def save(
 
 
 def save_policy(folder: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write what `load` reads."""
+    """Write what `load` reads, and transformers' AutoProcessor."""
     with _quietly():
         model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    EntropyVLMProcessor.for_model(model, tokenizer).save_pretrained(folder)
 
 
 def save_reference(run: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -7,8 +7,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +18,6 @@ from media import drifting, write
 from PIL import Image
 
 Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a fixture holds and what must come of it.
-
-    Attributes:
-        write: writes the files into a folder, without one column where it is named, and gives what `load` takes.
-        prompt: of the first question, to the letter.
-        answer: (kind, value) of the first question.
-        frames: of the first item, where videos are read with 3 frames.
-        table: what holds the questions.
-        column: one without which the table does not.
-        media: a file that the first question needs; "" where pictures are in the table.
-        profile: the name `verify` is called with.
-        rows: written, the broken ones included.
-        broken: how many are.
-    """
-
-    name: str
-    write: Callable[[Path, str], Path]
-    prompt: str
-    answer: tuple[str, Any]
-    table: str
-    column: str
-    profile: str
-    media: str = ""
-    frames: int = 1
-    rows: int = 3
-    broken: int = 1
-    split: str | None = None
 
 
 def png(seed: int = 0, size: tuple[int, int] = (24, 32)) -> bytes:
@@ -108,7 +76,7 @@ def b64(seed: int) -> str:
     return base64.b64encode(png(seed)).decode()
 
 
-def _vsi(folder: Path, without: str) -> Path:
+def vsi(folder: Path, without: str) -> Path:
     shared = {"dataset": "scannet", "scene_name": "scene0"}
     ask = {"question_type": "object_rel_distance", "question": "Which is closest?", "options": ["A. sofa", "B. bin"]}
     number = {"question_type": "object_counting", "question": "How many chairs?", "options": None}
@@ -123,7 +91,7 @@ def _vsi(folder: Path, without: str) -> Path:
     return folder
 
 
-def _cv(folder: Path, without: str) -> Path:
+def cv(folder: Path, without: str) -> Path:
     shared = {"type": "2D", "task": "Count", "choices": ["1", "3"], "image": cell(1), "source": "COCO"}
     shared |= {"question": "How many?", "prompt": "How many? Select from the following choices.\n(A) 1\n(B) 3"}
     rows = [{"idx": i, **shared, "answer": answer} for i, answer in enumerate(("(B)", "(A)", "(C)"))]
@@ -131,7 +99,7 @@ def _cv(folder: Path, without: str) -> Path:
     return folder
 
 
-def _blink(folder: Path, without: str) -> Path:
+def blink(folder: Path, without: str) -> Path:
     shared = {"question": "Same?", "sub_task": "Jigsaw", "choices": ["first", "second", "third"]}
     shared |= {"image_1": cell(1), "image_2": cell(2), "image_3": None, "image_4": None}
     shared |= {"prompt": "Same?\nSelect from the following options.\n(A) first\n(B) second\n(C) third"}
@@ -141,7 +109,7 @@ def _blink(folder: Path, without: str) -> Path:
     return folder
 
 
-def _sat(folder: Path, without: str) -> Path:
+def sat(folder: Path, without: str) -> Path:
     shared = {"question": "How did the camera move? ", "answers": ["left", "right"], "question_type": "ego_movement"}
     shared |= {"image_bytes": [png(1), png(2)]}
     rows = [{**shared, "correct_answer": answer} for answer in ("right", "left", "up")]
@@ -149,7 +117,7 @@ def _sat(folder: Path, without: str) -> Path:
     return folder
 
 
-def _clevr(folder: Path, without: str) -> Path:
+def clevr(folder: Path, without: str) -> Path:
     ask = {"split": "val", "image_index": 0, "image_filename": "CLEVR_val_000000.png"}
     program = [{"function": "scene", "inputs": [], "value_inputs": []}, {"function": "count", "inputs": [0]}]
     questions = [
@@ -163,7 +131,7 @@ def _clevr(folder: Path, without: str) -> Path:
     return folder
 
 
-def _super_clevr(folder: Path, without: str) -> Path:
+def super_clevr(folder: Path, without: str) -> Path:
     ask = {"image_filename": "superCLEVR_new_025000.png", "image_index": 25_000}
     questions = [
         {**ask, "question": "How many buses?", "answer": 2},
@@ -176,7 +144,7 @@ def _super_clevr(folder: Path, without: str) -> Path:
     return folder
 
 
-def _clevrer(folder: Path, without: str) -> Path:
+def clevrer(folder: Path, without: str) -> Path:
     choices = [
         {"choice_id": 0, "choice": "The cube's entering", "program": [], "answer": "correct"},
         {"choice_id": 1, "choice": "The ball's presence", "program": [], "answer": "wrong"},
@@ -192,7 +160,7 @@ def _clevrer(folder: Path, without: str) -> Path:
     return folder
 
 
-def _tallyqa(folder: Path, without: str) -> Path:
+def tallyqa(folder: Path, without: str) -> Path:
     shared = {"image": "VG_100K_2/1.jpg", "image_id": 1, "data_source": "amt", "question": "How many dogs?"}
     rows = [
         {**shared, "answer": 4, "issimple": False, "question_id": 7},
@@ -222,7 +190,7 @@ def draw(path: Path, boxes: Sequence[Sequence[dict[str, Any]]], order: Sequence[
     Image.fromarray(pixels).save(path)
 
 
-def _nlvr(folder: Path, without: str) -> Path:
+def nlvr(folder: Path, without: str) -> Path:
     boxes = [[thing()], [thing(color="Black", x=0, y=0, size=30)], [thing("circle", "#0099ff", 60, 10, 10)]]
     shared = {
         "sentence": "There is a yellow block.",
@@ -242,7 +210,7 @@ def _nlvr(folder: Path, without: str) -> Path:
     return folder
 
 
-def _nlvr2(folder: Path, without: str) -> Path:
+def nlvr2(folder: Path, without: str) -> Path:
     rows = [
         {"identifier": "dev-850-0-0", "sentence": "There is a cup.", "label": "False"},
         {"identifier": "dev-850-1-0", "sentence": "There is a cup.", "label": "True"},
@@ -255,7 +223,7 @@ def _nlvr2(folder: Path, without: str) -> Path:
     return folder
 
 
-def _gqa(folder: Path, without: str) -> Path:
+def gqa(folder: Path, without: str) -> Path:
     rows = [
         {"id": "1", "imageId": "n1", "question": "What is it?", "answer": "cup", "types": {"structural": "query"}},
         {"id": "2", "imageId": "n1", "question": "Is it red?", "answer": "yes", "types": {"structural": "verify"}},
@@ -266,7 +234,7 @@ def _gqa(folder: Path, without: str) -> Path:
     return folder
 
 
-def _mvbench(folder: Path, without: str) -> Path:
+def mvbench(folder: Path, without: str) -> Path:
     shared = {"video": "a.mp4", "question": "What happens?", "candidates": ["opens", "closes", "falls"]}
     rows = [{**shared, "answer": answer} for answer in ("closes", "falls", "sleeps")]
     as_json(folder / "json" / "moving_count.json", [less(row, without) for row in rows])
@@ -274,7 +242,7 @@ def _mvbench(folder: Path, without: str) -> Path:
     return folder
 
 
-def _video_mme(folder: Path, without: str) -> Path:
+def video_mme(folder: Path, without: str) -> Path:
     shared = {"video_id": "001", "duration": "short", "domain": "Knowledge", "sub_category": "Geography"}
     shared |= {"videoID": "abc", "task_type": "OCR Problems", "question": "Which?", "url": ""}
     shared |= {"options": ["A. Apples.", "B. Candles.", "C. Berries.", "D. The three kinds are of the same number."]}
@@ -284,7 +252,7 @@ def _video_mme(folder: Path, without: str) -> Path:
     return folder
 
 
-def _tempcompass(folder: Path, without: str) -> Path:
+def tempcompass(folder: Path, without: str) -> Path:
     choice = {"question": "What is it doing?\nA. flying\nB. diving", "answer": "B. diving"}
     broken = {"question": "What is it doing?", "answer": "B. diving"}
     held = {"7": {"action": [choice, broken]}}
@@ -300,7 +268,7 @@ def _tempcompass(folder: Path, without: str) -> Path:
     return folder
 
 
-def _perception(folder: Path, without: str) -> Path:
+def perception(folder: Path, without: str) -> Path:
     shared = {"video_name": "video_1", "question": "Is it stable?", "options": ["moving", "still", "neither"]}
     shared |= {"area": "physics", "reasoning": "predictive", "tag": ["motion"]}
     rows = [{**shared, "question_id": str(i), "answer_id": answer} for i, answer in enumerate(("1", "0", "3"))]
@@ -309,7 +277,7 @@ def _perception(folder: Path, without: str) -> Path:
     return folder
 
 
-def _next_qa(folder: Path, without: str) -> Path:
+def next_qa(folder: Path, without: str) -> Path:
     shared = {"video": 4010069381, "question": "why does she sit ", "type": "CW", "qid": 0}
     shared |= {f"a{i}": text for i, text in enumerate(("tired", "hungry", "cold", "happy", "to rest"))}
     rows = [{**shared, "answer": answer} for answer in (4, 0, 5)]
@@ -318,7 +286,7 @@ def _next_qa(folder: Path, without: str) -> Path:
     return folder
 
 
-def _vstar(folder: Path, without: str) -> Path:
+def vstar(folder: Path, without: str) -> Path:
     text = (
         "What color is the glove?\n(A) red\n(B) blue\nAnswer with the option's letter from the given choices directly."
     )
@@ -329,7 +297,7 @@ def _vstar(folder: Path, without: str) -> Path:
     return folder
 
 
-def _hr_bench(folder: Path, without: str) -> Path:
+def hr_bench(folder: Path, without: str) -> Path:
     shared = {"question": "Which color?", "A": "red", "B": "blue", "C": "grey", "D": "pink", "category": "single"}
     rows = [
         {"index": i, **shared, "answer": answer, "cycle_category": f"cycle{i}", "image": b64(5)}
@@ -339,14 +307,14 @@ def _hr_bench(folder: Path, without: str) -> Path:
     return folder
 
 
-def _geometry3k(folder: Path, without: str) -> Path:
+def geometry3k(folder: Path, without: str) -> Path:
     shared = {"images": [cell(6)], "problem": "<image>Find x.", "choices": ["3", "4", "5", "6"], "answer": "5"}
     rows = [{**shared, "id": i, "ground_truth": letter} for i, letter in enumerate("CAZ")]
     parquet(folder / "data" / "test-00000-of-00001.parquet", rows, without)
     return folder
 
 
-def _vlmevalkit(folder: Path, without: str) -> Path:
+def vlmevalkit(folder: Path, without: str) -> Path:
     shared = {
         "question": 'Which "one"?\nLook closely.',
         "hint": "Count.",
@@ -363,7 +331,7 @@ def _vlmevalkit(folder: Path, without: str) -> Path:
     return folder / "Set.tsv"
 
 
-def _llava(folder: Path, without: str) -> Path:
+def llava(folder: Path, without: str) -> Path:
     def turns(*said: str) -> Rows:
         return [{"from": ("human", "gpt")[i % 2], "value": value} for i, value in enumerate(said)]
 
@@ -378,7 +346,7 @@ def _llava(folder: Path, without: str) -> Path:
     return folder / "talk.jsonl"
 
 
-def _video_r1(folder: Path, without: str) -> Path:
+def video_r1(folder: Path, without: str) -> Path:
     shared = {"data_type": "video", "path": "./CLEVRER/a.mp4", "data_source": "CLEVRER", "options": []}
     choice = {"problem": "What moves?", "problem_type": "multiple choice", "options": ["A. cube", "B. ball"]}
     number = {"problem": "How many?", "problem_type": "numerical"}
@@ -392,7 +360,7 @@ def _video_r1(folder: Path, without: str) -> Path:
     return folder / "Video-R1.json"
 
 
-def _webdataset(folder: Path, without: str) -> Path:
+def webdataset(folder: Path, without: str) -> Path:
     samples = [
         ("a", {"question": "Which?", "answer": "B", "options": ["red", "blue"]}),
         ("b", {"question": "How many?", "answer": 3}),
@@ -405,262 +373,3 @@ def _webdataset(folder: Path, without: str) -> Path:
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
     return folder / "set.tar"
-
-
-_NOTE = "Note: You only need to respond with {} without providing any additional information.\n"
-_DIRECTLY = "Answer with the option's letter from the given choices directly."
-_WORD = "\nAnswer the question using a single word or phrase."
-_R1 = (
-    "\nPlease think about this question as if you were a human pondering deeply. "
-    "Engage in an internal dialogue using expressions such as 'let me think', 'wait', 'Hmm', 'oh, I see', "
-    "'let's break it down', etc, or other natural language thought expressions "
-    "It's encouraged to include self-reflection or verification in the reasoning process. "
-    "Provide your detailed reasoning between the <think> </think> tags, and then give your final answer between the "
-    "<answer> </answer> tags. Please provide only the single option letter (e.g., A, B, C, D, etc.) within the "
-    "<answer> </answer> tags."
-)
-_SAT = (
-    "How did the camera move?\nWhen multiple images are provided, You want to realize that when camera moves left, the "
-    "objects in the image move right, and vice versa. And when you are asked about the movement of the same object "
-    "captured in different images, you can compare the position of the object relative to other objects in the image "
-    "to answer the question.\n\nA. left\nB. right\n\nOnly output the letter of the correct option and nothing else."
-)
-
-CASES = (
-    Case(
-        "vsi-bench",
-        _vsi,
-        f"These are frames of a video.\nWhich is closest?\nOptions:\nA. sofa\nB. bin\n{_DIRECTLY}",
-        ("choice", "B"),
-        "test.jsonl",
-        "question_type",
-        "official:vsi-bench",
-        media="scannet/scene0.mp4",
-        frames=3,
-        rows=4,
-    ),
-    Case(
-        "vsi-bench",
-        _vsi,
-        f"These are frames of a video.\nWhich is closest?\nOptions:\nA. sofa\nB. bin\n{_DIRECTLY}",
-        ("choice", "B"),
-        "test_debiased.parquet",
-        "ground_truth",
-        "official:vsi-bench",
-        media="scannet/scene0.mp4",
-        frames=3,
-        split="debiased",
-    ),
-    Case(
-        "cv-bench",
-        _cv,
-        _NOTE.format("A, B") + "\nHow many? Select from the following choices.\n(A) 1\n(B) 3",
-        ("choice", "B"),
-        "test.parquet",
-        "source",
-        "official:cv-bench",
-    ),
-    Case(
-        "blink",
-        _blink,
-        _NOTE.format("A, B, C") + "Same?\nSelect from the following options.\n(A) first\n(B) second\n(C) third",
-        ("choice", "C"),
-        "Jigsaw/val-00000-of-00001.parquet",
-        "prompt",
-        "official:blink",
-        frames=2,
-    ),
-    Case("sat", _sat, _SAT, ("choice", "B"), "SAT_test.parquet", "image_bytes", "official:sat", frames=2),
-    Case(
-        "clevr",
-        _clevr,
-        f"How many cubes are there?{_WORD}",
-        ("integer", 3),
-        "questions/CLEVR_val_questions.json",
-        "answer",
-        "official:clevr",
-        media="images/val/CLEVR_val_000000.png",
-    ),
-    Case(
-        "super-clevr",
-        _super_clevr,
-        f"How many buses?{_WORD}",
-        ("integer", 2),
-        "superCLEVR_questions_30k.json",
-        "image_filename",
-        "official:super-clevr",
-        media="images/superCLEVR_new_025000.png",
-    ),
-    Case(
-        "clevrer",
-        _clevrer,
-        "Which is responsible?\nA. The cube's entering\nB. The ball's presence\nC. A collision\n"
-        "Answer with the letters of all correct options, or none.",
-        ("set", {"A", "C"}),
-        "validation.json",
-        "question_type",
-        "official:clevrer-option",
-        media="video_validation/video_10000-11000/video_10000.mp4",
-        frames=3,
-    ),
-    Case(
-        "tallyqa",
-        _tallyqa,
-        "How many dogs?\nAnswer with a single number.",
-        ("integer", 4),
-        "test.json",
-        "issimple",
-        "official:tallyqa",
-        media="VG_100K_2/1.jpg",
-    ),
-    Case(
-        "nlvr",
-        _nlvr,
-        "There is a yellow block.\nIs this sentence true of the image? Answer true or false.",
-        ("yesno", True),
-        "nlvr/dev/dev.json",
-        "structured_rep",
-        "official:nlvr",
-        media="nlvr/dev/images/5/dev-12-0-0.png",
-        rows=18,
-        broken=6,
-    ),
-    Case(
-        "nlvr2",
-        _nlvr2,
-        "There is a cup.\nIs this sentence true of the two images, the left one first? Answer true or false.",
-        ("yesno", False),
-        "data/dev.json",
-        "label",
-        "official:nlvr2",
-        media="dev/dev-850-0-img1.png",
-        frames=2,
-    ),
-    Case(
-        "gqa",
-        _gqa,
-        f"What is it?{_WORD}",
-        ("exact", "cup"),
-        "testdev_balanced_instructions/testdev-00000-of-00001.parquet",
-        "imageId",
-        "official:gqa",
-    ),
-    Case(
-        "mvbench",
-        _mvbench,
-        "Question:What happens?\nOption:\n(A) opens\n(B) closes\n(C) falls\nOnly give the best option.\n",
-        ("choice", "B"),
-        "json/moving_count.json",
-        "candidates",
-        "official:mvbench",
-        media="video/clevrer/video_validation/a.mp4",
-        frames=3,
-    ),
-    Case(
-        "video-mme",
-        _video_mme,
-        "Select the best answer to the following multiple-choice question based on the video and the subtitles. "
-        "Respond with only the letter (A, B, C, or D) of the correct option.\nWhich?\nA. Apples.\nB. Candles.\n"
-        f"C. Berries.\nD. The three kinds are of the same number.\n\n{_DIRECTLY}",
-        ("choice", "C"),
-        "videomme/test-00000-of-00001.parquet",
-        "task_type",
-        "official:video-mme",
-        media="data/abc.mp4",
-        frames=3,
-    ),
-    Case(
-        "tempcompass",
-        _tempcompass,
-        "What is it doing?\nA. flying\nB. diving\nPlease directly give the best option:",
-        ("choice", "B"),
-        "questions/multi-choice.json",
-        "answer",
-        "official:tempcompass",
-        media="videos/7.mp4",
-        frames=3,
-        rows=4,
-    ),
-    Case(
-        "perception-test",
-        _perception,
-        f"Is it stable?\nA. moving\nB. still\nC. neither\n{_DIRECTLY}",
-        ("choice", "B"),
-        "mc_question_val/validation-00000-of-00001.parquet",
-        "answer_id",
-        "official:perception-test",
-        media="videos/video_1.mp4",
-        frames=3,
-    ),
-    Case(
-        "next-qa",
-        _next_qa,
-        "why does she sit\nA. tired\nB. hungry\nC. cold\nD. happy\nE. to rest",
-        ("choice", "E"),
-        "MC/test-00000-of-00001.parquet",
-        "a4",
-        "official:next-qa",
-        media="NExTVideo/4010069381.mp4",
-        frames=3,
-    ),
-    Case(
-        "vstar",
-        _vstar,
-        f"What color is the glove?\nA. red\nB. blue\n{_DIRECTLY}\n{_DIRECTLY}",
-        ("choice", "B"),
-        "test-00000-of-00001.parquet",
-        "category",
-        "official:vstar",
-    ),
-    Case(
-        "hr-bench",
-        _hr_bench,
-        "Which color?\nA. red\nB. blue\nC. grey\nD. pink\nAnswer the option letter directly.",
-        ("choice", "D"),
-        "hr_bench_4k.parquet",
-        "cycle_category",
-        "official:hr-bench",
-    ),
-    Case(
-        "geometry3k",
-        _geometry3k,
-        f"Find x.\nA. 3\nB. 4\nC. 5\nD. 6\n{_DIRECTLY}",
-        ("choice", "C"),
-        "data/test-00000-of-00001.parquet",
-        "images",
-        "official:geometry3k",
-    ),
-    Case(
-        "vlmevalkit",
-        _vlmevalkit,
-        'Hint: Count.\nQuestion: Which "one"?\nLook closely.\nOptions:\nA. two\nB. three\n'
-        "Please select the correct answer from the options above. \n",
-        ("choice", "B"),
-        "Set.tsv",
-        "question",
-        "robust",
-    ),
-    Case(
-        "llava",
-        _llava,
-        "What is it?\nA. A cup\nB. A lamp\nAnswer with the letter.",
-        ("choice", "B"),
-        "talk.jsonl",
-        "conversations",
-        "robust",
-        media="a.mp4",
-        frames=3,
-    ),
-    Case(
-        "video-r1",
-        _video_r1,
-        f"What moves?Options:\nA. cube\nB. ball\n{_R1}",
-        ("choice", "A"),
-        "Video-R1.json",
-        "solution",
-        "robust",
-        media="CLEVRER/a.mp4",
-        frames=3,
-    ),
-    Case("webdataset", _webdataset, "Which?\nA. red\nB. blue", ("choice", "B"), "set.tar", "question", "robust"),
-)

@@ -12,6 +12,7 @@ import torch
 from open_clip.model import _build_vision_tower, resize_pos_embed
 from torch import nn
 
+from entropy_vision.cost import tower_flops
 from entropy_vision.patchset import PatchSet
 
 
@@ -40,23 +41,32 @@ def images_of(kept: PatchSet, mean: Sequence[float], std: Sequence[float]) -> to
 
 
 def dense_tokens(tower: nn.Module, kept: PatchSet, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """float [K, D]: open_clip's dense forward of every frame, a mask hiding the patches that were dropped."""
+    """float [K, D]: the library's dense forward of every frame, a mask hiding the patches that were dropped."""
     _, rows, columns = kept.grid
     mask = torch.from_numpy(kept.mask).flatten(1)
+    trunk = getattr(tower, "trunk", None)
+    prefix = 1 if trunk is None else trunk.num_prefix_tokens
     found = []
     for frame, image in enumerate(images_of(kept, mean, std)):
         if not mask[frame].any():
             continue
-        hidden = tower._embeds(image[None])
-        bias = torch.zeros(rows * columns + 1, rows * columns + 1)
-        bias[:, 1:][:, ~mask[frame]] = -torch.inf
-        hidden = tower.ln_post(tower.transformer(hidden, attn_mask=bias))
-        found.append(hidden[0, 1:][mask[frame]])
+        bias = torch.zeros(rows * columns + prefix, rows * columns + prefix)
+        bias[:, prefix:][:, ~mask[frame]] = -torch.inf
+        if trunk is not None:
+            hidden = trunk.forward_features(image[None], attn_mask=bias)
+        else:
+            hidden = tower.transformer(tower._embeds(image[None]), attn_mask=bias)
+            hidden = hidden if tower.attn_pool is not None else tower.ln_post(hidden)
+        found.append(hidden[0, prefix:][mask[frame]])
     return torch.cat(found)
 
 
 def resized_tower(config: dict[str, Any], tower: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """The same tower for images of another size, its position rows resized by open_clip."""
+    """The same tower for images of another size, its position rows resized by its own library."""
+    if hasattr(tower, "trunk"):
+        larger = deepcopy(tower)
+        larger.set_input_size(size)
+        return larger
     other = deepcopy(config["vision_cfg"])
     other["image_size"] = size
     larger = _build_vision_tower(config["embed_dim"], other, config["quick_gelu"])
@@ -64,6 +74,24 @@ def resized_tower(config: dict[str, Any], tower: nn.Module, size: tuple[int, int
     resize_pos_embed(state, SimpleNamespace(visual=larger))
     larger.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items()})
     return larger.eval()
+
+
+def tower_step_flops(encoder: Any, segments: Sequence[int]) -> int:
+    """FLOPs of a forward and backward pass of a tower: every matrix product once more for its input and once for its
+    weight, but nothing for pixels; five products a head for attention, which scores anew, where the forward has two."""
+    first, width = encoder.adapter.patches, encoder.width
+    embedding = 2 * sum(segments) * first.weight[0].numel() * width
+    attention = sum(2 * 2 * (count + encoder.adapter.prefix) ** 2 * width for count in segments) * encoder.layers
+    products = tower_flops(encoder.config, segments) - embedding - attention
+    return 2 * embedding + 3 * products + attention * 7 // 2
+
+
+def qwen2_step_flops(config: Any, length: int, batch: int) -> int:
+    """The same for a Qwen2 language model; eager attention remembers its weights, so its backward has four products."""
+    heads, head = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    attention = 2 * 2 * batch * heads * length * length * head * config.num_hidden_layers
+    fused = config._attn_implementation == "sdpa"
+    return 3 * (qwen2_flops(config, length, batch) - attention) + (attention * 7 // 2 if fused else 3 * attention)
 
 
 def qwen2_flops(config: Any, length: int, batch: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,13 @@ def asked_color(item: Item) -> str:
     return color
 
 
+def asked(item: Item) -> int:
+    """The place among the objects of the one that can be seen and has the colour that the question names."""
+    color = asked_color(item)
+    (at,) = [k for k, thing in enumerate(item.objects) if thing.color == color and not np.isnan(thing.boxes).all()]
+    return at
+
+
 def middle(box: np.ndarray) -> np.ndarray:
     """(x, y) of boxes [..., 4]."""
     return (box[..., :2] + box[..., 2:]) / 2
@@ -35,13 +43,11 @@ def answer_text(item: Item) -> str:
 
 
 def _sign(item: Item) -> str:
-    (at,) = [k for k, thing in enumerate(item.objects) if thing.color == asked_color(item)]
-    return str(item.meta["texts"][at])
+    return str(item.meta["texts"][asked(item)])
 
 
 def _clock(item: Item) -> str:
-    (at,) = [k for k, thing in enumerate(item.objects) if thing.color == asked_color(item)]
-    hour, minute = item.meta["times"][at]
+    hour, minute = item.meta["times"][asked(item)]
     return f"{hour}:{minute:02d}"
 
 
@@ -93,9 +99,10 @@ def _change_where(item: Item) -> str:
 def _cups(item: Item) -> str:
     cups = np.stack([o.boxes for o in item.objects if o.shape == "cup"])
     (ball,) = [o for o in item.objects if o.shape == "ball" and o.color == asked_color(item)]
-    over = int(np.abs(middle(cups[:, 0])[:, 0] - middle(ball.boxes[0])[0]).argmin())
-    ends = middle(cups[:, -1])[:, 0]
-    return PLACES[int((ends < ends[over] - 1e-6).sum())]
+    over = int(np.nanargmin(np.abs(middle(cups[:, 0])[:, 0] - middle(ball.boxes[0])[0])))
+    # the row fills the frame: a place is known without the other cups
+    count = len(item.answer.options)
+    return PLACES[int((middle(cups[over, -1])[0] - 0.07) / 0.86 * count)]
 
 
 def _egomotion(item: Item) -> str:
@@ -115,7 +122,7 @@ def _egomotion(item: Item) -> str:
 def follow(spots: np.ndarray, at: int) -> int:
     """From frame to frame to whatever is nearest: spots [n, F, 2] in which no row need be the same thing all along."""
     for f in range(1, spots.shape[1]):
-        at = int(np.hypot(*(spots[:, f] - spots[at, f - 1]).T).argmin())
+        at = int(np.nanargmin(np.hypot(*(spots[:, f] - spots[at, f - 1]).T)))
     return at
 
 
@@ -124,10 +131,24 @@ def _identity(item: Item) -> str:
     rng = np.random.default_rng(0)
     # the order of the boxes within a frame must not help
     mixed = np.stack([spots[rng.permutation(len(spots)), f] for f in range(spots.shape[1])], axis=1)
-    start = int(np.hypot(*(mixed[:, 0] - np.array(item.meta["ring"])).T).argmin())
+    start = int(np.nanargmin(np.hypot(*(mixed[:, 0] - np.array(item.meta["ring"])).T)))
     end = mixed[follow(mixed, start), -1]
     digits = item.meta["digits"]
     return str(min(digits, key=lambda d: np.hypot(d[1] - end[0], d[2] - end[1]))[0])
+
+
+def evidence_alone(item: Item) -> Item:
+    """The item without the boxes whose middle lies outside evidence."""
+    height, width = item.frames.pixels.shape[1:3]
+    shown = []
+    for thing in item.objects:
+        boxes = thing.boxes.copy()
+        for f, (x, y) in enumerate(middle(boxes)):
+            inside = 0 <= x < 1 and 0 <= y < 1
+            if not inside or not item.evidence[f, int(y * height) // 16, int(x * width) // 16]:
+                boxes[f] = np.nan
+        shown.append(SceneObject(color=thing.color, shape=thing.shape, boxes=boxes))
+    return replace(item, objects=tuple(shown))
 
 
 READ = {
@@ -160,3 +181,93 @@ def answer_from_rationale(item: Item) -> str:
     if second == ["none"]:
         return "removed"
     return "moved" if first[:2] == second[:2] else "recoloured"
+
+
+PIXELS = 224  # the size at which an observer's noise is stated
+
+
+def noisy_text(item: Item, rng: np.random.Generator) -> str:
+    """What an observer with a fixed noise would answer: the same noise in pixels and colours at every difficulty."""
+    return NOISY.get(item.family, _noisy_sign)(item, rng)
+
+
+def _noisy_sign(item: Item, rng: np.random.Generator) -> str:
+    """Reads what is large and clear: an octave of noise against height and contrast; else says what may be anything."""
+    at = asked(item)
+    box = item.objects[at].boxes[0]
+    # a clock's hands are about a sixth of its face apart
+    height = float(box[3] - box[1]) * PIXELS * (0.3 if item.family == "clock" else 1.0)
+    clear = np.log2(height / 9) + np.log2(item.meta["contrast"] / 25) + rng.normal(0, 1)
+    return answer_text(item) if clear > 0 else "10:55" if item.family == "clock" else "10"
+
+
+def _noisy_change(item: Item, rng: np.random.Generator) -> str:
+    """Misses things: the smaller the more often; of several changes seen takes one."""
+    kept = []
+    for thing in item.objects:
+        boxes = thing.boxes.copy()
+        for view, box in enumerate(boxes):
+            if thing.shape != "lid" and rng.normal(0, 8) > (box[2] - box[0]) * PIXELS - 12:
+                boxes[view] = np.nan
+        kept.append(SceneObject(color=thing.color, shape=thing.shape, boxes=boxes))
+    kinds, spots, halves = [], [], []
+    for thing in kept:
+        if np.isnan(thing.boxes[:, 0]).all() or thing.shape == "lid":
+            continue
+        alone = [thing, *(o for o in kept if o.shape == "lid")]
+        kind, spot = seen_change(replace(item, objects=tuple(alone)))
+        if spot is not None:
+            kinds.append(kind)
+            spots.append(spot)
+            halves.append(np.nanmax(thing.boxes[:, 2:] - thing.boxes[:, :2], axis=0) / 2)
+    if item.family == "change_where":
+        if not spots:
+            return "[0.45, 0.45, 0.55, 0.55]"
+        at = int(rng.integers(len(spots)))
+        return json.dumps([round(float(edge), 3) for edge in (*(spots[at] - halves[at]), *(spots[at] + halves[at]))])
+    if sorted(kinds) == ["added", "removed"] and np.abs(spots[0] - spots[1]).max() < 0.03:
+        return "recoloured"
+    return kinds[int(rng.integers(len(kinds)))] if kinds else "nothing"
+
+
+def _noisy_cups(item: Item, rng: np.random.Generator) -> str:
+    """Sees where a cup lands after each swap with a noise of 15 pixels, and takes the cup nearest to that."""
+    cups = np.stack([o.boxes for o in item.objects if o.shape == "cup"])
+    (ball,) = [o for o in item.objects if o.shape == "ball" and o.color == asked_color(item)]
+    row = np.sort(middle(cups[:, 0])[:, 0])
+    at = int(np.abs(row - middle(ball.boxes[0])[0]).argmin())
+    for a, b in item.meta["swaps"]:
+        if at in (a, b):
+            at = b if at == a else a
+            at = int(np.abs(row - (row[at] + rng.normal(0, 15) / PIXELS)).argmin())
+    return PLACES[at]
+
+
+def _noisy_egomotion(item: Item, rng: np.random.Generator) -> str:
+    """Feels every motion of the options with a noise of 10 pixels at the edge of the frame, takes the strongest."""
+    start, end = np.array(item.meta["camera"])[[0, -1]]
+    c, s = np.cos(start[3]), np.sin(start[3])
+    x, y = (end - start)[:2] * 2.0 ** start[2] * PIXELS
+    turned, nearer = (end[3] - start[3]) * PIXELS / 2, np.log(2.0) * (end[2] - start[2]) * PIXELS / 2
+    right, down = c * x + s * y, c * y - s * x
+    felt = {"right": right, "left": -right, "down": down, "up": -down, "in": nearer, "out": -nearer,
+            "clockwise": turned, "counterclockwise": -turned}  # fmt: skip
+    return max(item.answer.options, key=lambda option: felt[option] + rng.normal(0, 10))
+
+
+def _noisy_identity(item: Item, rng: np.random.Generator) -> str:
+    """Follows the nearest thing where all places are seen with a noise of 12 pixels."""
+    spots = np.stack([middle(thing.boxes) for thing in item.objects])
+    seen = spots + rng.normal(0, 12 / PIXELS, spots.shape)
+    start = int(np.hypot(*(seen[:, 0] - np.array(item.meta["ring"])).T).argmin())
+    end = spots[follow(seen, start), -1]
+    return str(min(item.meta["digits"], key=lambda d: np.hypot(d[1] - end[0], d[2] - end[1]))[0])
+
+
+NOISY = {
+    "change": _noisy_change,
+    "change_where": _noisy_change,
+    "cups": _noisy_cups,
+    "egomotion": _noisy_egomotion,
+    "identity": _noisy_identity,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
 
 from entropy_vision import EntropyTokenizer, Frames
 from entropy_vision.encoder import VisionEncoder
@@ -16,11 +16,11 @@ WORDS = ["is", "the", "red", "blue", "circle", "left", "of", "right", "or", "abo
 WORDS += ["0", "1", "2", "r1", "r2", "c1", "c2"]
 
 
-def small_policy(seed: int = 0, **config: object) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
+def small_policy(seed: int = 0, decoder: str = "qwen2", **config: object) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
     """A random policy with weights large enough that its answers are not all alike."""
     torch.manual_seed(seed)
     tokenizer = word_tokenizer(WORDS)
-    text = Qwen2Config(
+    text = CONFIG_MAPPING[decoder](
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,

@@ -35,6 +35,9 @@ LIGHT = (
     "entropy_vision.data.bins",
     "entropy_vision.rl",
     "entropy_vision.rl.verifiers",
+    "entropy_vision.rl.rubric",
+    "entropy_vision.rl.health",
+    "entropy_vision.rl.adapters",
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from entropy_vision.question import Answer
 
-from .rows import BadRow
+from .rows import BadRow, Row
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST = 256  # characters; what is longer is no answer that a rule verifies
@@ -80,10 +80,24 @@ def word_or_number(value: object) -> Answer:
     return yesno(value) if value.strip().lower() in ("yes", "no", "true", "false") else exact(value)
 
 
+def options_in_columns(row: Row) -> list[str]:
+    """The options that a table holds in its columns A, B, …, up to the first that is empty (`nan` as pandas writes)."""
+    options: list[str] = []
+    for letter in LETTERS:
+        held = row.values.get(letter)
+        if held is None or held != held or str(held).strip() in ("", "nan"):
+            break
+        options.append(str(held))
+    if len(options) == 1:
+        raise BadRow("there is one option only")
+    return options
+
+
 def unlettered(option: str) -> str:
     """An option without the letter that stands before it: "B. red" and "(B) red" are "red"."""
+    option = option.strip()
     match = _LETTERED.match(option)
-    return option[match.end() :].strip() if match else option.strip()
+    return option[match.end() :] if match else option
 
 
 def lettered(options: Sequence[str], form: str = "{0}. {1}") -> list[str]:

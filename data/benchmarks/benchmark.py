@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -163,6 +164,15 @@ class Benchmark:
         if not self.questions and not self.skipped:
             raise UsageError(f"{folder.root} holds no question of {spec.name} {split}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        # for other processes: a spec holds functions and goes by its name, frames are decoded there
+        return {**self.__dict__, "spec": self.spec.name, "_last": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from .catalogue import spec_of
+
+        self.__dict__ |= {**state, "spec": spec_of(state["spec"])}
+
     @property
     def rows(self) -> int:
         """Rows read: questions and skipped ones."""
@@ -206,6 +216,21 @@ class Benchmark:
         for places in self.scenes:
             seen.update(dict.fromkeys(self.questions[places[0]].medium.missing()))
         return list(seen)
+
+    def without(self, left_out: Callable[[Question], bool], reason: str) -> Benchmark:
+        """The same benchmark without some questions: scenes that were trained on, for one. They count as skipped.
+
+        Args:
+            left_out: whether to leave a question out.
+            reason: why, for `skipped`.
+        """
+        fewer = copy(self)
+        fewer.__dict__.pop("scenes", None)  # of all questions
+        gone = [question for question in self.questions if left_out(question)]
+        keys = {question.key for question in gone}
+        fewer.questions = [question for question in self.questions if question.key not in keys]
+        fewer.skipped = [*self.skipped, *(Skipped(question.key, reason) for question in gone)]
+        return fewer
 
     def aggregate(self, scores: Sequence[float], items: Sequence[Asked] | None = None) -> dict[str, float]:
         """The published numbers, as fractions; `overall` is the headline.

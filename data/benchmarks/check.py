@@ -32,7 +32,7 @@ def run_benchmarks(options: BenchmarksOptions) -> dict[str, Any]:
         return {
             part: [{name: row[name] for name in ("benchmark", *names)} for row in rows] for part, names in parts.items()
         }
-    if options.folder is None:
+    if options.folder is None and ":" not in options.name:
         raise UsageError(f"name the folder of {options.name} as well, or nothing to list all benchmarks")
     result = report(load(options.name, options.folder, options.split))
     faults = [f"{result[name]} {what}" for name, what in (("skipped", "rows"), ("missing", "files")) if result[name]]

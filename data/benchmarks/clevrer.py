@@ -122,8 +122,8 @@ SPEC = Spec(
     "or none (this project's)",
     metric="descriptive: accuracy; explanatory, predictive, counterfactual: per option and per question (all options "
     "right); overall = mean of the four per-question accuracies (this project's, none is published)",
-    faults="per option, saying 'wrong' to everything is right more than half of the time: read it per question",
-    licence="CC0 (dataset page)",
+    faults="options are judged one by one, so a constant earns a part of the accuracy per option: read it per question",
+    licence="CC0, from memory of the dataset's page",
     profile="official:clevrer",
     rows=_rows,
     ask=_ask,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .answers import choice, lettered
+from .answers import choice, lettered, options_in_columns
 from .benchmark import Asked, Question, Spec
 from .folder import Folder
 from .media import Stills
@@ -27,7 +27,7 @@ def _rows(folder: Folder, split: str) -> Iterator[Row]:
 
 def _ask(row: Row, folder: Folder, split: str) -> Question:
     question = row.text("question").strip()
-    options = [str(row.values[letter]) for letter in "ABCD" if _is_option(row.values.get(letter))]
+    options = options_in_columns(row)
     listed = "".join(f"{option}\n" for option in lettered(options))
     return Question(
         key=f"hr-bench-{split}-{row.name('index')}",
@@ -37,10 +37,6 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         medium=Stills((row.pictures["image"],)),
         meta={"profile": "official:hr-bench", "question": question, "cycle": row.name("cycle_category")},
     )
-
-
-def _is_option(value: object) -> bool:
-    return value is not None and value == value and str(value) != ""
 
 
 def _aggregate(scores: Sequence[float], items: Sequence[Asked]) -> dict[str, float]:

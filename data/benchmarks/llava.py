@@ -14,7 +14,7 @@ from typing import Any
 
 from entropy_vision.question import Answer
 
-from .answers import choice, exact, number, word_or_number
+from .answers import choice, choice_at, exact, number, word_or_number
 from .benchmark import Question, Spec
 from .folder import Folder
 from .media import Clip, Medium, Named, Stills
@@ -67,11 +67,13 @@ def _answer(question: str, told: str) -> Answer:
     tagged = _TAGGED.fullmatch(told)
     told = (tagged.group(1) if tagged else told).strip()
     options = _options(question)
-    letter = _LETTER.fullmatch(told)
+    letter, bare = _LETTER.fullmatch(told), [option.rstrip(".") for option in options]
+    if told.rstrip(".") in bare:
+        return choice_at(bare.index(told.rstrip(".")), options)
     if options and letter:
         answer = choice(letter.group(1), options)
         given = (letter.group(2) or "").strip().rstrip(".")
-        if given and given != options[ord(answer.value) - ord("A")].rstrip("."):
+        if given and given != bare[ord(answer.value) - ord("A")]:
             raise BadRow(f"the answer {told!r} names a letter and another option's text")
         return answer
     if told.startswith("["):

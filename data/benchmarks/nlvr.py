@@ -16,7 +16,7 @@ from .answers import yesno
 from .benchmark import Asked, Question, Spec
 from .folder import Folder
 from .media import Stills
-from .nlvr_boxes import Pictures, patches_of, read_scene, scene_rects
+from .nlvr_boxes import Pictures, patches_of, read_scene, scene_key, scene_rects
 from .rows import BadRow, Row, json_rows, read_json_lines
 from .scores import all_right, mean
 
@@ -49,7 +49,13 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         answer=yesno(row.text("label")),
         family="towers" if _is_tower(scene) else "scatter",
         medium=Stills((row.pictures["image"],)),
-        meta={"profile": "official:nlvr", "question": sentence, "presentation": presentation, "example": identifier},
+        meta={
+            "profile": "official:nlvr",
+            "question": sentence,
+            "presentation": presentation,
+            "example": identifier,
+            "scene_key": scene_key(scene),
+        },
         mask=partial(patches_of, scene_rects(shown)),
     )
 

@@ -6,6 +6,7 @@ Sizes and colours are those of the corpus (README; measured on its pictures): a 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
@@ -64,6 +65,12 @@ def _thing(held: Any) -> Thing:
     if not inside or thing.shape not in SHAPES or thing.size not in (10, 20, 30):
         raise BadRow(f"{held!r} is no thing of a box")
     return thing
+
+
+def scene_key(scene: Scene) -> str:
+    """16 hex digits that are the same for scenes which differ only in the order of their boxes or of what is in one."""
+    boxes = (sorted((t.shape, t.color, t.x, t.y, t.size) for t in box) for box in scene)
+    return hashlib.blake2b(repr(sorted(boxes)).encode(), digest_size=8).hexdigest()
 
 
 def rect(box: int, thing: Thing) -> Rect:

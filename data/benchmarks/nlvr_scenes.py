@@ -27,7 +27,7 @@ from entropy_vision.question import Answer
 from .benchmark import Question, Spec
 from .folder import Folder
 from .media import Stills
-from .nlvr_boxes import SHAPES, Pictures, Rect, Scene, Thing, box_rect, patches_of, read_scene, rect
+from .nlvr_boxes import SHAPES, Pictures, Rect, Scene, Thing, box_rect, patches_of, read_scene, rect, scene_key
 from .nlvr_tables import ALL, ANY, COLORS, PLACES, Program, Tables, programs, solve
 from .rows import BadRow, Row, json_rows, read_json_lines
 from .scores import family, over_parts
@@ -224,12 +224,6 @@ def _is(thing: Thing, color: str, shape: str) -> bool:
     return color in (ANY, thing.color) and shape in (ANY, thing.shape)
 
 
-def scene_key(scene: Scene) -> str:
-    """The same for scenes that differ only in the order of their boxes."""
-    boxes = (sorted((t.shape, t.color, t.x, t.y, t.size) for t in box) for box in scene)
-    return repr(sorted(boxes))
-
-
 def _rows(folder: Folder, split: str) -> Iterator[Row]:
     file = folder.find(("train_recovered_scenes.jsonl", "train/train_recovered_scenes.jsonl"), "scene graphs")[0]
     pictures = Pictures(folder, "train")
@@ -244,16 +238,17 @@ def _rows(folder: Folder, split: str) -> Iterator[Row]:
         if _split_of(key) == split:
             known.setdefault(key, (identifier, scene))
     scenes = list(known.values())
+    keys = list(known)
     for place, program, number, value in _deal([scene for _, scene in scenes]):
         identifier, scene = scenes[place]
         values: dict[str, Any] = {"identifier": identifier, "scene": scene, "program": program}
         picture = pictures.picture(f"train-{identifier}-0.png")
-        values |= {"wording": number, "value": value}
+        values |= {"wording": number, "value": value, "scene_key": keys[place]}
         yield Row(f"{file.name} {identifier}", place, values, {"image": picture})
 
 
 def _split_of(key: str) -> str:
-    return "val" if hashlib.blake2b(key.encode(), digest_size=8).digest()[0] % 10 == 0 else "train"
+    return "val" if int(key[:8], 16) % 10 == 0 else "train"
 
 
 def _deal(scenes: Sequence[Scene]) -> list[tuple[int, Program, int, int]]:
@@ -309,7 +304,13 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         answer=_answer(program[0], row.values["value"]),
         family=program[0],
         medium=Stills((row.pictures["image"],)),
-        meta={"profile": "strict", "question": text, "program": program, "identifier": row.values["identifier"]},
+        meta={
+            "profile": "strict",
+            "question": text,
+            "program": program,
+            "identifier": row.values["identifier"],
+            "scene_key": row.values["scene_key"],
+        },
         mask=partial(_mask, program, scene),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -103,15 +104,14 @@ def separated_rows(
     """
     number = 0
     for file in folder.find(patterns, "table"):
-        lines = file.read().decode("utf-8-sig", errors="strict").splitlines(keepends=True)
-        try:
+        with _told_as_table(file):
+            lines = io.StringIO(file.read().decode("utf-8-sig"), newline="")
             reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
             check_columns(file.name, columns, reader.fieldnames or ())
-            for place, values in enumerate(reader):
-                yield Row(f"{file.name} row {place}", number, values)
-                number += 1
-        except csv.Error as error:
-            raise UsageError(f"{file.name} cannot be read as a table ({error})") from None
+            rows = list(reader)
+        for place, values in enumerate(rows):
+            yield Row(f"{file.name} row {place}", number, values)
+            number += 1
 
 
 def tsv_rows(files: Sequence[Found], columns: Sequence[str], picture: str = "image") -> Iterator[Row]:
@@ -221,6 +221,9 @@ class _Table:
                     yield group, start + place, (place, values)
                 start += len(read)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_group": None}
+
     def cell(self, group: int, place: int, column: str) -> Any:
         """One value; the last row group asked for is kept."""
         if self._group is None or self._group[:2] != (group, column):
@@ -257,7 +260,7 @@ class _Separated:
         self.file, self.picture = file, picture
         self.offsets: list[int] = []
         self.places: dict[str, int] = {}
-        with file.open() as source, _wide_fields():
+        with file.open() as source, _wide_fields(), _told_as_table(file):
             self.header: list[str] = next(csv.reader(_Lines(source), delimiter="\t"), [])
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -267,10 +270,8 @@ class _Separated:
             next(reader, None)
             while True:
                 offset = lines.offset
-                try:
+                with _told_as_table(self.file):
                     cells = next(reader, None)
-                except (csv.Error, UnicodeDecodeError) as error:
-                    raise UsageError(f"{self.file.name} cannot be read as a table ({error})") from None
                 if cells is None:
                     return
                 values: dict[str, Any] = dict(zip(self.header, cells, strict=False))
@@ -328,6 +329,15 @@ class _Lines:
             raise StopIteration
         self.offset += len(line)
         return line.decode("utf-8-sig" if self.offset == len(line) else "utf-8")
+
+
+@contextmanager
+def _told_as_table(file: Found) -> Iterator[None]:
+    """Say in a line that a file is no table of text."""
+    try:
+        yield
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{file.name} cannot be read as a table ({error})") from None
 
 
 @contextmanager

@@ -26,7 +26,7 @@ _AFTER = {
     "yes_no": "\nPlease answer yes or no:",
     "caption_matching": "\nPlease directly give the best option:",
 }
-_LETTERED = re.compile(r"[A-Z]\. ")
+_LETTERED = re.compile(r"\s*[A-Z]\.")  # three of the published lines lack a space, or have one too many
 _CAPTION = re.compile(r"(?:Sentence|Caption|Option) (?:[A-Z]|\d): ")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .answers import LETTERS, choice, lettered, word_or_number
+from .answers import choice, lettered, options_in_columns, word_or_number
 from .benchmark import Question, Spec
 from .folder import Folder
 from .media import Named, Stills
@@ -24,7 +24,7 @@ def _rows(folder: Folder, split: str) -> Iterator[Row]:
 
 def _ask(row: Row, folder: Folder, split: str) -> Question:
     question = row.text("question")
-    options = _options(row)
+    options = options_in_columns(row)
     hint = row.values.get("hint") or ""
     text = f"Hint: {hint}\n" if hint else ""
     if options:
@@ -42,19 +42,6 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         medium=_medium(row, folder),
         meta={"profile": "robust", "question": question},
     )
-
-
-def _options(row: Row) -> list[str]:
-    """The options up to the first letter without one; a cell `nan` is how a table of theirs writes none."""
-    options: list[str] = []
-    for letter in LETTERS:
-        held = row.values.get(letter)
-        if held in (None, "", "nan"):
-            break
-        options.append(str(held))
-    if len(options) == 1:
-        raise BadRow("there is one option only")
-    return options
 
 
 def _medium(row: Row, folder: Folder) -> Stills:

@@ -14,7 +14,7 @@ from .draw import draw_sprite, paint
 from .family import Ask, StagedFamily, pick
 from .ground import Ground, add_grain, draw_ground
 from .layout import palette
-from .signs import REGIMES, apart, ink_on
+from .signs import REGIMES, apart, ink_on, shown_through
 from .stage import PATCH, Setting
 from .words import cell_word
 
@@ -75,12 +75,7 @@ class ClockStage:
             add_grain(frames, 80, rng)
         frame = frames[0]
         for clock, color in zip(self.clocks, self.paints, strict=True):
-            under = frame.copy() if self.regime == "textured" else None
-            draw_sprite(frame, "circle", 2 * clock.radius * size, clock.x * size, clock.y * size, color)
-            if under is not None:  # the ground shows through the face
-                inside = (frame != under).any(axis=2)
-                swing = under[inside].astype(float) - np.array(self.ground.base)
-                frame[inside] = np.clip(frame[inside] + swing, 0, 255).astype(np.uint8)
+            self._draw_face(frame, clock, color)
             ink = ink_on(color, self.contrast)
             for hour in range(12):  # a dot at every hour
                 turn = np.pi * hour / 6
@@ -90,6 +85,19 @@ class ClockStage:
                 _draw_hand(frame, clock, size, angle, hand, ink)
         add_grain(frames, 3 if self.regime == "adversarial" else round(2 + 8 * self.difficulty), rng)
         return frames
+
+    def _draw_face(self, frame: np.ndarray, clock: Clock, color: tuple[int, ...]) -> None:
+        """A disc; where the regime is "textured" the ground shows through."""
+        size = frame.shape[0]
+        x, y, radius = clock.x * size, clock.y * size, clock.radius * size
+        rows, columns = (slice(max(0, int(at - radius) - 1), int(at + radius) + 2) for at in (y, x))
+        under = frame[rows, columns].astype(float)
+        draw_sprite(frame, "circle", 2 * radius, x, y, color)
+        if self.regime == "textured":
+            window = frame[rows, columns]
+            inside = (window != under).any(axis=2, keepdims=True)
+            swing = np.where(inside, under - np.array(self.ground.base), 0.0)
+            window[:] = np.clip(window + swing * shown_through(self.ground, self.contrast), 0, 255)
 
     def objects(self) -> tuple[SceneObject, ...]:
         """Every clock by the box of its face."""

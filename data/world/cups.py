@@ -12,7 +12,7 @@ import numpy as np
 from entropy_vision.question import Answer, SceneObject
 
 from .draw import draw_sprite, paint
-from .family import Ask, StagedFamily, letter
+from .family import Ask, StagedFamily, branch, letter
 from .ground import Ground, add_grain, draw_ground, draw_move
 from .layout import palette
 from .masks import patches
@@ -179,6 +179,17 @@ def draw_swaps(count: int, swaps: int, rng: np.random.Generator) -> tuple[tuple[
     raise RuntimeError(f"no {swaps} swaps of {count} cups leave {wanted} in place")
 
 
+def _swaps_from(place: int, end: int, count: int, number: int, rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
+    """Of such swaps the first that lead from one place to another; one draw of `count` does."""
+    for _ in range(2000):
+        swaps, at = draw_swaps(count, number, rng), np.array([place])
+        for pair in swaps:
+            at = swapped(at, pair)
+        if at[0] == end:
+            return swaps
+    raise RuntimeError(f"no {number} swaps of {count} cups lead from {place} to {end}")
+
+
 def _scale(difficulty: float, more: bool, frame_count: int) -> tuple[int, int, int]:
     """How many frames the cups are raised, how many cups there are, and how many swaps there may be.
 
@@ -197,11 +208,9 @@ def _stage(family: StagedFamily, target: int, setting: Setting, rng: np.random.G
     chosen = [colors[k] for k in rng.permutation(len(colors)).tolist()]
     options = PLACES[:count]
     question = family.worded(setting, rng, chosen[0], f"{', '.join(options[:-1])} or {options[-1]}")
-    swaps = draw_swaps(count, min(most, (5 if more else 2) + round(3 * d) + int(rng.integers(2))), rng)
-    end = target % count
-    place = end
-    for pair in reversed(swaps):
-        place = int(swapped(np.array([place]), pair)[0])
+    place, end = int(rng.integers(count)), target % count
+    number = min(most, (5 if more else 2) + round(3 * d) + int(rng.integers(2)))
+    swaps = _swaps_from(place, end, count, number, branch(rng))
     balls = [(chosen[0], place)]
     if d >= 0.5:  # another ball, under another cup
         balls.append((chosen[1], (place + int(rng.integers(1, count))) % count))
@@ -243,7 +252,7 @@ FAMILY = StagedFamily(
         "at the end the {a} ball is under which cup, {b}?",
     ),
     held_out="find the {a} ball: which cup is it under after the swaps, {b}?",
-    words=(*PLACES, ",", "or"),
+    words=(*PLACES, *"EF", ",", "or"),
     stage=_stage,
     twin=lambda target: (target + 1) % 60,
 )

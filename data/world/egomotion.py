@@ -19,7 +19,8 @@ from .draw import boxes, draw_sprite, paint
 from .family import Ask, StagedFamily, letter, pick
 from .ground import add_grain, colored, tiled, warp
 from .layout import DIRECTIONS, Layout, Sprite, palette, shapes
-from .stage import PATCH, Setting
+from .masks import patches
+from .stage import Setting
 
 # in opposite pairs
 MOTIONS = (("left", "right"), ("up", "down"), ("in", "out"), ("clockwise", "counterclockwise"))
@@ -31,8 +32,7 @@ _APPARENT = {
     "left": "right", "right": "left", "up": "down", "down": "up", "in": "larger", "out": "smaller",
     "clockwise": "counterclockwise", "counterclockwise": "clockwise",
 }  # fmt: skip
-_OCTAVES = 2
-_COARSEST = 9  # grains across the frame in the coarsest octave that can be seen; _COARSEST * 2**_OCTAVES fit in a tile
+_COARSEST = 9  # grains across the frame in the coarsest octave that can be seen
 _TILE = 64
 
 
@@ -62,20 +62,21 @@ class FlightStage:
 
     def render(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """uint8 [F, size, size, 3]."""
-        low = int(np.floor(self.camera[:, 2].min()))
-        high = int(np.floor(self.camera[:, 2].max())) + _OCTAVES
-        # drawn by number, so that an octave is the same in every frame
-        tiles = {j: tiled(rng.integers(0, 256, (_TILE, _TILE), dtype=np.uint8)) for j in range(low, high + 1)}
+        low = int(np.floor(self.camera[:, 2].min())) + 1
+        high = int(np.floor(self.camera[:, 2].max())) + 2
+        # one tile an octave, the same in every frame; twice as wide, as the coarser and as the finer of two octaves
+        tiles = {j: rng.integers(0, 256, (_TILE, _TILE), dtype=np.uint8) for j in range(low, high + 1)}
+        coarse, fine = (
+            {j: draw(tile) for j, tile in tiles.items()} for draw in (_doubled, lambda t: np.tile(t, (2, 2)))
+        )
         frames = np.empty((len(self.camera), size, size, 3), np.uint8)
         for frame, (x, y, scale, angle) in zip(frames, self.camera.tolist(), strict=True):
-            layers = []
-            for j in range(int(np.floor(scale)) + 1, int(np.floor(scale)) + 1 + _OCTAVES):
-                at = (x * _COARSEST * 2.0**j, y * _COARSEST * 2.0**j)
-                layers.append((warp(tiles[j], size, _COARSEST * 2 ** (j - scale), angle, at), j - scale))
-            (coarse, u), (fine, _) = layers
-            # a window over two octaves that sums to 1
-            share = float(np.sin(np.pi * u / 2) ** 2)
-            field = cv2.addWeighted(coarse, share, fine, 1 - share, 0)
+            j = int(np.floor(scale)) + 1
+            # a window over two octaves that sums to 1: an octave comes and goes where it weighs nothing
+            share = float(np.sin(np.pi * (j - scale) / 2) ** 2)
+            ground = tiled(cv2.addWeighted(coarse[j], share, fine[j + 1], 1 - share, 0))
+            grains = _COARSEST * 2.0 ** (j + 1)
+            field = warp(ground, size, grains * 2.0**-scale, angle, (x * grains, y * grains))
             frame[:] = colored(cv2.LUT(field, _CONTOURS) if self.look == "bands" else field, self.base, self.slope)
         spots = (self.movers.tracks * size).transpose(1, 0, 2).tolist()
         for frame, places in zip(frames, spots, strict=True):
@@ -91,19 +92,25 @@ class FlightStage:
 
     def evidence(self, size: int) -> list[np.ndarray]:
         """bool [F, R, C]: every patch in which the ground can be seen."""
-        count = -(-size // PATCH)
-        spots = (self.movers.tracks * size).transpose(1, 0, 2).tolist()
-        seen = np.empty((len(spots), count, count), bool)
-        for f, places in enumerate(spots):
-            mask = np.full((count * PATCH, count * PATCH), 255, np.uint8)
+        masks = []
+        for places in (self.movers.tracks * size).transpose(1, 0, 2).tolist():
+            mask = np.full((size, size), 255, np.uint8)
             for sprite, (x, y) in zip(self.movers.sprites, places, strict=True):
-                draw_sprite(mask[:size, :size], sprite.shape, sprite.size * size, x, y, (0,))
-            mask[size:], mask[:, size:] = 0, 0
-            seen[f] = mask.reshape(count, PATCH, count, PATCH).any(axis=(1, 3))
-        return [seen]
+                draw_sprite(mask, sprite.shape, sprite.size * size, x, y, (0,))
+            masks.append(patches(mask))
+        return [np.stack(masks)]
 
 
 _CONTOURS = np.rint(127.5 + 127.5 * np.sin(np.arange(256) / 255 * 10 * np.pi)).astype(np.uint8)
+
+
+def _doubled(tile: np.ndarray) -> np.ndarray:
+    """uint8 [128, 128]: a tile at half its pace, in which texel 2 i is texel i and others lie between."""
+    out = np.empty((2 * _TILE, 2 * _TILE), np.uint8)
+    out[::2, ::2] = tile
+    out[1::2, ::2] = cv2.addWeighted(tile, 0.5, np.roll(tile, -1, axis=0), 0.5, 0)
+    out[:, 1::2] = cv2.addWeighted(out[:, ::2], 0.5, np.roll(out[:, ::2], -1, axis=1), 0.5, 0)
+    return out
 
 
 def path(motion: str, amount: float, frame_count: int, start: np.ndarray) -> np.ndarray:

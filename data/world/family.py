@@ -105,6 +105,11 @@ def pick(rng: np.random.Generator, things: Sequence[T]) -> T:
     return things[int(rng.integers(len(things)))]
 
 
+def branch(rng: np.random.Generator) -> np.random.Generator:
+    """Another stream, for what takes more or fewer draws from answer to answer: all else stays the same in a twin."""
+    return np.random.Generator(np.random.Philox(key=int(rng.integers(2**63))))
+
+
 def letter(options: Sequence[str], option: str) -> str:
     """The letter behind which an option stands: A for the first."""
     return "ABCDEFGHIJ"[options.index(option)]

@@ -122,8 +122,8 @@ def texture(kind: str, size: int, reach: int, rng: np.random.Generator) -> np.nd
 
 
 def tiled(tile: np.ndarray) -> np.ndarray:
-    """Three by three of a 64 x 64 tile, so that `warp` never looks over its edge."""
-    return np.tile(tile, (3, 3))
+    """A tile with 64 texels more on every side, as if it were laid without end: `warp` never looks over its edge."""
+    return cv2.copyMakeBorder(tile, _TILE, _TILE, _TILE, _TILE, cv2.BORDER_WRAP)
 
 
 def warp(
@@ -131,12 +131,12 @@ def warp(
 ) -> np.ndarray:
     """uint8 [size, size]: `texels` texels of an endless tiling across the frame, turned by `angle`, around texel `at`.
 
-    Sees the middle tile and one tile around it: `texels` up to 90 at any angle.
+    `tiles` as `tiled` gives them; `texels` up to 90 at any angle.
     """
     scale = texels / size
     c, s = float(np.cos(angle)) * scale, float(np.sin(angle)) * scale
     centre = (size - 1) / 2
-    x, y = (value % _TILE + _TILE for value in at)
+    x, y = (value % (tiles.shape[0] - 2 * _TILE) + _TILE for value in at)
     matrix = np.array([[c, -s, x - c * centre + s * centre], [s, c, y - s * centre - c * centre]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(tiles, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)

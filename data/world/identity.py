@@ -199,7 +199,7 @@ FAMILY = StagedFamily(
         "what number is on the ringed {a} thing in the end, {b}?",
     ),
     held_out="follow the ringed {a} thing: what number does it get, {b}?",
-    words=(*map(str, range(1, 7)), ",", "or"),
+    words=(*map(str, range(1, 7)), *"EF", ",", "or"),
     stage=_stage,
     twin=lambda target: (target + 1) % 60,
 )

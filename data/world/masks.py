@@ -8,12 +8,13 @@ from .stage import PATCH
 
 
 def patches(mask: np.ndarray) -> np.ndarray:
-    """bool [R, C]: the patches (edge patches padded) in which a [size, size] mask holds anything but zero."""
+    """bool [R, C]: the patches (edge patches padded) in which a uint8 [size, size] mask holds anything but zero."""
     size = mask.shape[0]
     count = -(-size // PATCH)
-    padded = np.zeros((count * PATCH, count * PATCH), mask.dtype)
+    padded = np.zeros((count * PATCH, count * PATCH), np.uint8)
     padded[:size, :size] = mask
-    return np.asarray(padded.reshape(count, PATCH, count, PATCH).any(axis=(1, 3)))
+    rows = padded.reshape(count, PATCH, -1).max(axis=1)  # whole rows first: several times as fast as both at once
+    return np.asarray(rows.reshape(count, count, PATCH).max(axis=2) > 0)
 
 
 def box_patches(box: tuple[float, float, float, float], size: int) -> np.ndarray:

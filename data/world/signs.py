@@ -101,8 +101,8 @@ class SignStage:
             x0, y0, x1, y1 = (round(edge * size) for edge in sign.plate)
             rows, columns = slice(max(0, y0), y1), slice(max(0, x0), x1)
             if self.regime == "textured":  # the ground shows through the plate
-                swing = frames[:, rows, columns].astype(float) - np.array(self.ground.base)
-                frames[:, rows, columns] = np.clip(swing + color, 0, 255).astype(np.uint8)
+                swing = frames[:, rows, columns] - np.array(self.ground.base)
+                frames[:, rows, columns] = np.clip(swing * shown_through(self.ground, self.contrast) + color, 0, 255)
             else:
                 frames[:, rows, columns] = color
             box = field(sign.text, sign.x * size, sign.y * size, sign.height * size)
@@ -168,7 +168,8 @@ def sign_stage(
     texts = [target, *others[: n - 1]]
     signs = tuple(Sign(*parts) for parts in zip(texts, chosen, *zip(*spots, strict=True), heights, strict=True))
     paints = tuple(paint(color, d, rng) for color in chosen)
-    contrast = (34 - 16 * d if regime == "adversarial" else 110 - 50 * d) * float(rng.uniform(0.9, 1.1))
+    easy, harder = {"adversarial": (34, 16), "static": (70, 45)}.get(regime, (110, 50))
+    contrast = (easy - harder * d) * float(rng.uniform(0.9, 1.1))
     static = regime == "static"
     kinds = {"clean": ("flat", "gradient"), "adversarial": ("flat", "gradient")}.get(regime, ("noise", "checker"))
     ground = draw_ground(
@@ -202,6 +203,11 @@ def ink_on(color: Sequence[int], contrast: float) -> tuple[int, ...]:
     end = 0 if away < 0 else 255
     share = min(1.0, contrast / abs(end - luma))
     return tuple(round(value + share * (end - value)) for value in color)
+
+
+def shown_through(ground: Ground, contrast: float) -> float:
+    """How much of a ground's texture may show on a plate: less than half of what the ink stands out by."""
+    return min(1.0, 0.45 * contrast / max(ground.slope))
 
 
 def apart(rng: np.random.Generator, sizes: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:

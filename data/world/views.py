@@ -16,7 +16,7 @@ import numpy as np
 from entropy_vision.question import SceneObject
 
 from .draw import draw_sprite, paint
-from .family import Ask
+from .family import Ask, branch
 from .ground import Ground, add_grain, draw_ground
 from .layout import EXTENT, palette
 from .masks import box_patches
@@ -146,6 +146,10 @@ def views(kind: str, place: int | None, setting: Setting, rng: np.random.Generat
         other = order.index(place)
         order[0], order[other] = order[other], order[0]
     spots = _spots(size, rng)
+    colors = palette(max(d, 0.6))
+    own = {color: paint(color, d, rng) for color in colors}
+    ground = draw_ground(rng, d, setting.split, list(own.values()))
+    cast_rng = branch(rng)
     both, first, second = order[: -2 * lids], order[-2 * lids : -lids], order[-lids:]
     here, there = both[0], both[1]
     changed: list[tuple[int | None, int | None]] = {
@@ -156,13 +160,12 @@ def views(kind: str, place: int | None, setting: Setting, rng: np.random.Generat
     }.get(kind, [])  # type: ignore[assignment]
     gone, come = (sum(pair[view] is not None for pair in changed) for view in (0, 1))
     # things that stay; those of a view beyond these and the changed one stand where the other view has a lid
-    stay = int(rng.integers(n - lids - min(gone, come), n + 1 - max(gone, come)))
+    stay = int(cast_rng.integers(n - lids - min(gone, come), n + 1 - max(gone, come)))
     free = [at for at in both if all(at not in pair for pair in changed)]
     shown: list[tuple[int | None, int | None]] = [(at, at) for at in free[:stay]]
     shown += [(at, None) for at in first[: n - stay - gone]]
     shown += [(None, at) for at in second[: n - stay - come]]
-    colors = palette(max(d, 0.6))
-    looks = _looks(len(changed), len(shown), colors, rng)
+    looks = _looks(len(changed), len(shown), colors, cast_rng)
 
     def seen(at: int, view: int) -> tuple[float, float]:
         return spots[at][0] + view * shift[0], spots[at][1] + view * shift[1]
@@ -171,8 +174,7 @@ def views(kind: str, place: int | None, setting: Setting, rng: np.random.Generat
         Thing(*look, (None if a is None else seen(a, 0), None if b is None else seen(b, 1)))
         for look, (a, b) in zip(looks, changed + shown, strict=True)
     ]
-    own = {color: paint(color, d, rng) for color in colors}
-    things = tuple(cast[k] for k in rng.permutation(len(cast)).tolist())
+    things = tuple(cast[k] for k in cast_rng.permutation(len(cast)).tolist())
     watched = sorted({at for pair in changed for at in pair if at is not None}) or both
     return ViewsStage(
         things=things,
@@ -185,7 +187,7 @@ def views(kind: str, place: int | None, setting: Setting, rng: np.random.Generat
         size=size,
         paints=tuple(own[thing.color] for thing in things),
         light=round(light, 3),
-        ground=draw_ground(rng, d, setting.split, list(own.values())),
+        ground=ground,
         difficulty=d,
         watched=tuple((view, seen(at, view)) for at in watched for view in range(2)),
     )

@@ -35,31 +35,28 @@ def write(
         text: capitals and digits.
         box: (x0, y0, x1, y1) as `field` gives it; what lies outside the frame is not drawn.
     """
-    master = _line(text, font)
+    summed = _summed(text, font)
     (x0, y0, x1, y1), (height, width) = box, frame.shape[:2]
     left, right = max(0, int(np.floor(x0))), min(width, int(np.ceil(x1)))
     top, bottom = max(0, int(np.floor(y0))), min(height, int(np.ceil(y1)))
     if right <= left or bottom <= top:
         return
-    rows, columns = _shares(master.shape[0], y0, y1, top, bottom), _shares(master.shape[1], x0, x1, left, right)
-    cover = rows @ master @ columns.T
+    for start, end, low, high in ((y0, y1, top, bottom), (x0, x1, left, right)):
+        # what lies before each edge of a pixel, linear between the texels' edges; differences are what lies in a pixel
+        edges = np.clip((np.arange(low, high + 1) - start) / (end - start), 0, 1) * (len(summed) - 1)
+        whole = np.minimum(edges.astype(int), len(summed) - 2)
+        before = summed[whole] + (edges - whole)[:, None] * (summed[whole + 1] - summed[whole])
+        summed = (np.diff(before, axis=0) * ((end - start) / (len(summed) - 1))).T
     window = frame[top:bottom, left:right]
-    if frame.ndim == 3:
-        cover = cover[:, :, None]
-    window[:] = np.rint(window + cover * (np.array(ink, float) - window)).astype(np.uint8)
-
-
-def _shares(count: int, start: float, end: float, low: int, high: int) -> np.ndarray:
-    """float64 [high - low, count]: how much of each pixel each of `count` equal pieces of start..end covers."""
-    edges = np.linspace(start, end, count + 1)
-    pixels = np.arange(low, high)[:, None]
-    return np.clip(np.minimum(pixels + 1, edges[1:]) - np.maximum(pixels, edges[:-1]), 0.0, None)
+    cover = summed[:, :, None] if frame.ndim == 3 else summed
+    window[:] = np.rint(window + cover * (np.array(ink, float) - window))
 
 
 @lru_cache(maxsize=512)
-def _line(text: str, font: int) -> np.ndarray:
-    """float64 [96, len * cell]: 1 where there is ink."""
-    return np.concatenate([_glyph(char, font) for char in text], axis=1)
+def _summed(text: str, font: int) -> np.ndarray:
+    """float64 [97, len * cell + 1]: how much ink there is above and to the left of every corner of a texel."""
+    ink = np.concatenate([_glyph(char, font) for char in text], axis=1)
+    return np.pad(ink.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
 
 
 @lru_cache(maxsize=256)

@@ -27,7 +27,9 @@ _CHANGING = {
     "or", "and", "to", "not", "but", "nor", "than", "more", "less", "fewer", "most", "least", "about",
     "approximately", "around", "maybe", "perhaps", "dozen", "dozens", "hundred", "hundreds", "thousand", "thousands",
     "million", "millions", "billion", "pair", "pairs", "half", "quarter", "percent", "times", "minus", "plus",
-    "over", "squared", "cubed", "out", "per", "each", "point", *UNITS,
+    "over", "squared", "cubed", "out", "per", "each", "point", "trillion", "trillions", "tenth", "tenths", "hundredth",
+    "hundredths", "thousandth", "thousandths", "third", "thirds", "quarters", "halves", "roughly", "nearly", "almost",
+    "possibly", "probably", "likely", "unsure", "wrong", "incorrect", "neither", "either", "except", "instead", *UNITS,
 }
 # fmt: on
 _MAX_NOUNS = 4

@@ -162,3 +162,24 @@ def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
         measured["uniform"]["all"]["0.25"]["accuracy"],
     ]
     assert result["model"] == str(tmp_path)
+
+
+def test_a_language_model_is_billed_for_the_tokens_that_come_out(folder: Path) -> None:
+    from transformers import Qwen2Config
+
+    from entropy_vision.policy_cost import language_flops, meta_decoder
+
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Qwen2Config(num_hidden_layers=2, **small)
+    config.save_pretrained(folder / "language")
+    reader = {"language": str(folder / "language"), "prompt": 7, "answer": 3}
+    asked = options(videos=folder / "deeper", keep=(0.5,), inside=("tome",), **reader)
+    dense, *rows = run_bench(asked)["rows"]
+    decoder = meta_decoder(config)
+    for row, kept in [(dense, 3 * 144), *((one, one["tokens"]) for one in rows)]:
+        bill = language_flops(decoder, [kept], 7, 3)
+        assert (row["flops_prefill"], row["flops_decode"]) == (bill["prefill"], bill["decode"])
+        whole = row["flops"] + sum(bill.values())
+        assert row["flops_ratio_whole"] == (dense["flops"] + dense["flops_prefill"] + dense["flops_decode"]) / whole
+    with pytest.raises(UsageError, match="no language model 'nothing'"):
+        run_bench(options(videos=folder, language="nothing"))

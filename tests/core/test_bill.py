@@ -27,7 +27,7 @@ def test_costs_fall_with_keep_and_hold_a_selection_stage(scenes: list[Scored]) -
     dense, kept = costs["rate", 1.0], costs["rate", 0.25]
     assert (dense.tokens, kept.tokens) == (3 * 128, 3 * 32)
     assert kept.bytes * 4 == dense.bytes
-    assert all(kept.flops[stage] < dense.flops[stage] for stage in ("encode", "prefill", "answer"))
+    assert all(kept.flops[stage] < dense.flops[stage] for stage in ("encode", "project", "prefill", "answer"))
     assert kept.seconds["select"] > 0
     report = CostReport.compare(dense, kept)
     assert report.flops_ratio == dense.total_flops / kept.total_flops > 1
@@ -40,8 +40,9 @@ def test_encoding_is_billed_at_the_towers_closed_form_and_the_projector(scenes: 
     packed = PackedPatches.pack([EntropyTokenizer(patch_size=8, keep=1.0)(s.frames) for s in scenes])
     tokens = torch.zeros(sum(packed.counts), model.encoder.width)
     projector = sum(count_flops(lambda: model.projector(tokens, torch.zeros(len(tokens), 3))).values())
-    # the interpolated table of positions is the only thing beside them
-    assert tower + projector <= cost.flops["encode"] <= 1.02 * (tower + projector)
+    assert cost.flops["project"] == projector
+    # the interpolated table of positions is the only thing beside it
+    assert tower <= cost.flops["encode"] <= 1.02 * tower
 
 
 def test_bills_add_up(scenes: list[Scored]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from oracles_encoder import images_of, make_patchset, qwen2_flops
+from oracles_encoder import images_of, make_patchset, qwen2_flops, qwen2_step_flops, tower_step_flops
+from small_tower import FAMILIES
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from entropy_vision import cost
@@ -44,12 +45,18 @@ def test_counted_flops_of_the_tower_equal_the_closed_form(counts: tuple[int, ...
     assert counted == tower_flops(encoder.config, [count for count in counts if count])
 
 
-def test_counted_flops_of_every_patch_equal_open_clips_own_forward() -> None:
-    encoder = VisionEncoder("ev-tiny-96").eval()
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_counted_flops_of_every_patch_equal_open_clips_own_forward(gradients: bool, heads: int) -> None:
+    """Without gradients and with an even number of heads, torch runs the whole attention as one kernel."""
+    config = VisionEncoder("ev-tiny-96").config
+    encoder = VisionEncoder.from_config(config | {"vision_cfg": config["vision_cfg"] | {"head_width": 96 // heads}})
+    encoder = encoder.eval()
     kept = make_patchset((2, 12, 12), 8, [144, 144])
     images = images_of(kept, encoder.mean, encoder.std)
-    counted = total(count_flops(lambda: encoder.tower(images)))
-    assert counted == tower_flops(encoder.config, [144, 144]) + 2 * 2 * 96 * 64  # its projection of the class token
+    expected = tower_flops(encoder.config, [144, 144]) + 2 * 2 * 96 * 64  # its projection of the class token
+    with torch.set_grad_enabled(gradients):
+        assert total(count_flops(lambda: encoder.tower(images))) == expected
 
 
 def test_tower_flops_of_vit_b_32_are_the_published_ones() -> None:
@@ -65,10 +72,23 @@ def test_a_tower_is_counted_without_being_computed_on_meta() -> None:
     assert total(count_flops(lambda: encoder.encode(PackedPatches.pack([kept])))) == tower_flops(config, [36, 3])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("counts", [(1,), (36, 9), (144,)], ids=str)
+@pytest.mark.parametrize("family", ["open_clip", "siglip", "class-registers", "eva01", "eva02", "perception"])
+def test_counted_flops_of_a_step_equal_the_closed_form(family: str, counts: tuple[int, ...], dtype: Any) -> None:
+    encoder = FAMILIES[family]().to(dtype)
+    kept = make_patchset((len(counts), 12, 12), 8, counts)
+    counted = total(count_flops(lambda: encoder([kept])[0].float().sum().backward()))
+    assert counted == tower_step_flops(encoder, counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("groups", [4, 2])
 @pytest.mark.parametrize("length", [1, 33, 128])
-def test_counted_flops_of_a_language_model_equal_the_closed_form(attention: str, groups: int, length: int) -> None:
+def test_counted_flops_of_a_language_model_equal_the_closed_form(
+    attention: str, groups: int, length: int, dtype: Any
+) -> None:
     config = Qwen2Config(
         hidden_size=64,
         num_hidden_layers=2,
@@ -78,10 +98,15 @@ def test_counted_flops_of_a_language_model_equal_the_closed_form(attention: str,
         vocab_size=100,
         attn_implementation=attention,
     )
-    model = Qwen2ForCausalLM(config).eval()
+    model = Qwen2ForCausalLM(config).eval().to(dtype)
     tokens = torch.zeros(2, length, dtype=torch.long)
     with torch.no_grad():
         assert total(count_flops(lambda: model(tokens, use_cache=False))) == qwen2_flops(config, length, 2)
+
+    def step() -> None:
+        model(tokens, use_cache=False).logits.float().sum().backward()
+
+    assert total(count_flops(step)) == qwen2_step_flops(config, length, 2)
 
 
 def test_the_parts_of_a_count_sum_to_the_whole() -> None:
@@ -124,7 +149,7 @@ def test_an_old_counter_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = VisionEncoder("ev-tiny-96").eval()
     known = {op: formula for op, formula in flop_counter.flop_registry.items() if "for_cpu" not in str(op)}
     monkeypatch.setattr(flop_counter, "flop_registry", known)
-    assert len(cost._missing_formulas()) == 2
+    assert len(cost._missing_formulas()) == 3
     assert total(count_flops(lambda: encoder([kept]))) == tower_flops(encoder.config, [36])
     monkeypatch.setattr(cost, "_missing_formulas", dict)
     with pytest.raises(UncountedAttention, match="for_cpu"):

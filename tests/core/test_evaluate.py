@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmark_files import CASES
+from benchmark_cases import CASES
 from small_policy import small_policy
 
 from entropy_vision import cli
+from entropy_vision.evaluate import benchmark_source
 
 INPUTS = {"image_size": 96, "video_size": 64, "frame_count": 3, "difficulty": 0.3}
 
@@ -38,6 +39,13 @@ def test_benchmarks_are_tasks(checkpoint: Path, tmp_path: Path, capsys: pytest.C
         "nlvr": 4,
         "all": 13,
     }
+
+
+def test_questions_are_spread_over_a_benchmark(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.name == "nlvr")
+    source, count = benchmark_source(f"nlvr:{case.write(tmp_path, '')}", INPUTS, 4)
+    assert count == 4
+    assert [source.scene(i)[0].key[-6:] for i in range(4)] == ["12-0-0", "12-0-3", "12-1-0", "12-1-3"]
 
 
 @pytest.mark.parametrize(

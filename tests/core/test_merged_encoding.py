@@ -14,8 +14,9 @@ from torch import nn
 
 from entropy_vision import Budget, EntropyTokenizer, Frames, PatchSet
 from entropy_vision.cost import count_flops, tower_flops
-from entropy_vision.encoder import VisionEncoder, _resize_positions
+from entropy_vision.encoder import VisionEncoder
 from entropy_vision.packed import PackedPatches
+from entropy_vision.towers.base import resize_positions
 
 
 def _merged(size: tuple[int, int, int], tokens: int, patch_size: int = 8, seed: int = 0) -> PatchSet:
@@ -49,7 +50,7 @@ def _row_at(table: torch.Tensor, row: float, column: float) -> torch.Tensor:
 def _slow(encoder: VisionEncoder, kept: PatchSet) -> torch.Tensor:
     """float [K, D]: frame by frame, each token with its own convolution and its own interpolated row."""
     tower, (_, rows, columns) = encoder.tower, kept.grid
-    table = _resize_positions(tower.positional_embedding[1:], tower.grid_size, (rows, columns))
+    table = resize_positions(tower.positional_embedding[1:], tower.grid_size, (rows, columns))
     table = table.view(rows, columns, -1)
     assert kept.spans is not None
     found = []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracles_encoder import make_patchset
-from small_tower import small_tower
+from small_tower import FAMILIES, small_tower
 from torch.nn import functional as F
 
 from entropy_vision.budget import Budget
@@ -68,6 +68,75 @@ def slow_tower(encoder: VisionEncoder, packed: PackedPatches, least: list[int], 
         hidden = hidden + block.mlp(block.ln_2(hidden))
     order = sorted(range(len(sizes)), key=lambda i: centres[i].tolist())
     return tower.ln_post(hidden[1:])[order]
+
+
+def slow_rotation(encoder: VisionEncoder, grid: tuple[int, int], centres: torch.Tensor) -> torch.Tensor | None:
+    """float [p + L, 2 * d], token by token: the mean unit vectors of the four places around a centre."""
+    table = encoder.adapter.rotation(grid)
+    if table is None:
+        return None
+    sine, cosine = table.view(*grid, -1).chunk(2, dim=2)
+    still = torch.cat([torch.zeros(sine.shape[2]), torch.ones(sine.shape[2])])
+    rows = [still] * encoder.adapter.prefix
+    for row, column in centres[:, 1:].tolist():
+        s, c = torch.zeros(sine.shape[2]), torch.zeros(sine.shape[2])
+        for y in range(grid[0]):
+            for x in range(grid[1]):
+                weight = max(0.0, 1 - abs(row - y)) * max(0.0, 1 - abs(column - x))
+                s, c = s + weight * sine[y, x], c + weight * cosine[y, x]
+        length = (s * s + c * c).sqrt()
+        rows.append(torch.cat([s / length, c / length]))
+    return torch.stack(rows)
+
+
+def slow_merging(encoder: VisionEncoder, packed: PackedPatches, least: list[int]) -> torch.Tensor:
+    """One frame through a tower of any class, attention and merging written out."""
+    adapter, prefix = encoder.adapter, encoder.adapter.prefix
+    hidden = encoder.embed(packed)
+    centres, sizes = packed.centres.float(), torch.ones(len(packed))
+    for block, count in zip(adapter.blocks, least, strict=True):
+        keys = []
+
+        def mix(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            keys.append(key)  # noqa: B023
+            out = []
+            for head in range(query.shape[1]):
+                logits = query[:, head] @ key[:, head].T / query.shape[2] ** 0.5
+                logits = logits + torch.cat([torch.zeros(prefix), sizes.log()])  # noqa: B023
+                out.append(logits.softmax(dim=1) @ value[:, head])
+            return torch.stack(out, dim=1).flatten(1)
+
+        hidden = adapter.attend(block, hidden, mix, slow_rotation(encoder, packed.grids[0][1:], centres))
+        parts = slow_merge(keys[0].mean(dim=1)[prefix:], hidden[prefix:], centres, sizes, count)
+        tokens, where, many = zip(*parts, strict=True)
+        centres, sizes = torch.stack(where), torch.tensor(many)
+        hidden = adapter.feed(block, torch.cat((hidden[:prefix], torch.stack(tokens))))
+    order = sorted(range(len(sizes)), key=lambda i: centres[i].tolist())
+    return adapter.finish(hidden[prefix:])[order]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merging_in_every_class_of_tower_equals_one_written_out(family: str) -> None:
+    encoder = FAMILIES[family]()
+    packed = PackedPatches.pack([make_patchset((1, 4, 4), 8, [16])])
+    got = merged(encoder, packed, 0.25)
+    assert got.counts == (4,) and float(got.sizes.sum()) == 16
+    torch.testing.assert_close(got.tokens, slow_merging(encoder, packed, [8, 4]), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merging_follows_a_selection_in_every_class_of_tower(family: str) -> None:
+    """What a selector kept goes in, several grids in one pack; merging nothing is the plain tower."""
+    encoder = FAMILIES[family]()
+    sets = [make_patchset((3, 4, 4), 8, [16, 5, 9], seed=1), make_patchset((1, 3, 6), 8, [7], seed=2)]
+    packed = PackedPatches.pack(sets)
+    plain = merged(encoder, packed, 1.0)
+    torch.testing.assert_close(plain.tokens, encoder.encode(packed), rtol=0, atol=1e-5)
+    together = merged(encoder, packed, 0.5)
+    assert together.counts == (15, 4)
+    for one, tokens in zip(sets, together.tokens.split(list(together.counts)), strict=True):
+        alone = merged(encoder, PackedPatches.pack([one]), 0.5)
+        torch.testing.assert_close(alone.tokens, tokens, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("length", "least"), [(9, 9), (9, 6), (9, 5), (2, 1), (16, 8)])

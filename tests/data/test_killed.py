@@ -167,6 +167,19 @@ def test_a_run_killed_at_any_point_goes_on(
     shutil.rmtree(tmp_path)
 
 
+_LAST = 24  # events
+
+
+def test_sigterm_when_all_is_done_but_the_sums_ends_as_a_run_that_is_done(
+    source: Path, hook: Path, whole: tuple[Path, int, int], tmp_path: Path
+) -> None:
+    expected, events, _ = whole
+    line = Line(source, hook, tmp_path / "out")
+    code, told = line.run("run", events - 3, signal.SIGTERM)
+    assert code == 0 and line.once.exists() and json.loads(told)["written"] == 16
+    assert tree(line.out) == tree(expected)
+
+
 @pytest.mark.parametrize("points", [pytest.param(3, id="3"), pytest.param(20, id="20", marks=pytest.mark.slow)])
 def test_sigterm_in_any_phase_ends_with_143_and_the_same_line_goes_on(
     source: Path, hook: Path, whole: tuple[Path, int, int], tmp_path: Path, points: int
@@ -174,8 +187,8 @@ def test_sigterm_in_any_phase_ends_with_143_and_the_same_line_goes_on(
     expected, events, _ = whole
     for point in range(points):
         line = Line(source, hook, tmp_path / f"{point}")
-        # the last events write the sums of a run that is done
-        code, told = line.run("run", 1 + (events - 12) * point // points, signal.SIGTERM)
+        # the last events clear away and write the sums of a run that is done: it ends as one
+        code, told = line.run("run", 1 + (events - _LAST) * point // points, signal.SIGTERM)
         assert code == 143 and line.once.exists(), (point, code)
         json.loads(told)
         is_sound(line.out)

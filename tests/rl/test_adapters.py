@@ -172,6 +172,7 @@ def test_text_of_takes_what_the_last_assistant_says() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]
     assert text_of([{"role": "assistant", "content": parts}]) == "ab"
     assert text_of([{"role": "assistant", "content": "x"}, {"role": "tool", "content": "y"}]) == "x"
+    assert text_of([{"role": "assistant", "content": c} for c in "xyz"]) == "z"
     assert text_of([SimpleNamespace(role="assistant", content="x")]) == "x"
     assert [text_of(c) for c in ([], None, [{"content": "x"}], [{"role": "assistant", "content": None}])] == [
         "",

@@ -70,6 +70,8 @@ def test_grpo_raises_the_reward_of_a_policy_that_guesses(tmp_path: Path, guessin
     grpo = GrpoRecipe(group_size=8, max_new_tokens=24, beta=0.01)
     Trainer(small_recipe("grpo", tmp_path / "grpo", init=str(guessing), steps=24, grpo=grpo, **FEW_IMAGES)).train()
     metrics = read_metrics(tmp_path / "grpo")
+    watched = {"zero_variance", "truncated", "unparsable", "ambiguous", "duplicates", "hack_gap"}
+    assert all(0.0 <= m[name] <= 1.0 for m in metrics for name in watched)
     rewards = [m["reward"] for m in metrics]
     assert sum(rewards[-8:]) / 8 > sum(rewards[:8]) / 8 + 0.05
     assert all(m["kl"] >= 0 for m in metrics) and metrics[-1]["kl"] > 0

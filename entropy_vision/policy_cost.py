@@ -1,0 +1,173 @@
+"""FLOPs of a policy by stage, counted on the meta device: nothing is computed, so no model is too large.
+
+model = meta_policy("ViT-L-14-336", "llama")              # sizes of Llama-7B; a folder or a name on the hub works too
+policy_flops(model, PackedPatches.pack([kept]), prompt=64, answer=128)
+
+Each input is one row: its visual tokens, then a prompt, then an answer that is decoded token by token with a cache.
+Attention under a causal mask counts as the full square, as everywhere here (see `cost`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.cache_utils import DynamicCache
+
+from entropy_vision.cost import count_flops
+from entropy_vision.encoder import VisionEncoder
+from entropy_vision.errors import UsageError
+from entropy_vision.packed import PackedPatches
+from entropy_vision.policy import EntropyVLM
+from entropy_vision.policy_config import EntropyVLMConfig
+from entropy_vision.policy_parts import check_decoder
+
+
+def policy_flops(model: EntropyVLM, patches: PackedPatches, prompt: int, answer: int) -> dict[str, int]:
+    """FLOPs of one answer about each input of a pack.
+
+    Args:
+        model: any policy; it is counted as its configuration says, wherever its weights are.
+        patches: the kept patches.
+        prompt: text tokens of every row, at least 1; answer: tokens that follow, at least 1.
+
+    Returns:
+        encode (the tower), project, prefill (visual tokens and prompt, logits of the last place) and decode.
+    """
+    with torch.device("meta"):
+        twin = model if model.device.type == "meta" else EntropyVLM(model.config)
+    tokens = torch.empty(len(patches), twin.encoder.width, device="meta", dtype=twin.dtype)
+    with torch.no_grad():
+        vision = {
+            "encode": _count(lambda: twin.encoder.encode(patches)),
+            "project": _count(lambda: twin.projector.embed(tokens, patches)),
+        }
+    return vision | language_flops(twin.language, twin.slots(patches).counts, prompt, answer)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one pass of a decoder costs: n * linear + n * (n + past) * square + head FLOPs for n tokens behind `past`
+    others, with the logits of the last one."""
+
+    linear: int
+    square: int
+    head: int
+
+    @classmethod
+    def of(cls, language: Any) -> Price:
+        """Of a decoder on the meta device, counted on two passes of one token."""
+        config = language.config
+        hidden = torch.empty(1, 1, config.hidden_size, device="meta", dtype=language.dtype)
+        with torch.no_grad():
+            head = _count(lambda: language.get_output_embeddings()(hidden))
+            first, second = (_count(partial(_read_one, language, past)) for past in (0, 1))
+        return cls(linear=2 * first - second, square=second - first, head=head)
+
+    def __call__(self, length: int, past: int = 0) -> int:
+        return length * self.linear + length * (length + past) * self.square + self.head
+
+
+def language_flops(language: Any, visual: Sequence[int], prompt: int, answer: int) -> dict[str, int]:
+    """FLOPs of a decoder on the meta device for rows of `visual` visual tokens each: prefill and decode.
+
+    Raises:
+        UsageError: no prompt or no answer.
+    """
+    if prompt < 1 or answer < 1:
+        raise UsageError(f"a row needs at least one token of prompt and of answer, got {prompt} and {answer}")
+    price, steps = Price.of(language), answer - 1
+    lengths = [count + prompt for count in visual]
+    # a step costs `square` more than the one before it, which has one token fewer behind it
+    grows = price.square * (steps * (steps - 1) // 2)
+    return {
+        "prefill": sum(price(length) for length in lengths),
+        "decode": sum(steps * price(1, length) + grows for length in lengths),
+    }
+
+
+def meta_policy(tower: str, language: str | Path | PreTrainedConfig) -> EntropyVLM:
+    """A policy on the meta device: the shapes of a tower and a decoder, no weights.
+
+    Args:
+        tower: an open_clip model name, one of this package's, or a local folder.
+        language: a configuration; a folder or name on the hub that holds one; or a `model_type` such as "llama" or
+            "qwen2", for the sizes that transformers gives it by default.
+
+    Raises:
+        UsageError: neither is known, or a decoder that EntropyVLM does not run.
+    """
+    config = meta_language(language)
+    with torch.device("meta"):
+        vision = VisionEncoder(tower).config
+        return EntropyVLM(EntropyVLMConfig(vision=vision, text=config.to_dict())).eval()
+
+
+def meta_language(language: str | Path | PreTrainedConfig) -> PreTrainedConfig:
+    """The text configuration that a name stands for; as `meta_policy` takes it."""
+    if isinstance(language, PreTrainedConfig):
+        config = language
+    elif str(language) in CONFIG_MAPPING:
+        config = CONFIG_MAPPING[str(language)]()
+    else:
+        try:
+            config = AutoConfig.from_pretrained(language)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"no language model {str(language)!r}: give a folder with config.json, a name on the hub, or a "
+                "model_type of transformers such as llama"
+            ) from error
+    config = config.get_text_config()
+    check_decoder(config)
+    return config
+
+
+def meta_decoder(config: PreTrainedConfig) -> Any:
+    """A causal language model without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def add_language(
+    rows: Sequence[dict[str, Any]], visual: Sequence[Sequence[int]], language: Any, prompt: int, answer: int
+) -> None:
+    """Put into a bench's rows what a decoder on the meta device costs, and what the first row's whole saves.
+
+    Args:
+        rows: with their towers' `flops`, dense first.
+        visual: visual tokens of every video of each row.
+    """
+    for row, counts in zip(rows, visual, strict=True):
+        bill = language_flops(language, counts, prompt, answer)
+        row |= {f"flops_{stage}": flops for stage, flops in bill.items()}
+    totals = [row["flops"] + row["flops_prefill"] + row["flops_decode"] for row in rows]
+    for row, total in zip(rows, totals, strict=True):
+        row["flops_ratio_whole"] = totals[0] / total
+
+
+def _read_one(language: Any, past: int) -> None:
+    """One token through a decoder's body on the meta device, behind `past` others."""
+    config = language.config
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    def meta(*shape: int, dtype: torch.dtype = language.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    seen = meta(1, config.num_key_value_heads, past, head)
+    language.base_model(
+        inputs_embeds=meta(1, 1, config.hidden_size),
+        attention_mask=meta(1, 1, 1, past + 1, dtype=torch.bool),
+        position_ids=meta(1, 1, dtype=torch.long),
+        cache=DynamicCache([(seen, seen)] * config.num_hidden_layers) if past else DynamicCache(),
+        use_cache=True,
+    )
+
+
+def _count(run: Any) -> int:
+    return sum(count_flops(run).values())

@@ -1,0 +1,299 @@
+"""EntropyVLMProcessor: text, pictures and videos in, what EntropyVLM reads out.
+
+inputs = processor(text="<image> <video> what changed ?", images=picture, videos=video, budget=0.25)
+out = model.generate(**inputs)
+
+A prompt has one `<image>` or `<video>` for each of them, in any order; each becomes as many placeholders as patches
+are kept. With a budget in tokens or keep that number is known before anything is read, see `placeholders`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from transformers import AutoProcessor, BatchFeature
+from transformers.processing_utils import MultiModalData, ProcessorMixin
+
+from entropy_vision.budget import Budget
+from entropy_vision.errors import UsageError
+from entropy_vision.frames import Frames
+from entropy_vision.grid import gather, grid_size
+from entropy_vision.packed import PackedPatches
+from entropy_vision.patchset import PatchSet
+from entropy_vision.policy_config import EntropyVLMConfig
+from entropy_vision.projectors import half, unit_patches
+from entropy_vision.text import ASSISTANT
+from entropy_vision.tokenizer import EntropyTokenizer
+from entropy_vision.visuals import FITS, Fit, load_image, load_video
+
+if TYPE_CHECKING:
+    from entropy_vision.policy import EntropyVLM
+
+_MARK = re.compile("<image>|<video>")
+# lists of text, pictures and videos -> text with a mark for each of them: what any tokenizer's own template takes
+FLATTEN = """{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- if message['content'] is string -%}{%- set flat.messages = flat.messages + [message] -%}
+{%- else -%}{%- set part = namespace(text='') -%}
+{%- for piece in message['content'] -%}
+{%- set part.text = part.text + (piece['text'] if piece['type'] == 'text' else '<' + piece['type'] + '>\\n') -%}
+{%- endfor -%}
+{%- set flat.messages = flat.messages + [dict(message, content=part.text)] -%}
+{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}
+"""
+PLAIN = (
+    "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
+)
+
+
+class EntropyVLMProcessor(ProcessorMixin):
+    """Tokenizer, and how pictures become patches; saved and loaded as any processor of transformers."""
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        patch_size: int = 16,
+        image_size: Sequence[int] = (224, 224),
+        keep: float = 0.25,
+        selector: str = "rate",
+        seed: int = 0,
+        merge: int = 1,
+        fit: Fit = "stretch",
+        onevision: bool = False,
+        image_token: str = "<image>",
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            tokenizer: any tokenizer of transformers that knows `image_token` as one token.
+            patch_size, image_size: the tower's, in pixels; (height, width).
+            keep, selector, seed, merge: as in `EntropyTokenizer`.
+            fit: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
+            onevision: four patches of a video make one token, and every input ends in one more (LLaVA-OneVision).
+            chat_template: by default the tokenizer's own, with pictures and videos allowed among the text.
+
+        Raises:
+            UsageError: a token that the tokenizer does not know, or an option out of range.
+        """
+        self.patch_size, self.image_size = int(patch_size), [int(side) for side in image_size]
+        self.keep, self.selector, self.seed, self.merge = keep, selector, seed, merge
+        self.fit, self.onevision, self.image_token = fit, onevision, image_token
+        if fit not in FITS:
+            raise UsageError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+        if onevision and merge > 1:
+            raise UsageError("a tower that pools its tokens takes no merged patches: leave merge at 1")
+        if image_token not in tokenizer.get_vocab():
+            raise UsageError(
+                f"the tokenizer has no token {image_token!r}: name its own with image_token=, "
+                "or add one with tokenizer.add_special_tokens"
+            )
+        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        self._chooser(Budget(keep=keep), 1)  # refuses a wrong option now
+        own = FLATTEN + (tokenizer.chat_template or PLAIN)
+        super().__init__(tokenizer, chat_template=chat_template or own)
+
+    @classmethod
+    def for_model(cls, model: EntropyVLM, tokenizer: Any, **options: Any) -> EntropyVLMProcessor:
+        """The processor that fits a policy. `options`: what the class takes.
+
+        Raises:
+            UsageError: a patch size or size of pictures other than the tower's, or a tokenizer with another id for
+                the placeholder.
+        """
+        encoder, onevision = model.encoder, getattr(model.projector, "image_newline", None) is not None
+        mine = {"patch_size": encoder.patch_size, "image_size": list(encoder.image_size), "onevision": onevision}
+        for name, value in mine.items():
+            given = options.setdefault(name, value)
+            if (list(given) if isinstance(given, tuple) else given) != value:
+                raise UsageError(f"the tower takes {name}={value}, not {given}: leave {name} out")
+        token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
+        if options.setdefault("image_token", token) != token:
+            raise UsageError(f"the model's placeholder is {token!r}, not {options['image_token']!r}")
+        return cls(tokenizer, **options)
+
+    @classmethod
+    def from_llava(cls, path: str | Path, **options: Any) -> EntropyVLMProcessor:
+        """The processor that goes with `EntropyVLM.from_llava`: the checkpoint's tokenizer, template and sizes."""
+        from transformers import AutoTokenizer
+
+        from entropy_vision.llava import llava_config
+
+        config = llava_config(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        onevision = config.model_type == "llava_onevision"
+        settings, _ = cls.get_processor_dict(path)
+        side = config.vision_config.image_size
+        mine: dict[str, Any] = {
+            "patch_size": config.vision_config.patch_size,
+            "image_size": (side, side),
+            "fit": "stretch_bicubic" if onevision else "crop_bicubic",
+            "onevision": onevision,
+            "image_token": tokenizer.convert_ids_to_tokens(config.image_token_id),
+            "chat_template": settings.get("chat_template"),
+        }
+        return cls(tokenizer, **(mine | options))
+
+    # ---- how many placeholders -----------------------------------------------------------------------------------
+
+    def placeholders(self, frames: int = 1, budget: Budget | float | None = None) -> int | None:
+        """Placeholders of a picture, or of a video of `frames` frames; None where only its pixels tell (bits,
+        thresholds, FLOPs)."""
+        rows, columns = self._units(frames)
+        count = self._budget(budget).size(frames * rows * columns)
+        return None if count is None else count + self.onevision
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Any = None, video_sizes: Any = None, **kwargs: Any
+    ) -> MultiModalData:
+        """What serving engines ask: tokens of pictures of (height, width), of videos of (frames, height, width)."""
+        data: dict[str, Any] = {}
+        if image_sizes is not None:
+            data["num_image_tokens"] = [self.placeholders() for _ in image_sizes]
+            data["num_image_patches"] = [1] * len(image_sizes)
+        if video_sizes is not None:
+            data["num_video_tokens"] = [self.placeholders(frames) for frames, _, _ in video_sizes]
+        return MultiModalData(**data)
+
+    def _units(self, frames: int) -> tuple[int, int]:
+        """Rows and columns of what is chosen among: patches, or four of them."""
+        height, width = self.image_size
+        rows, columns = grid_size(height, width, self.patch_size)
+        return (half(rows), half(columns)) if self.onevision and frames > 1 else (rows, columns)
+
+    def _budget(self, budget: Budget | float | None) -> Budget:
+        if budget is None or isinstance(budget, float | int):
+            return Budget(keep=self.keep if budget is None else budget)
+        return budget
+
+    # ---- choosing ------------------------------------------------------------------------------------------------
+
+    def _chooser(self, budget: Budget, frames: int) -> EntropyTokenizer:
+        side = self.patch_size * (2 if self.onevision and frames > 1 else 1)
+        return EntropyTokenizer(side, budget=budget, selector=self.selector, seed=self.seed, merge=self.merge)
+
+    def select(self, frames: Frames, budget: Budget | float | None = None) -> PatchSet:
+        """The patches kept of frames of the tower's size."""
+        kept = self._chooser(self._budget(budget), frames.count)(frames)
+        if not self.onevision or frames.count == 1:
+            return kept
+        # what was chosen are units of four patches; where their number is odd, neighbours share some
+        rows, columns = grid_size(*frames.size, self.patch_size)
+        place, _ = unit_patches(rows, columns)
+        mask = np.zeros((frames.count, rows * columns), bool)
+        frame, unit = np.nonzero(kept.mask.reshape(frames.count, -1))
+        mask[frame[:, None], place[unit]] = True
+        positions = np.argwhere(mask.reshape(frames.count, rows, columns)).astype(np.int32)
+        bits = np.repeat(np.repeat(kept.bits, 2, axis=1), 2, axis=2)[:, :rows, :columns]
+        pixels = gather(frames.pixels, positions, self.patch_size)
+        return PatchSet(pixels=pixels, positions=positions, bits=bits, selector=kept.selector)
+
+    # ---- the call ------------------------------------------------------------------------------------------------
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        audio: Any = None,
+        budget: Budget | float | None = None,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Tokens and patches of one prompt or of several.
+
+        Args:
+            images: a path, a PIL image, uint8 [H, W, 3] or Frames; several as a list, for several prompts a list of
+                lists or one list in the order of the marks.
+            text: the prompt or prompts, with one `<image>` or `<video>` for each picture and video.
+            videos: a path, uint8 [F, H, W, 3], a list of pictures or Frames; several as a list of those.
+            budget: for each picture and video; a number is a fraction to keep. By default the processor's own.
+            num_frames, fps: which frames of video files are taken; all where neither is given.
+            kwargs: the tokenizer's; by default prompts are padded at the left, to be continued.
+
+        Returns:
+            input_ids, attention_mask: int64 [B, T]; patches: PackedPatches of all rows, where there are any.
+
+        Raises:
+            UsageError: marks and inputs do not agree, or a picture of a kind that is not known.
+            InputError: a file that cannot be read.
+        """
+        if text is None or audio is not None:
+            raise UsageError("EntropyVLMProcessor takes text, with images and videos or without; no audio")
+        texts = [text] if isinstance(text, str) else list(text)
+        marks = [mark for one in texts for mark in _MARK.findall(one)]
+        height, width = self.image_size
+        pictures, films = _flat(images, _is_image), _flat(videos, _is_video)
+        for name, given in (("<image>", pictures), ("<video>", films)):
+            if marks.count(name) != len(given):
+                raise UsageError(f"the text has {marks.count(name)} {name} for {len(given)} inputs: write one for each")
+        still, moving = iter(pictures), iter(films)
+        kept = [
+            self.select(load_image(next(still), (height, width), self.fit), budget)
+            if mark == "<image>"
+            else self.select(load_video(next(moving), (height, width), self.fit, num_frames, fps), budget)
+            for mark in marks
+        ]
+        counts = iter(self._counts(kept))
+        texts = [_MARK.sub(lambda _: self.image_token * next(counts), one) for one in texts]
+        kwargs.pop("return_tensors", None)
+        settings = {"padding": True, "padding_side": "left"} | kwargs
+        if self.tokenizer.pad_token is None and len(texts) == 1:
+            settings["padding"] = False
+        encoded = self.tokenizer(texts, return_tensors="pt", return_token_type_ids=False, **settings)
+        data: dict[str, Any] = dict(encoded)
+        if kept:
+            data["patches"] = PackedPatches.pack(kept)
+        return BatchFeature(data)
+
+    def _counts(self, kept: Sequence[PatchSet]) -> list[int]:
+        """Placeholders of every input."""
+        if not self.onevision:
+            return [len(one) for one in kept]
+        from entropy_vision.projectors import pooled_units
+
+        return [1 + (len(one) if one.grid[0] == 1 else len(pooled_units(one.positions, one.grid)[2])) for one in kept]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "patches"]
+
+
+def _is_image(value: Any) -> bool:
+    return not isinstance(value, list | tuple)
+
+
+def _is_video(value: Any) -> bool:
+    """A list of pictures is one video; a list of anything else is several."""
+    if not isinstance(value, list | tuple):
+        return True
+    return bool(value) and all(_is_frame(one) for one in value)
+
+
+def _is_frame(value: Any) -> bool:
+    picture = type(value).__module__.startswith("PIL.")
+    return picture or (isinstance(value, np.ndarray) and value.ndim == 3)
+
+
+def _flat(values: Any, single: Any) -> list[Any]:
+    """Inputs one by one out of one, a list, or a list of lists."""
+
+    def walk(value: Any) -> Iterator[Any]:
+        if value is None:
+            return
+        if single(value):
+            yield value
+        else:
+            for one in value:
+                yield from walk(one)
+
+    return list(walk(values))
+
+
+AutoProcessor.register(EntropyVLMConfig, cast(Any, EntropyVLMProcessor), exist_ok=True)

@@ -1,0 +1,306 @@
+"""LLaVA checkpoints: transformers' own logits with every patch, its masked forward with fewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+
+from entropy_vision import Budget, EntropyTokenizer, EntropyVLM, EntropyVLMProcessor, Frames, UsageError
+from entropy_vision.packed import PackedPatches
+from entropy_vision.policy_config import EntropyVLMConfig
+from entropy_vision.text import IMAGE, PAD, token_id, word_tokenizer
+from tests.small_policy import WORDS, noise_frames
+
+VIDEO = "<video>"
+MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
+TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "patch_size": 8}
+DECODER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+}
+
+
+def _save(folder: Path, kind: str, side: int = 40) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A random checkpoint as transformers writes it; every weight is away from its initial zero or one."""
+    torch.manual_seed(1)
+    tokenizer = word_tokenizer([*WORDS, VIDEO])
+    text = DECODER | {
+        "vocab_size": len(tokenizer) + 3,  # as published ones, the table is larger than the vocabulary
+        "pad_token_id": token_id(tokenizer, PAD),
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    image, video = token_id(tokenizer, IMAGE), token_id(tokenizer, VIDEO)
+    if kind == "llava":
+        tower = CLIPVisionConfig(**TOWER, image_size=side, num_hidden_layers=3, projection_dim=16)
+        config = LlavaConfig(
+            vision_config=tower,
+            text_config=LlamaConfig(**text),
+            image_token_index=image,
+            image_seq_length=(side // 8) ** 2,
+        )
+        model = LlavaForConditionalGeneration(config)
+    else:
+        tower = SiglipVisionConfig(**TOWER, image_size=side, num_hidden_layers=2, vision_use_head=False)
+        words = Qwen2Config(**text, tie_word_embeddings=True)
+        config = LlavaOnevisionConfig(
+            vision_config=tower,
+            text_config=words,
+            image_token_index=image,
+            video_token_index=video,
+            image_grid_pinpoints=[[side, side]],
+        )
+        model = LlavaOnevisionForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "vision_tower" in name or "projector" in name or "newline" in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(f'{{"image_mean": {MEAN}, "image_std": {STD}}}')
+    return model.eval(), tokenizer
+
+
+def _normalised(frames: Frames) -> Tensor:
+    """float [F, 3, H, W], as transformers' image processor gives it."""
+    pixels = torch.from_numpy(frames.pixels).permute(0, 3, 1, 2).float() / 255
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def _both(folder: Path) -> tuple[EntropyVLM, EntropyVLMProcessor]:
+    return EntropyVLM.from_llava(folder), EntropyVLMProcessor.from_llava(folder)
+
+
+def _difference(what: str, model: EntropyVLM, mine: Tensor, theirs: Tensor) -> float:
+    """The largest difference of a logit that can be sampled; printed for `-s`."""
+    allowed = ~model.blocked
+    largest = float((mine[..., allowed] - theirs.float()[..., allowed]).abs().max())
+    print(f"{what}: {largest:.1e}, logits of deviation {float(theirs.std()):.2f}")
+    return largest
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("llava")
+    return folder, _save(folder, "llava")[0]
+
+
+@pytest.fixture(scope="module", params=[40, 32])  # a side of 5 patches is pooled to 3, one of 4 to 2
+def onevision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp(f"onevision{request.param}")
+    return folder, _save(folder, "onevision", request.param)[0]
+
+
+def test_llava_with_every_patch_is_transformers_own(llava: tuple[Path, Any]) -> None:
+    folder, theirs = llava
+    model, processor = _both(folder)
+    pictures = [noise_frames(seed, size=40) for seed in (0, 1, 2)]
+    texts = ["is <image> red or <image> ?", "how many circle <image> ?"]
+    inputs = processor(text=texts, images=pictures, budget=1.0)
+    pixels = torch.cat([_normalised(one) for one in pictures])
+    asked = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        mine, dense = model(**inputs).logits, theirs(**asked, pixel_values=pixels).logits
+    seen = inputs["attention_mask"].bool()
+    assert _difference("llava, every patch", model, mine[seen], dense[seen]) < 1e-4 and dense.std() > 0.1
+    suppress = model.blocked.nonzero()[:, 0].tolist()  # ours never says its placeholder
+    said = theirs.generate(**asked, pixel_values=pixels, max_new_tokens=12, do_sample=False, suppress_tokens=suppress)
+    assert model.generate(**inputs, max_new_tokens=12, do_sample=False).tolist() == said.tolist()
+
+
+def _masked_tower(theirs: Any, pixels: Tensor, mask: np.ndarray, layer: int) -> Tensor:
+    """float [F, places, D]: transformers' dense tower, a mask hiding the patches that were dropped."""
+    tower = theirs.model.vision_tower
+    opening = int(hasattr(tower.embeddings, "class_embedding"))
+    hidden = tower.embeddings(pixels)
+    if opening:
+        hidden = tower.pre_layrnorm(hidden)
+    hides = torch.zeros(len(pixels), 1, 1, hidden.shape[1])
+    hides[:, 0, 0, opening:][~torch.from_numpy(mask).flatten(1)] = -torch.inf
+    count = len(tower.encoder.layers) + 1 + layer
+    for block in tower.encoder.layers[:count]:
+        hidden = block(hidden, attention_mask=hides.expand(-1, -1, hidden.shape[1], -1))
+    return hidden[:, opening:]
+
+
+def test_llava_with_fewer_patches_is_its_masked_dense_forward(llava: tuple[Path, Any]) -> None:
+    folder, theirs = llava
+    model, processor = _both(folder)
+    picture = noise_frames(3, size=40)
+    dense, few = (processor(text="is <image> red ?", images=picture, budget=b) for b in (1.0, Budget(tokens=9)))
+    mask = processor.select(picture, Budget(tokens=9)).mask
+    with torch.no_grad():
+        features = theirs.model.multi_modal_projector(_masked_tower(theirs, _normalised(picture), mask, -2))
+        ids = dense["input_ids"]
+        holes = ids == processor.image_token_id
+        embeds = theirs.get_input_embeddings()(ids).masked_scatter(holes[..., None], features)
+        live = torch.ones_like(ids)
+        live[holes] = torch.from_numpy(mask).flatten().long()
+        positions = torch.arange(ids.shape[1])[None]
+        logits = theirs(inputs_embeds=embeds, attention_mask=live, position_ids=positions).logits
+        mine = model(**few).logits
+    assert mine.shape[1] == int(live.sum()) == ids.shape[1] - 16
+    assert _difference("llava, 9 of 25 patches", model, mine, logits[live.bool()][None]) < 1e-4
+    # and with a cache, token by token, what one pass says
+    said = model.generate(**few, max_new_tokens=6, do_sample=False)
+    with torch.no_grad():
+        whole = model(said, patches=few["patches"]).logits[0, -7:-1]
+    assert said[0, -6:].tolist() == whole.argmax(-1).tolist()
+
+
+def test_onevision_pictures_and_video_are_transformers_own(onevision: tuple[Path, Any]) -> None:
+    folder, theirs = onevision
+    side = theirs.config.vision_config.image_size
+    model, processor = _both(folder)
+    pictures = [noise_frames(seed, size=side) for seed in (4, 5)]
+    video = noise_frames(6, frames=3, size=side)
+    inputs = processor(text="<image> is <video> red <image> ?", images=pictures, videos=video, budget=1.0)
+    ids = inputs["input_ids"].clone()
+    area, pooled = (side // 8) ** 2, (-(-side // 16)) ** 2
+    holes = (ids[0] == processor.image_token_id).nonzero()[:, 0]
+    assert len(holes) == 2 * (area + 1) + 3 * pooled + 1
+    ids[0, holes[area + 1 : area + 1 + 3 * pooled + 1]] = theirs.config.video_token_index
+    asked = {
+        "input_ids": ids,
+        "attention_mask": inputs["attention_mask"],
+        "pixel_values": torch.stack([_normalised(one) for one in pictures]),
+        "image_sizes": torch.tensor([[side, side]] * 2),
+        "batch_num_images": torch.tensor([2]),
+        "pixel_values_videos": _normalised(video)[None],
+    }
+    with torch.no_grad():
+        mine, dense = model(**inputs).logits, theirs(**asked).logits
+    assert _difference("onevision, every patch", model, mine, dense) < 1e-4 and dense.std() > 0.1
+    suppress = model.blocked.nonzero()[:, 0].tolist()
+    said = theirs.generate(**asked, max_new_tokens=10, do_sample=False, suppress_tokens=suppress)[:, ids.shape[1] :]
+    assert model.generate(**inputs, max_new_tokens=10, do_sample=False)[:, ids.shape[1] :].tolist() == said.tolist()
+
+
+def test_onevision_keeps_units_of_a_video(onevision: tuple[Path, Any]) -> None:
+    """The kept units are pooled from the tower's masked forward and stand where they stand among all."""
+    folder, theirs = onevision
+    side = theirs.config.vision_config.image_size
+    model, processor = _both(folder)
+    video, budget = noise_frames(7, frames=3, size=side), Budget(tokens=5)
+    few = processor(text="is <video> red ?", videos=video, budget=budget)
+    assert processor.placeholders(3, budget) == 6 == int((few["input_ids"] == processor.image_token_id).sum())
+    kept = processor.select(video, budget)
+    slots = model.slots(few["patches"])
+    with torch.no_grad():
+        body = theirs.model
+        tokens = _masked_tower(theirs, _normalised(video), kept.mask, -1)
+        pooled = body.apply_pooling(body.multi_modal_projector(tokens)).flatten(0, 1)
+        expected = torch.cat((pooled[slots.ranks[:-1]], body.image_newline[None]))
+        assert torch.allclose(model.embed_patches(few["patches"]), expected, atol=1e-5)
+    assert slots.totals == (len(pooled) + 1,) and slots.ranks[-1] == len(pooled)
+    positions = model.positions(few["input_ids"], None, few["patches"])[0]
+    assert positions.tolist() == [0, *(slots.ranks + 1).tolist(), len(pooled) + 2, len(pooled) + 3]
+
+
+def test_comes_back_through_the_auto_classes(onevision: tuple[Path, Any], tmp_path: Path) -> None:
+    model, processor = _both(onevision[0])
+    side = model.encoder.image_size[0]
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, loaded = (
+        AutoModelForImageTextToText.from_pretrained(tmp_path).eval(),
+        AutoProcessor.from_pretrained(tmp_path),
+    )
+    ask = {"text": "<image> is <video> ?", "images": noise_frames(8, size=side), "videos": noise_frames(9, 2, side)}
+    inputs, same = processor(**ask), loaded(**ask)
+    assert torch.equal(inputs["input_ids"], same["input_ids"])
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, again(**same).logits)
+
+
+def test_reading_in_steps_is_the_forward_pass(llava: tuple[Path, Any]) -> None:
+    model, processor = _both(llava[0])
+    inputs = processor(text="<image> is red ?", images=noise_frames(10, size=40))
+    count = inputs["patches"].counts[0]
+    text = inputs["input_ids"][:, count:]
+    with torch.no_grad():
+        whole = model(**inputs).logits[:, count:]
+        stepped, _ = model.read(model.read_patches(inputs["patches"]), text, torch.ones_like(text, dtype=torch.bool))
+    assert torch.allclose(whole[..., ~model.blocked], stepped[..., ~model.blocked], atol=1e-5)
+
+
+def test_other_precisions_come_from_the_checkpoint(llava: tuple[Path, Any]) -> None:
+    model, processor = _both(llava[0])
+    half = EntropyVLM.from_llava(llava[0], dtype="bfloat16")
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16} and half.config.dtype == torch.bfloat16
+    inputs = processor(text="is <image> red ?", images=noise_frames(11, size=40))
+    with torch.no_grad():
+        exact, rough = model(**inputs).logits[..., ~model.blocked], half(**inputs).logits[..., ~model.blocked]
+    assert (exact - rough).abs().mean() < 0.1
+
+
+def test_a_pack_is_what_each_input_is_alone_and_gradients_agree(onevision: tuple[Path, Any]) -> None:
+    model, processor = _both(onevision[0])
+    side = model.encoder.image_size[0]
+    frames = [noise_frames(12, size=side), noise_frames(13, 3, side), noise_frames(14, 2, side)]
+    sets = [processor.select(one, Budget(tokens=n)) for one, n in zip(frames, (7, 4, 5), strict=True)]
+
+    def run(packs: list[PackedPatches]) -> tuple[Tensor, Tensor]:
+        model.zero_grad()
+        tokens = torch.cat([model.encoder.encode(pack) for pack in packs])
+        (tokens * torch.arange(tokens.numel()).view_as(tokens).sin()).sum().backward()
+        weight = model.encoder.tower.embeddings.patch_embedding.weight
+        return tokens.detach(), weight.grad.clone()
+
+    together = run([PackedPatches.pack(sets)])
+    alone = run([PackedPatches.pack([one]) for one in sets])
+    assert torch.allclose(together[0], alone[0], atol=1e-5) and torch.allclose(together[1], alone[1], atol=1e-4)
+
+
+def test_merged_patches_stand_between_the_rows_of_what_they_show(llava: tuple[Path, Any]) -> None:
+    """A tower of another grid, too: transformers' own interpolation."""
+    model, _ = _both(llava[0])
+    frames = Frames(pixels=np.full((1, 48, 48, 3), 90, np.uint8), pts_seconds=np.zeros(1))
+    merged = EntropyTokenizer(8, budget=Budget(tokens=9), merge=2)(frames)
+    assert merged.spans is not None and (merged.spans == 2).all()
+    hidden, rows, _ = model.encoder._embed(PackedPatches.pack([merged]))
+    tower = llava[1].model.vision_tower
+    with torch.no_grad():
+        dense = tower.embeddings(_normalised(frames), interpolate_pos_encoding=True)[0, 1:].view(3, 2, 3, 2, -1)
+        expected = tower.pre_layrnorm(dense.mean(dim=(1, 3)).flatten(0, 1))
+    assert torch.allclose(hidden[rows], expected, atol=1e-5)
+
+
+def test_what_is_no_such_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no LLaVA checkpoint"):
+        EntropyVLM.from_llava(tmp_path)
+    with pytest.raises(UsageError, match="of no EntropyVLM"):
+        EntropyVLM(EntropyVLMConfig())
+    LlamaConfig(**DECODER).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="a checkpoint of 'llama'; from_llava reads those of llava and"):
+        EntropyVLM.from_llava(tmp_path)
+    for change, said in [
+        ({"vision_feature_layer": [-2, -3]}, "features of several layers"),
+        ({"vision_feature_select_strategy": "full"}, "features 'full' of a 'clip_vision_model' tower"),
+    ]:
+        parts = {"vision_config": CLIPVisionConfig(**TOWER), "text_config": LlamaConfig(**DECODER)}
+        LlavaConfig(**parts, **change).save_pretrained(tmp_path)
+        with pytest.raises(UsageError, match=said):
+            EntropyVLM.from_llava(tmp_path)
