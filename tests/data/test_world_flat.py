@@ -300,6 +300,23 @@ def test_no_option_of_an_order_is_most_like_the_others() -> None:
         assert len({tuple(profile(k)) for k in range(4)}) == len({agreement(k) for k in range(4)}) == 1
 
 
+def test_every_colour_is_the_answer_of_a_chain_equally_often() -> None:
+    for difficulty, colors in ((0.0, 4), (0.7, 6), (1.0, 8)):
+        world = World("chain", seed=12, difficulty=difficulty, **SMALL)
+        assert set(Counter(world[i].answer.value for i in range(24)).values()) == {24 // colors}
+
+
+@pytest.mark.parametrize("family", [name for name in OWN if name != "collisions"])
+def test_things_never_overlap(family: str) -> None:
+    for difficulty in (0.0, 1.0):
+        world = World(family, seed=13, difficulty=difficulty, **SMALL)
+        for i in range(12):
+            boxes = np.stack([thing.boxes for thing in world[i].objects])
+            low, high = boxes[..., :2], boxes[..., 2:]
+            both = (low[:, None] < high[None]).all(axis=3) & (low[None] < high[:, None]).all(axis=3)
+            assert both.sum() == (~np.isnan(boxes[..., 0])).sum()  # each with itself only
+
+
 def test_chain_names_its_start_by_colour_and_shape_and_may_end_in_the_same_colour() -> None:
     world = World("chain", seed=10, difficulty=0.0, **SMALL)
     same = sum(world[i].question.split()[-2] == world[i].answer.value or
