@@ -37,7 +37,8 @@ def merge_lora(encoder: VisionEncoder) -> None:
     Raises:
         UsageError: peft is not installed.
     """
-    layer, done = _peft().tuners.lora.LoraLayer, ()
+    layer = _peft().tuners.lora.LoraLayer
+    done: tuple[str, ...] = ()
     for name, module in list(encoder.tower.named_modules()):
         # a wrapped attention comes before the wrapped map of its output, and unwraps it
         if isinstance(module, layer) and not name.startswith(done):

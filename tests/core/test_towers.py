@@ -161,6 +161,16 @@ def test_groups_of_frames_see_each_other() -> None:
     close(encoder([kept], 1)[0], encoder([kept], "frame")[0], 0.0)
 
 
+def test_prefix_tokens_stand_before_their_own_segment_in_their_own_order() -> None:
+    packed = PackedPatches.pack([make_patchset((3, 4, 4), 8, [2, 0, 5]), make_patchset((1, 2, 2), 8, [1])])
+    layout = packed.lay_out(2)  # entries 0 to 5 are prefix tokens of three segments, 6 to 13 patches
+    assert layout.order.tolist() == [4, 5, 13, 0, 1, 6, 7, 2, 3, 8, 9, 10, 11, 12]
+    assert layout.first_rows.tolist() == [3, 7, 0] and layout.groups == ((1, 3), (1, 4), (1, 7))
+    none = packed.lay_out(0)
+    assert none.order.tolist() == [7, 0, 1, 2, 3, 4, 5, 6] and none.groups == ((1, 1), (1, 2), (1, 5))
+    assert packed.to("meta").lay_out(2).order.is_meta
+
+
 @pytest.mark.parametrize("attend", [0, -1, True, "video", 2.0])
 def test_a_group_of_no_frames_is_refused(attend: Any) -> None:
     with pytest.raises(ValueError, match="a count of frames"):
