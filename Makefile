@@ -18,8 +18,11 @@ help:
 demo: venv
 	@$(BIN)/entropy-vision demo --out demo
 
+# how many processes share the tests: each takes up to two gigabytes
+JOBS ?= 2
+
 test: lint
-	@$(BIN)/python -m pytest -m "not slow and not gpu"
+	@$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
 lint: venv
 	@$(BIN)/ruff check .
