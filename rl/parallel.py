@@ -31,11 +31,6 @@ TIMEOUT = 1800
 """Seconds that a process waits for the others where nothing else is said."""
 
 
-_UNTIL_GONE = 20.0
-"""Seconds until an agent of torchrun holds another for gone (three beats of five seconds, and some): one that starts
-its processes again sooner meets the dead one in the next round, waits for its word, and ends."""
-
-
 class TeamLost(RuntimeError):
     """The other processes do not answer: one has ended, or hangs. Under torchrun all of them start again."""
 
@@ -96,8 +91,6 @@ class Team:
             yield
         except RuntimeError as error:
             waited = time.monotonic() - began
-            if "TORCHELASTIC_RUN_ID" in os.environ:
-                time.sleep(_UNTIL_GONE)
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise TeamLost(
                 f"process {self.rank} of {self.size} waited {waited:.0f} s for the others to {what}: "
