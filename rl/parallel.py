@@ -90,9 +90,10 @@ class Team:
         try:
             yield
         except RuntimeError as error:
+            waited = time.monotonic() - began
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise TeamLost(
-                f"process {self.rank} of {self.size} waited {time.monotonic() - began:.0f} s for the others to {what}: "
+                f"process {self.rank} of {self.size} waited {waited:.0f} s for the others to {what}: "
                 f"one of them has ended or hangs (`timeout` in the recipe is how long it waits); {said[0]}"
             ) from error
 
