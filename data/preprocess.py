@@ -38,7 +38,7 @@ from entropy_vision.budget import Budget
 from entropy_vision.console import Progress, progress, say
 from entropy_vision.errors import Terminated, TooManyBad, UsageError
 from entropy_vision.options import PreprocessOptions, VerifyOptions
-from entropy_vision.sampling import Sampling
+from entropy_vision.sampling import EVERY, Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import VERSION, canonical, marker_path, markers, read_marker, tars
@@ -435,11 +435,15 @@ def _refuse_others(out: Path, settings: dict[str, Any], planned: bool = False) -
     # a fingerprint says that something changed, the others say what
     changed = [name for name in changed if name != "fingerprint"] or changed
     if changed:
-        told = ", ".join(f"{name} was {_told(before.get(name))}, is {_told(settings[name])}" for name in changed)
+        told = ", ".join(
+            f"{name} was {_told(name, before.get(name))}, is {_told(name, settings[name])}" for name in changed
+        )
         raise UsageError(f"{out} was made with other settings ({told}): give --overwrite or another --out")
 
 
-def _told(value: object) -> str:
+def _told(name: str, value: object) -> str:
+    if value == EVERY.settings() and name == "sampling":
+        return EVERY.words()
     return " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
 
 

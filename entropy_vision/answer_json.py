@@ -19,10 +19,17 @@ def answer_to_json(answer: Answer) -> str:
 
     A set's items are sorted, so that equal answers give equal texts; tuples become lists; NumPy's numbers and arrays
     become Python's.
+
+    Raises:
+        UsageError: a number in it is not finite.
     """
     record = {name: getattr(answer, name) for name in _FIELDS}
     kept = {n: v for n, v in record.items() if n in ("kind", "value") or v != _FIELDS[n]}
-    return json.dumps({name: _plain(value) for name, value in kept.items()}, ensure_ascii=False, allow_nan=False)
+    plain = {name: _plain(value) for name, value in kept.items()}
+    try:
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise UsageError(f"answer_to_json: JSON has no number that is not finite: {plain}") from None
 
 
 def answer_from_json(text: str | Mapping[str, Any]) -> Answer:
@@ -42,6 +49,9 @@ def answer_from_json(text: str | Mapping[str, Any]) -> Answer:
     given: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in record.items() if v is not None
     }
+    for name in ("options", "aliases"):
+        if not isinstance(given.get(name, ()), tuple):  # of a text, its letters would become the options
+            raise UsageError(f"answer_from_json: {name} must be a list of texts, got {given[name]!r}")
     try:
         return Answer(value=_value(record["kind"], value), **given)
     except (TypeError, ValueError) as error:
@@ -51,7 +61,7 @@ def answer_from_json(text: str | Mapping[str, Any]) -> Answer:
 def _loaded(text: str) -> dict[str, Any]:
     try:
         loaded = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"answer_from_json: not JSON ({error}): {text[:80]!r}") from None
     if not isinstance(loaded, dict):
         raise UsageError(f"answer_from_json: not a JSON object: {text[:80]!r}")

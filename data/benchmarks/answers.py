@@ -57,6 +57,8 @@ def exact(text: str) -> Answer:
 def integer(value: object) -> Answer:
     """A whole number, as a number or as text."""
     if type(value) is int or (isinstance(value, str) and _WHOLE.fullmatch(value.strip())):
+        if len(value) > _LONGEST if isinstance(value, str) else abs(value) >= 10**_LONGEST:
+            raise BadRow(f"the answer is a whole number of more than {_LONGEST} digits")
         return Answer("integer", int(value))
     raise BadRow(f"the answer {value!r} is not a whole number")
 

@@ -48,7 +48,7 @@ def _place(row: Row) -> int | None:
     """The number of a Super-CLEVR image: the first 20,000 train, the next 5,000 val, the last test (its README)."""
     if type(row.values.get("image_index")) is int:
         return int(row.values["image_index"])
-    digits = "".join(c for c in PurePosixPath(str(row.values.get("image_filename", ""))).stem if c.isdigit())
+    digits = "".join(c for c in PurePosixPath(str(row.values.get("image_filename", ""))).stem if c.isdecimal())
     return int(digits) if digits else None
 
 

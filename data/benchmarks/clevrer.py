@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
+from string import digits
 from typing import Any
 
 from entropy_vision.errors import UsageError
@@ -54,7 +55,7 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         answer = Answer("set", right, options=tuple(LETTERS[: len(options)]))
     else:
         raise BadRow(f"question_type {kind!r} is none of the benchmark's")
-    number = "".join(c for c in PurePosixPath(video).stem if c.isdigit())
+    number = "".join(c for c in PurePosixPath(video).stem if c in digits)
     shelf = f"video_{int(number) // 1000 * 1000:05d}-{int(number) // 1000 * 1000 + 1000:05d}" if number else ""
     return Question(
         key=f"clevrer-{split}-{video.removesuffix('.mp4')}-{row.name('question_id')}",
@@ -77,7 +78,9 @@ def _choices(row: Row) -> tuple[list[str], set[str]]:
         raise BadRow("choices is not a list of options")
     texts = [one.get("choice") if isinstance(one, dict) else None for one in held]
     marks = [one.get("answer") if isinstance(one, dict) else None for one in held]
-    if not all(isinstance(text, str) and text for text in texts) or not set(marks) <= {"correct", "wrong"}:
+    if not all(isinstance(text, str) and text for text in texts) or not all(
+        mark in ("correct", "wrong") for mark in marks
+    ):
         raise BadRow("a choice lacks its text, or is neither correct nor wrong")
     right = {letter for letter, mark in zip(LETTERS, marks, strict=False) if mark == "correct"}
     return [str(text) for text in texts], right

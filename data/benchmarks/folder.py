@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from entropy_vision.probe import check_path
 
 _DEPTH = 3  # folders that are looked into: the named one and two below it
 _CHUNK = 1 << 20
+# of a member: cut, overwritten, or packed with a password or by a method that Python lacks
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Found:
             return check_path(self.path).read_bytes()
         try:
             return self.folder.archive(self.path).read(self.member)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
+        except (*_UNREADABLE, OSError) as error:
             raise InputError(self.name, InputReason.DAMAGED, f"the zip cannot give it ({error})") from None
 
     def open(self) -> BinaryIO:
@@ -65,7 +68,7 @@ class Found:
                 with self.folder.archive(self.path).open(self.member) as source:
                     while piece := source.read(_CHUNK):
                         copy.write(piece)
-            except (zipfile.BadZipFile, EOFError) as error:
+            except _UNREADABLE as error:
                 raise InputError(self.name, InputReason.DAMAGED, f"the zip cannot give it ({error})") from None
             copy.flush()
             yield Path(copy.name)
@@ -146,7 +149,7 @@ class Folder:
         if self.root.is_dir():
             for name in names:
                 path = self.root / name
-                if _inside(name) and path.is_file():
+                if inside(name) and path.is_file():
                     return Found(self, path)
         for name in names:
             for path, member in self._members.get(PurePosixPath(name).name, ()):
@@ -163,7 +166,7 @@ class Folder:
         return named
 
 
-def _inside(name: str) -> bool:
+def inside(name: str) -> bool:
     """Whether a path that a data file names stays below the folder it is looked for in."""
     path = PurePosixPath(name)
     return bool(name) and not path.is_absolute() and ".." not in path.parts

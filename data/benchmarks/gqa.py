@@ -27,7 +27,7 @@ def _rows(folder: Folder, split: str) -> Iterator[Row]:
     tables = f"{split}_instructions/*.parquet"
     if folder.matches(tables):
         pictures = {
-            row.name("id"): row.pictures["image"]
+            str(row.values.get("id")): row.pictures["image"]
             for row in parquet_rows(folder, (f"{split}_images/*.parquet",), ("id",), ("image",))
         }
         for row in parquet_rows(folder, (tables,), _COLUMNS):

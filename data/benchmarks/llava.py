@@ -8,6 +8,7 @@ is skipped, with the reason.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -97,12 +98,12 @@ def _options(question: str) -> list[str]:
 
 def _box(told: str) -> Answer:
     try:
-        held = json.loads(told)
-    except json.JSONDecodeError:
+        held = json.loads(told, parse_int=float)
+    except (ValueError, RecursionError):
         raise BadRow(f"the answer {told[:40]!r} is not JSON") from None
-    if len(held) != 4 or not all(isinstance(one, int | float) for one in held) or not _has_area(held):
+    if len(held) != 4 or not all(isinstance(one, float) and math.isfinite(one) for one in held) or not _has_area(held):
         raise BadRow(f"the answer {told[:40]!r} is no box (x0, y0, x1, y1)")
-    return Answer("box", tuple(float(one) for one in held))
+    return Answer("box", tuple(held))
 
 
 def _has_area(box: list[float]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from entropy_vision.probe import Limits
 from entropy_vision.sampling import Sampling, spread
 from entropy_vision.still import decode_still
 
-from .folder import Folder, Found
+from .folder import Folder, Found, inside
 
 _SIXTEEN = Sampling(frames=16)
 _NO_WINDOW = "no frame of the video lies in the seconds {0:g} to {1:g} that the question is about"
@@ -231,7 +231,8 @@ class Unfolded:
         return [] if self._images() else [self.name]
 
     def _images(self) -> list[_FoundPicture]:
-        found = (self.folder.matches(f"{name}/*.jpg") or self.folder.matches(f"{name}/*.png") for name in self.names)
+        names = [glob.escape(name) for name in self.names if inside(name)]
+        found = (self.folder.matches(f"{name}/*.jpg") or self.folder.matches(f"{name}/*.png") for name in names)
         return [_FoundPicture(one) for one in next((some for some in found if some), [])]
 
 
@@ -268,7 +269,7 @@ def image_bytes(cell: Any, name: str) -> list[bytes]:
     if isinstance(cell, str):
         try:
             return [base64.b64decode(cell, validate=True)]
-        except binascii.Error:
+        except ValueError:  # letters outside ASCII are no binascii.Error
             raise InputError(name, InputReason.NOT_MEDIA, "the cell is text, but not base64") from None
     if isinstance(cell, bytes):
         return [cell]

@@ -29,7 +29,7 @@ def _rows(folder: Folder, split: str) -> Iterator[Row]:
 
 def _ask(row: Row, folder: Folder, split: str) -> Question:
     identifier, sentence = row.text("identifier"), row.text("sentence")
-    parts = identifier.split("-")
+    parts, label = identifier.split("-"), row.values.get("label")
     if len(parts) != 4:
         raise BadRow(f"the identifier {identifier!r} is not split-set-pair-sentence")
     pair, home = "-".join(parts[:3]), row.values.get("directory")
@@ -41,7 +41,7 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
     return Question(
         key=f"nlvr2-{split}-{identifier}",
         text=sentence + _AFTER,
-        answer=yesno(row.name("label") if not isinstance(row.values["label"], bool) else str(row.values["label"])),
+        answer=yesno(str(label) if isinstance(label, bool) else row.name("label")),
         family="nlvr2",
         medium=Stills(tuple(pictures)),
         meta={

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from entropy_vision.errors import InputError, InputReason, UsageError
 
 from .folder import Folder, Found
 from .media import Picture, image_bytes
+
+_WHOLE = re.compile(r"[+-]?\d{1,256}")  # Python reads no number of thousands of digits
 
 
 class BadRow(ValueError):
@@ -53,7 +56,7 @@ class Row:
         """A whole number, also one written as text or as a float without a fraction."""
         value = self.values.get(column)
         if isinstance(value, str):
-            value = int(value) if value.strip().lstrip("+-").isdecimal() else None
+            value = int(value) if _WHOLE.fullmatch(value.strip()) else None
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if type(value) is not int:
@@ -64,7 +67,7 @@ class Row:
         """A list of at least `least` texts; also one that a table holds as JSON."""
         value = self.values.get(column)
         if isinstance(value, str) and value.lstrip().startswith("["):
-            with suppress(json.JSONDecodeError):
+            with suppress(ValueError, RecursionError):
                 value = json.loads(value)
         if not isinstance(value, list) or not all(isinstance(one, str) and one.strip() for one in value):
             raise BadRow(f"{column} is {_shown(self.values.get(column))}, not a list of texts")
@@ -153,7 +156,7 @@ def read_json(file: Found) -> Any:
     """
     try:
         return json.loads(file.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file.name} cannot be read as JSON ({_first_line(error)})") from None
 
 
@@ -167,7 +170,7 @@ def read_json_lines(file: Found) -> list[Any]:
         if line.strip():
             try:
                 records.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 records.append(line)
     return records
 

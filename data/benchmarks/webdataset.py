@@ -97,7 +97,7 @@ def _rows(folder: Folder, split: str) -> Iterator[Row]:
         told = next((one for one in members if one.member.endswith(".json")), None)
         try:
             held = json.loads(told.content()) if told else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             held = {}
         records.append({**held, "key": key, "members": members} if isinstance(held, dict) else {"key": key})
     return json_rows(records, str(path), _FIELDS)
@@ -108,7 +108,7 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
     options = row.texts("options") if row.values.get("options") is not None else []
     bare = [unlettered(option) for option in options]
     if options and isinstance(truth, str):
-        answer = choice(truth, bare) if truth.strip("().") in LETTERS[: len(bare)] else choice_of(truth, bare)
+        answer = choice(truth, bare) if truth.strip("().") in tuple(LETTERS[: len(bare)]) else choice_of(truth, bare)
     else:
         answer = word_or_number(truth)
     return Question(

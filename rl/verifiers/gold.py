@@ -52,11 +52,13 @@ def canonical(answer: Answer) -> str:
 
 
 def _is_real(value: Any) -> bool:
-    if type(value) is float or type(value) is int:  # nearly all; the rest takes five times as long
-        return math.isfinite(value)
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    # nearly all are of these two types; the rest takes five times as long
+    if type(value) not in (float, int) and (isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _row(value: Any, width: int) -> bool:
@@ -83,7 +85,7 @@ def _choice(answer: Answer) -> str:
 
 def _integer(answer: Answer) -> str:
     fits = isinstance(answer.value, numbers.Integral) and _is_real(answer.value)
-    return "" if fits else "value must be a whole number (int)"
+    return "" if fits else "value must be a whole number (int) that a float can hold"
 
 
 def _number(answer: Answer) -> str:

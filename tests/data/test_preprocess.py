@@ -204,6 +204,12 @@ def test_a_budget_too_small_to_cover_an_input_ends_the_run_in_a_line(source: Pat
     assert preprocess([source], tmp_path / "out", size=64, keep=0.5, patch_size=8, merge=2)["written"] == 6
 
 
+def test_another_rule_of_frames_is_told_in_words(source: Path, tmp_path: Path) -> None:
+    preprocess([source], tmp_path / "out", **FAST)
+    with pytest.raises(UsageError, match=r"settings \(sampling was every frame, is frames 2\)"):
+        preprocess([source], tmp_path / "out", **FAST, frames=2)
+
+
 def test_settings_of_another_version_are_told_by_what_changed(source: Path, tmp_path: Path) -> None:
     preprocess([source], tmp_path / "out", **FAST)
     path = tmp_path / "out" / "settings.json"

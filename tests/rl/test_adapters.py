@@ -61,6 +61,14 @@ def test_an_answer_in_json_is_plain_and_short() -> None:
     assert answer_from_json('{"kind": "set", "value": []}').value == set()
 
 
+def test_numbers_that_no_float_holds_are_refused() -> None:
+    with pytest.raises(UsageError, match="not finite"):
+        answer_to_json(Answer("number", float("nan")))
+    for kind in ("integer", "number"):
+        with pytest.raises(UsageError, match="value must be"):
+            verify("5", Answer(kind, 10**400))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -70,6 +78,8 @@ def test_an_answer_in_json_is_plain_and_short() -> None:
         ('{"kind": "choice", "value": "B", "option": ["x"]}', "did you mean 'options'"),
         ('{"kind": "letter", "value": "B"}', "Answer.kind"),
         ('{"kind": "exact", "value": "B", "aliases": [1]}', "texts"),
+        ('{"kind": "choice", "value": "B", "options": "red"}', "options must be a list"),
+        ("[" * 200_000, "not JSON"),
     ],
 )
 def test_what_is_no_answer_is_refused(text: str, message: str) -> None:

@@ -1,0 +1,119 @@
+"""What damaged or hostile files of benchmarks hold is a reason in one line, not a crash."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmark_files import parquet
+
+from entropy_vision.data.benchmarks import load
+from entropy_vision.data.benchmarks.answers import integer
+from entropy_vision.data.benchmarks.folder import Folder
+from entropy_vision.data.benchmarks.llava import _box
+from entropy_vision.data.benchmarks.media import Unfolded, image_bytes
+from entropy_vision.data.benchmarks.rows import BadRow, Row, read_json
+from entropy_vision.errors import InputError, UsageError
+
+LONG = "1" * 5000  # Python refuses to read it as an integer
+
+
+@pytest.mark.parametrize("value", ["--5", "+-5", LONG, "²", "5.0", ""])
+def test_a_text_that_is_no_whole_number_is_a_reason(value: str) -> None:
+    with pytest.raises(BadRow, match="not a whole number"):
+        Row("here", 0, {"n": value}).whole("n")
+
+
+@pytest.mark.parametrize("value", [f"[{LONG}]", "[" * 200_000, "[1, 2]"])
+def test_a_text_that_is_no_list_is_a_reason(value: str) -> None:
+    with pytest.raises(BadRow, match="not a list of texts"):
+        Row("here", 0, {"options": value}).texts("options")
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        (integer, LONG),
+        (integer, 10**400),
+        (_box, f"[0, 0, {LONG}, 5]"),
+        (_box, "[0, 0, Infinity, 5]"),
+        (_box, "[false, false, true, true]"),
+    ],
+)
+def test_numbers_beyond_all_bounds_are_no_answers(read: Callable[[Any], object], value: object) -> None:
+    with pytest.raises(BadRow):
+        read(value)
+
+
+def test_text_outside_ascii_is_not_base64() -> None:
+    with pytest.raises(InputError, match="not base64"):
+        image_bytes("é" * 100, "here")
+
+
+def _zipped(folder: Path, damage: bool) -> Path:
+    path = folder / "files.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", json.dumps(list(range(5000))))
+    content = bytearray(path.read_bytes())
+    if damage:
+        content[60:400] = bytes(byte ^ 0xFF for byte in content[60:400])
+    else:
+        content[6] |= 1  # says that the member has a password, as the directory at the end does
+        content[content.rindex(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("damage", [True, False])
+def test_a_member_of_a_zip_that_cannot_be_read_is_damaged(damage: bool, tmp_path: Path) -> None:
+    found = Folder(_zipped(tmp_path, damage)).locate(["a.json"])
+    assert found is not None
+    with pytest.raises(InputError, match="the zip cannot give it"):
+        found.read()
+    with pytest.raises(InputError, match="the zip cannot give it"), found.local():
+        pass
+
+
+def test_json_without_end_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(UsageError, match="cannot be read as JSON"):
+        read_json(Folder(tmp_path).file("a.json"))
+
+
+@pytest.mark.parametrize("name", ["a**b", "../beside", "[ab]"])
+def test_a_folder_of_frames_is_found_by_its_name_alone(name: str, tmp_path: Path) -> None:
+    for folder in ("beside", "home/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0.jpg").write_bytes(b"")
+    assert Unfolded(Folder(tmp_path / "home"), (name,), 3.0).missing()
+    assert not Unfolded(Folder(tmp_path / "home"), ("a",), 3.0).missing()
+
+
+def test_a_record_without_its_label_is_skipped(tmp_path: Path) -> None:
+    right = {"identifier": "dev-0-0-0", "sentence": "so", "label": "True"}
+    lines = [right, {"identifier": "dev-0-0-1", "sentence": "so"}]
+    (tmp_path / "dev.json").write_text("\n".join(map(json.dumps, lines)))
+    benchmark = load("nlvr2", tmp_path)
+    assert [len(benchmark), [one.reason for one in benchmark.skipped]] == [1, ["label is missing, not a text"]]
+
+
+def test_a_mark_that_is_a_list_is_skipped(tmp_path: Path) -> None:
+    asked = {"question": "so?", "question_type": "predictive", "question_id": 0}
+    held = [{**asked, "choices": [{"choice": "a", "answer": ["correct"]}]}]
+    held.append({**asked, "question_id": 1, "choices": [{"choice": "a", "answer": "correct"}]})
+    (tmp_path / "validation.json").write_text(json.dumps([{"video_filename": "video_².mp4", "questions": held}]))
+    benchmark = load("clevrer", tmp_path)
+    assert [len(benchmark), len(benchmark.skipped)] == [1, 1]
+
+
+def test_a_picture_without_its_name_is_nobodys(tmp_path: Path) -> None:
+    for folder in ("testdev_balanced_images", "testdev_balanced_instructions"):
+        (tmp_path / folder).mkdir()
+    parquet(tmp_path / "testdev_balanced_images/0.parquet", [{"id": None, "image": b""}, {"id": "1", "image": b""}])
+    asked = {"id": "q", "imageId": "1", "question": "so?", "answer": "yes"}
+    parquet(tmp_path / "testdev_balanced_instructions/0.parquet", [asked])
+    assert len(load("gqa", tmp_path)) == 1
