@@ -42,3 +42,9 @@ def wrapped(text: str) -> str:
 def soup(rng: random.Random) -> str:
     """Up to 23 pieces one behind the other."""
     return "".join(rng.choice(PIECES) for _ in range(rng.randrange(24)))
+
+
+def name_of(answer: Answer) -> str:
+    """A test's name for a gold answer, the same in every process: sets are printed in order."""
+    value = sorted(answer.value) if isinstance(answer.value, set) else answer.value
+    return f"{answer.kind}-{value}"

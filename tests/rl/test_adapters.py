@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from verifier_golds import GOLDS
+from verifier_golds import GOLDS, name_of
 
 from entropy_vision.answer_json import answer_from_json, answer_to_json
 from entropy_vision.errors import UsageError
@@ -36,7 +36,7 @@ RIGHT, WRONG, BARE = "<think>x</think><answer>B</answer>", "<think>x</think><ans
 PAID = [1.1, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
+@pytest.mark.parametrize("answer", GOLDS, ids=name_of)
 def test_an_answer_survives_json(answer: Answer) -> None:
     text = answer_to_json(answer)
     again = answer_from_json(text)

@@ -19,7 +19,7 @@ import oracles_rl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from verifier_golds import GOLDS, soup, wrapped
+from verifier_golds import GOLDS, name_of, soup, wrapped
 
 from entropy_vision.errors import UsageError
 from entropy_vision.question import AnswerKind
@@ -64,13 +64,13 @@ def test_strict_never_earns_more_than_robust_nor_without_the_form() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
+@pytest.mark.parametrize("answer", GOLDS, ids=name_of)
 def test_the_truth_itself_scores_one(answer: Answer, profile: str) -> None:
     assert verify(wrapped(canonical(answer)), answer, profile).score == 1.0
     assert {a.kind for a in GOLDS} == set(AnswerKind.__args__)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
+@pytest.mark.parametrize("answer", GOLDS, ids=name_of)
 def test_saying_more_never_earns_more_than_the_truth_alone(answer: Answer) -> None:
     others = [canonical(a) for a in GOLDS if a.kind == answer.kind and a is not answer] or ["something else"]
     for other in [*others, canonical(answer), "none of them"]:
@@ -222,7 +222,7 @@ def test_two_answers_in_one_completion_are_ambiguous_in_both_profiles() -> None:
     assert {verify(text, Answer("choice", "B"), p).status for p in PROFILES} == {Status.AMBIGUOUS}
 
 
-@pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
+@pytest.mark.parametrize("answer", GOLDS, ids=name_of)
 def test_verify_never_raises_and_stays_in_range_on_tokensoup(answer: Answer) -> None:
     rng = random.Random(f"{answer.kind}{answer.value!r}" if answer.kind != "set" else "set")
     for i in range(600):
@@ -232,7 +232,7 @@ def test_verify_never_raises_and_stays_in_range_on_tokensoup(answer: Answer) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
+@pytest.mark.parametrize("answer", GOLDS, ids=name_of)
 def test_verify_never_raises_on_much_token_soup(answer: Answer) -> None:
     rng = random.Random(f"much {answer.kind}{sorted(answer.value) if answer.kind == 'set' else answer.value!r}")
     for i in range(100_000 // len(GOLDS) + 1):
@@ -250,7 +250,7 @@ def test_a_verdict_depends_on_its_completion_and_truth_alone() -> None:
     assert [verify(*asked[i]) for i in order] == [first[i] for i in order]
 
 
-@pytest.mark.parametrize("answer", GOLDS, ids=lambda a: f"{a.kind}-{a.value}")
+@pytest.mark.parametrize("answer", GOLDS, ids=name_of)
 def test_what_was_parsed_reads_as_itself_again(answer: Answer) -> None:
     rng = random.Random(7)
     for text in [canonical(answer), *(canonical(a) for a in GOLDS), *(soup(rng) for _ in range(100))]:
