@@ -18,11 +18,8 @@ help:
 demo: venv
 	@$(BIN)/entropy-vision demo --out demo
 
-# how many processes share the tests: each takes up to two gigabytes
-JOBS ?= 2
-
 test: lint
-	@$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow and not gpu"
 
 lint: venv
 	@$(BIN)/ruff check .
