@@ -32,7 +32,7 @@ TIMEOUT = 1800
 
 
 class TeamLost(RuntimeError):
-    """The other processes do not answer: one has ended, or hangs. Under torchrun all of them start again."""
+    """The other processes do not answer: one has ended, or hangs. The same line goes on."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@
 
 What follows `--` are the arguments of `entropy-vision train`; `out` must lie where every node sees it. A job that is
 preempted or comes to its time limit saves, is queued again by submitit and goes on where it was; so does the same line
-at any later time. A node that is lost costs the steps since the last checkpoint (`--restarts` times). Prints what the
-run printed; exits with its code.
+at any later time. A process that fails is started again with all others (`--restarts` times); a lost node ends the job
+(docs/training.md says what was seen). Prints what the run printed; exits with its code.
 
 Needs: pip install 'entropy-vision[slurm]'
 """
