@@ -10,12 +10,12 @@ import pytest
 import torch
 from oracles_encoder import make_patchset
 from small_policy import small_policy
-from torch import nn
 
 from entropy_vision import Budget, EntropyTokenizer, Frames, PatchSet
 from entropy_vision.cost import count_flops, tower_flops
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.packed import PackedPatches
+from entropy_vision.projectors import Projector
 from entropy_vision.towers.base import resize_positions
 
 
@@ -135,12 +135,12 @@ def test_the_language_model_is_told_the_centres() -> None:
     kept = _merged((2, 96, 96), 60, model.encoder.patch_size)
     told: list[torch.Tensor] = []
 
-    class Notes(nn.Module):
+    class Notes(Projector):
         def forward(self, tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
             told.append(places)
             return tokens
 
-    model.projector = Notes()  # type: ignore[assignment]
+    model.projector = Notes(model.encoder.width, model.config.get_text_config().hidden_size)
     with torch.no_grad():
         model.embed_patches(PackedPatches.pack([kept]))
     assert kept.spans is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from entropy_vision.rl.buffer import Turns
 from entropy_vision.rl.recipe import DataRecipe, EvalRecipe, PolicyRecipe, SftRecipe, TrainRecipe
 from entropy_vision.rl.stages import sft_step
 from entropy_vision.rl.trainer import Trainer
@@ -32,7 +33,7 @@ def test_sft_loss_is_the_weighted_mean_over_completion_tokens(trainer: Trainer, 
     context = replace(trainer.context, recipe=replace(trainer.recipe, sft=sft))
     model, words = context.model, context.tokenizer
     batches = next(trainer._deal(0))
-    metrics = sft_step(context, batches, 0, lambda: 0.0)
+    metrics = sft_step(context, batches, 0, lambda: 0.0, Turns())
 
     above = below = 0.0
     with torch.no_grad():
@@ -54,7 +55,7 @@ def test_sft_loss_is_the_weighted_mean_over_completion_tokens(trainer: Trainer, 
 
 def test_gradients_of_the_warm_up_reach_tower_projector_and_language_model(trainer: Trainer, tmp_path: Path) -> None:
     trainer.model.zero_grad()
-    sft_step(trainer.context, next(trainer._deal(0)), 0, lambda: 0.0)
+    sft_step(trainer.context, next(trainer._deal(0)), 0, lambda: 0.0, Turns())
     touched = {
         name.split(".")[0] for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.any()
     }
