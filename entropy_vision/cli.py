@@ -132,6 +132,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
         chosen = parse(name, arguments)
         _check_folder(getattr(chosen, "out", None))
         verb = VERBS[name]
+        if name in _SCORING and not _is_compiled():
+            say("compiling the scores, once for this installation: up to a minute")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of libraries would run across ours
         with stdout_kept_clean():
             result = getattr(importlib.import_module(verb.module), verb.function)(chosen)
@@ -151,6 +153,15 @@ def run(name: str, arguments: Sequence[str]) -> int:
     if os.environ.get("RANK", "0") == "0":  # under torchrun one of the processes speaks for all
         print(as_text(result), flush=True)
     return code
+
+
+_SCORING = ("demo", "show", "preprocess", "bench")
+
+
+def _is_compiled() -> bool:
+    """Whether numba has kept its machine code of the scores; where it is told another place, nobody is kept posted."""
+    kept = Path(__file__).parent / "__pycache__"
+    return "NUMBA_CACHE_DIR" in os.environ or any(kept.glob("inter.*.nbi"))
 
 
 def _refused(name: str, message: str, as_text: Callable[[Any], str]) -> int:

@@ -298,3 +298,17 @@ def test_options_are_checked_when_made_in_python_too() -> None:
         options.EvalOptions(checkpoint=Path("x"), questions=0)
     with pytest.raises(UsageError, match="at least one"):
         options.PreprocessOptions(sources=(), out=Path("x"))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_whoever_waits_for_the_compiler_is_told(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "entropy_vision"
+    (package / "__pycache__").mkdir(parents=True)
+    if compiled:
+        (package / "__pycache__" / "inter.news_rate-0.py311.nbi").touch()
+    monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert cli.main(["show", str(tmp_path / "nothing.mp4"), "--out", str(tmp_path / "out")]) == 2
+    assert ("compiling" in capsys.readouterr().err) is not compiled
