@@ -15,7 +15,9 @@ from .words import time_word
 
 def _pose(family: LayoutFamily, layout: Layout, target: int, rng: np.random.Generator) -> Ask | None:
     count = layout.frame_count
-    late = [(k, time_word(s.onset, count)) for k, s in enumerate(layout.sprites) if s.onset > 0]
+    # one that appears under another is not seen to appear
+    seen = [(k, s) for k, s in enumerate(layout.sprites) if s.onset > 0 and layout.clear(k)[s.onset]]
+    late = [(k, time_word(s.onset, count)) for k, s in seen]
     # target 0: the thing named first is the earlier one
     pairs = [(i, j) for i, t in late for j, u in late if (t < u if target == 0 else u < t)]
     if not pairs:

@@ -139,15 +139,18 @@ class CupsStage:
         return tuple(found)
 
     def evidence(self, size: int) -> list[np.ndarray]:
-        """bool [F, R, C]: the ball while it shows, and its cup wherever no other hides it."""
+        """bool [F, R, C]: the ball while it shows, and every cup: each of the others tells where the asked one is not.
+
+        A cup that is followed is known; so is one that is left when all others were followed.
+        """
         own, masks = self.balls[0][1], []
         for f in range(self.frame_count):
             mask = np.zeros((size, size), np.uint8)
             if f < self.shown:
                 x, y = self.ball_spot(own)
                 draw_sprite(mask, "circle", self.ball_size * size, x * size, y * size, (255,))
-            for cup in self._behind_to_front(f):
-                self._draw_cup(mask, cup, f, (255 if cup == own else 0,))
+            for cup in range(self.count):
+                self._draw_cup(mask, cup, f, (255,))
             masks.append(patches(mask))
         return [np.stack(masks)]
 

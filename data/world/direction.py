@@ -20,6 +20,12 @@ def first_and_last(layout: Layout, k: int) -> str:
     return f"{layout.names[k]} {start} ; {end}"
 
 
+def can_be_followed(layout: Layout, k: int) -> bool:
+    """Whether sprite k is clear in most of the frames in which it is there. One that only passes under others is."""
+    clear, there = layout.clear(k).sum(), layout.frame_count - layout.sprites[k].onset
+    return bool(2 * clear > there)
+
+
 def way(layout: Layout, k: int) -> str:
     """The line in which sprite k starts and ends, of the axis along which it moves, or "c4 c4" where it is still.
 
@@ -32,7 +38,7 @@ def way(layout: Layout, k: int) -> str:
 
 
 def _pose(family: LayoutFamily, layout: Layout, target: str, rng: np.random.Generator) -> Ask | None:
-    fitting = [k for k, s in enumerate(layout.sprites) if s.motion == target]
+    fitting = [k for k, s in enumerate(layout.sprites) if s.motion == target and can_be_followed(layout, k)]
     if not fitting:
         return None
     k = pick(rng, fitting)

@@ -115,22 +115,27 @@ def boxes(layout: Layout) -> np.ndarray:
 
 
 def touched_patches(layout: Layout, k: int, size: int, patch: int = 16) -> np.ndarray:
-    """bool [F, R, C]: the patches in which sprite k has at least one pixel, frame by frame, on both sides of an edge.
+    """bool [F, R, C]: the patches in which a pixel of sprite k is seen, frame by frame, on both sides of an edge.
 
-    Drawn alone, because the corners of its box may hold nothing of it.
+    Drawn with nothing but what lies over it, because the corners of its box may hold nothing of it.
     """
     sprite, centres = layout.sprites[k], layout.tracks[k] * size
+    over = layout.hidden(k) > 0
     count = -(-size // patch)
     touched = np.zeros((layout.frame_count, count, count), bool)
     last = None
     for f in np.flatnonzero(~np.isnan(centres[:, 0])).tolist():
-        if last is not None and (centres[f] == centres[last]).all():
+        above = np.flatnonzero(over[:, f]).tolist()
+        if last is not None and (centres[f] == centres[last]).all() and not above:
             touched[f] = touched[last]
             continue
-        last = f
+        last = None if above else f
         mask = np.zeros((count * patch, count * patch), np.uint8)
         x, y = centres[f].tolist()
         draw_sprite(mask[:size, :size], sprite.shape, sprite.size * size, x, y, (255,))
+        for other in above:
+            thing, (u, v) = layout.sprites[k + 1 + other], (layout.tracks[k + 1 + other, f] * size).tolist()
+            draw_sprite(mask[:size, :size], thing.shape, thing.size * size, u, v, (0,))
         # the rows and columns of the box, all of them where an edge cuts the thing in two
         reach = sprite.size * size / 2 + 2
         rows, columns = _span(y, reach, size, patch, count), _span(x, reach, size, patch, count)

@@ -26,9 +26,6 @@ DIRECTIONS: tuple[Motion, ...] = ("left", "right", "up", "down")
 # 1/6, so that it always shows.
 PATH_RANGE = (0.2, 0.33)
 
-# How often the things of a video are placed anew before others are taken; four things fit in about one try of eight.
-_PLACINGS = 60
-
 _MOST_THINGS = 8  # of an image of any split but "more"
 
 # Half extents (left, top, right, bottom) of each shape around its centre, in units of half its size.
@@ -101,6 +98,17 @@ class Layout:
         centres = (start + steps[:, :, None] * way[:, None]) % 1.0
         centres[steps < 0] = np.nan
         return centres
+
+    def hidden(self, k: int) -> np.ndarray:
+        """float64 [n - k - 1, F]: the share of sprite k's box that the box of each sprite drawn after it lies over."""
+        sizes = np.array([sprite.size for sprite in self.sprites])
+        away = np.abs(self.tracks[k + 1 :] - self.tracks[k])
+        shared = (sizes[k + 1 :] + sizes[k])[:, None, None] / 2 - np.minimum(away, 1.0 - away)
+        return np.clip(np.nan_to_num(shared), 0.0, sizes[k]).prod(axis=2) / sizes[k] ** 2
+
+    def clear(self, k: int) -> np.ndarray:
+        """bool [F]: frames in which sprite k is there and no other one hides more than half of its box."""
+        return (self.hidden(k) <= 0.5).all(axis=0) & ~np.isnan(self.tracks[k, :, 0])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -187,11 +195,12 @@ def image_layout(rng: np.random.Generator, difficulty: float, n: int, split: str
 
 def video_layout(
     rng: np.random.Generator, difficulty: float, n: int, wish: Wish, frame_count: int, split: str = "train"
-) -> Layout | None:
-    """n things on a torus (more where the wish needs more), still, moving, or late; None where two would meet.
+) -> Layout:
+    """n things on a torus (more where the wish needs more), still, moving, or late; the later drawn over the earlier.
 
-    Still things start anywhere too, edges included: a place says nothing about a motion. Where two meet only the
-    places are drawn anew: were motions drawn anew with them, those that meet less often would become more frequent.
+    Every thing starts anywhere, edges and the places of others included, so that in each frame its place is uniform
+    and independent of where it goes. Were layouts thrown away where two meet, one would seldom move towards a near
+    neighbour, and a single frame would tell.
     """
     n = max(n, len(wish.motions), wish.late)
     colors = palette(difficulty)
@@ -205,17 +214,12 @@ def video_layout(
     # an early onset leaves at least half of the video to see the thing move
     onsets = rng.integers(1, frame_count // 2 + 1, n).tolist()
     paths = rng.uniform(*PATH_RANGE, n).tolist()
-    cast = [
-        Sprite(color, shape, sizes[k], 0.0, 0.0, motions[order[k]], paths[k], onsets[k] if k in late else 0)
+    places = rng.random((n, 2)).tolist()
+    sprites = tuple(
+        Sprite(color, shape, sizes[k], *places[k], motions[order[k]], paths[k], onsets[k] if k in late else 0)
         for k, (color, shape) in enumerate(names)
-    ]
-    for _ in range(_PLACINGS):
-        places = rng.random((n, 2)).tolist()
-        placed = (replace(sprite, x=x, y=y) for sprite, (x, y) in zip(cast, places, strict=True))
-        layout = Layout("video", frame_count, tuple(placed), colors)
-        if not meet(layout.tracks, sizes, gap=0.02):
-            return layout
-    return None
+    )
+    return Layout("video", frame_count, sprites, colors)
 
 
 def mirrored(layout: Layout, upside_down: bool) -> Layout:

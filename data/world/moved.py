@@ -6,13 +6,14 @@ import numpy as np
 
 from entropy_vision.question import Answer
 
-from .direction import first_and_last, way
+from .direction import can_be_followed, first_and_last, way
 from .family import Ask, LayoutFamily, pick
 from .layout import Layout, Wish
 
 
 def _pose(family: LayoutFamily, layout: Layout, target: bool, rng: np.random.Generator) -> Ask | None:
-    fitting = [k for k, s in enumerate(layout.sprites) if (s.motion != "still") == target]
+    moving = [k for k, s in enumerate(layout.sprites) if (s.motion != "still") == target]
+    fitting = [k for k in moving if can_be_followed(layout, k)]
     if not fitting:
         return None
     k = pick(rng, fitting)

@@ -70,10 +70,11 @@ def shared_stage(
     n = thing_count(rng, media, setting.difficulty, setting.split)
     frame_count = longer(setting)
     for _ in range(_ATTEMPTS):
-        if media == "image":
-            layout = image_layout(rng, setting.difficulty, n, setting.split)
-        else:
-            layout = video_layout(rng, setting.difficulty, n, wish, frame_count, setting.split)
+        layout = (
+            image_layout(rng, setting.difficulty, n, setting.split)
+            if media == "image"
+            else video_layout(rng, setting.difficulty, n, wish, frame_count, setting.split)
+        )
         if layout is None:
             continue
         asks = _pose_all(layout, wanted, rng)

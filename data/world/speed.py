@@ -74,18 +74,18 @@ def durations(rng: np.random.Generator, frame_count: int, least: float, most: fl
 
 
 def draw_race(
-    rng: np.random.Generator, setting: Setting, gap: float, first_is_faster: bool, long_is_faster: bool
+    rng: np.random.Generator, setting: Setting, gap: float, widest: float, first_is_faster: bool, long_is_faster: bool
 ) -> Race | None:
-    """Two speeds whose logarithms differ by `gap`; None where the things would meet.
+    """Two speeds whose logarithms differ by `gap`, one of those up to `widest`; None where the things would meet.
 
     One thing is seen longer and also goes farther, and is the faster one where `long_is_faster`: drawn by a fair coin,
-    neither the time nor the way alone tells anything.
+    neither the time nor the way alone tells anything. Both times are drawn without knowing the gap.
     """
     frame_count = longer(setting)
     d = setting.difficulty
-    stretch, long, short = durations(rng, frame_count, gap + 0.05, gap + 0.25 + 0.3 * d)
+    stretch, long, short = durations(rng, frame_count, widest + 0.05, widest + 0.25 + 0.3 * d)
     path = (0.16 - 0.08 * d) * float(rng.uniform(0.85, 1.0))
-    path = min(path, _FARTHEST / math.exp(stretch + gap))
+    path = min(path, _FARTHEST / math.exp(stretch + widest))
     n = 2 + few_or_many(rng, setting, easiest=0, hardest=2, more=1)
     others = rng.uniform(*PATH_RANGE, n - 2)
     times = rng.integers(frame_count // 2, frame_count, n - 2)
@@ -114,7 +114,7 @@ def _stage(
 ) -> LayoutStage | None:
     position, long_is_faster = target
     gap = 0.55 - 0.4 * setting.difficulty + float(rng.uniform(0, 0.1))
-    race = draw_race(rng, setting, gap, position == 0, long_is_faster)
+    race = draw_race(rng, setting, gap, gap, position == 0, long_is_faster)
     if race is None:
         return None
     layout = race.layout

@@ -23,7 +23,7 @@ def _stage(
 ) -> LayoutStage | None:
     step, long_is_faster = target
     ratio, inverse = draw_ratio(rng, step, MOST)
-    race = draw_race(rng, setting, math.log(ratio), not inverse, long_is_faster)
+    race = draw_race(rng, setting, math.log(ratio), math.log(MOST), not inverse, long_is_faster)
     if race is None:
         return None
     layout, (first, second) = race.layout, race.speeds

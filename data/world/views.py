@@ -159,8 +159,9 @@ def views(kind: str, place: int | None, setting: Setting, rng: np.random.Generat
         "recoloured": [(here, None), (None, here)],
     }.get(kind, [])  # type: ignore[assignment]
     gone, come = (sum(pair[view] is not None for pair in changed) for view in (0, 1))
-    # things that stay; those of a view beyond these and the changed one stand where the other view has a lid
-    stay = int(cast_rng.integers(n - lids - min(gone, come), n + 1 - max(gone, come)))
+    # things that stay; those of a view beyond these and the changed one stand where the other view has a lid. Both
+    # views together show as many things whatever happened: one that moved is one, not two, so one less stays
+    stay = n - int(cast_rng.integers(1, lids + 1)) - (kind == "moved")
     free = [at for at in both if all(at not in pair for pair in changed)]
     shown: list[tuple[int | None, int | None]] = [(at, at) for at in free[:stay]]
     shown += [(at, None) for at in first[: n - stay - gone]]

@@ -10,7 +10,7 @@ from oracles_world import centres, named
 from oracles_world_flat import READ, named_in
 
 from entropy_vision.data.world import World, draw
-from entropy_vision.question import Item
+from entropy_vision.question import Item, SceneObject
 
 FAMILIES = World.families(shared=True)
 # what the names mean, within the jitter; written apart from the renderer's own table
@@ -83,6 +83,24 @@ def test_evidence_of_collisions_is_both_discs_around_every_meeting(monkeypatch: 
         assert not (item.evidence & ~wanted).any()
 
 
+def under_another(item: Item, k: int) -> np.ndarray:
+    """bool [F]: whether the box of a later thing meets the one of thing k, round the torus."""
+    widths = [np.nanmax(thing.boxes[:, 2:] - thing.boxes[:, :2], initial=0, axis=0) for thing in item.objects]
+    met = np.zeros(item.frames.count, bool)
+    for other in range(k + 1, len(item.objects)):
+        away = np.abs(full_centres(item.objects[other]) - full_centres(item.objects[k]))
+        met |= (np.minimum(away, 1 - away) < (widths[k] + widths[other]) / 2 + 2 / 96).all(axis=1)
+    return met
+
+
+def full_centres(thing: SceneObject) -> np.ndarray:
+    """[F, 2]: the middle of a thing, also where an edge cuts its box."""
+    low, high = thing.boxes[:, :2], thing.boxes[:, 2:]
+    width = np.nanmax(high - low, axis=0)
+    low = np.where(low <= 0, high - width, low)
+    return low + width / 2
+
+
 def touched(item: Item, k: int) -> np.ndarray:
     """bool [F, R, C]: patches that share a pixel with the box of a thing, or with its other part beyond an edge."""
     size, count = item.frames.pixels.shape[1], item.evidence.shape[1]
@@ -119,10 +137,11 @@ def test_centre_of_every_box_has_the_named_color(family: str) -> None:
     world = World(family, seed=12, difficulty=0.0, size=96, frame_count=6)
     for i in range(10):
         item = world[i]
-        for thing in item.objects:
-            for frame, box, (x, y) in zip(item.frames.pixels, thing.boxes, centres(thing), strict=True):
-                if np.isnan(x) or box.min() <= 0 or box.max() >= 1:
-                    continue  # not there, or cut by an edge
+        for k, thing in enumerate(item.objects):
+            seen = zip(item.frames.pixels, thing.boxes, centres(thing), under_another(item, k), strict=True)
+            for frame, box, (x, y), under in seen:
+                if np.isnan(x) or box.min() <= 0 or box.max() >= 1 or under:
+                    continue  # not there, or cut by an edge, or not all to be seen
                 pixel = frame[int(y * 96), int(x * 96)].astype(int)
                 away = {name: np.abs(pixel - rgb).sum() for name, rgb in NAMED_RGB.items()}
                 assert min(away, key=away.__getitem__) == thing.color and away[thing.color] < 60, item.key
@@ -136,10 +155,10 @@ def test_things_are_drawn_inside_their_boxes_and_fill_them(family: str, monkeypa
         for k, thing in enumerate(item.objects):
             change = item.frames.pixels.astype(int) - repainted(world, i, [k], monkeypatch).frames.pixels
             weight = np.abs(change).sum(axis=3)
-            for shown, box in zip(weight, thing.boxes, strict=True):
+            for shown, box, under in zip(weight, thing.boxes, under_another(item, k), strict=True):
                 if np.isnan(box[0]):
                     assert not shown.any()
-                elif box.min() > 0 and box.max() < 1:
+                elif not under and box.min() > 0 and box.max() < 1:
                     rows, columns = np.nonzero(shown > 0.5 * shown.max())  # half covered
                     drawn = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
                     outside = (drawn - box * 96) * [-1, -1, 1, 1]
