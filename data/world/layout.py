@@ -216,8 +216,8 @@ def video_layout(
     paths = rng.uniform(*PATH_RANGE, n).tolist()
     places = rng.random((n, 2)).tolist()
     sprites = tuple(
-        Sprite(color, shape, sizes[k], *places[k], motions[order[k]], paths[k], onsets[k] if k in late else 0)
-        for k, (color, shape) in enumerate(names)
+        Sprite(color, shape, sizes[k], x, y, motions[order[k]], paths[k], onsets[k] if k in late else 0)
+        for k, ((color, shape), (x, y)) in enumerate(zip(names, places, strict=True))
     )
     return Layout("video", frame_count, sprites, colors)
 
