@@ -75,7 +75,7 @@ def test_what_the_tower_really_does_is_within_the_budget() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 99), low=st.floats(0.05, 1), high=st.floats(0.05, 1))
-@pytest.mark.parametrize("selector", ["rate", "uniform", "rlt", Jumps()], ids=str)
+@pytest.mark.parametrize("selector", ["rate", "uniform", "rlt", Jumps()], ids=["rate", "uniform", "rlt", "jumps"])
 def test_a_larger_budget_never_keeps_fewer(selector: Any, seed: int, low: float, high: float) -> None:
     tok, frames = EntropyTokenizer(8, selector=selector), _frames(4, 32, 32, seed=seed)
     bits, dense = tok.score(frames), TINY.flops([16] * 4)

@@ -119,7 +119,7 @@ def test_rubric_weighs_partial_credit() -> None:
         {"format_limit": math.nan},
         {"parts": (Part("a", 0.05, short, when_wrong=True),)},
     ],
-    ids=str,
+    ids=lambda wrong: " ".join(wrong),
 )
 def test_rubric_refuses_weights_that_cannot_work(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"Rubric\."):
