@@ -57,7 +57,7 @@ def main() -> None:
     """Write the picture; the defaults are what the README shows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs/images/kept.webp")
-    parser.add_argument("--index", type=int, default=11)
+    parser.add_argument("--index", type=int, default=59)
     parser.add_argument("--keep", type=float, default=0.1)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
