@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from entropy_vision.errors import UsageError
 from entropy_vision.probe import looks_like_video
 from entropy_vision.still import is_still
 
@@ -42,6 +43,26 @@ def find_inputs(sources: Iterable[str | Path], exclude: Path | None = None) -> l
                     where = source.path if is_remote(path) else os.path.abspath(source.path)
                     found.setdefault((where, source.offset), source)
     return [found[place] for place in sorted(found)]
+
+
+def check_named(sources: Iterable[str | Path]) -> None:
+    """Refuse a path or pattern that names nothing: on a command line that is a slip. (Of a list, whose files come and
+    go, it is an input that failed.)
+
+    Raises:
+        UsageError: nothing is there, or an address that cannot be read.
+    """
+    for named in sources:
+        with reachable(named) if is_remote(named) else nullcontext():
+            if not _is_there(named):
+                raise UsageError(f"{named} is not there: name a file, a folder, a pattern that fits some, or a list")
+
+
+def _is_there(named: str | Path) -> bool:
+    if is_remote(named):
+        return glob.has_magic(str(named)) or as_path(named).exists()
+    # a link to nothing is there: what it is worth is told where inputs are counted
+    return os.path.lexists(named) or next(glob.iglob(str(named), recursive=True), None) is not None
 
 
 def _named(sources: Iterable[str | Path], hidden: Path | None) -> Iterator[Path]:

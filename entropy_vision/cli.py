@@ -22,6 +22,7 @@ from typing import Any
 import tyro
 
 from entropy_vision import __version__, options
+from entropy_vision.arguments import check_arguments
 from entropy_vision.console import as_json, as_table, say, stdout_kept_clean
 from entropy_vision.errors import EntropyVisionError, Outcome, UsageError, refused_by_machine
 
@@ -130,7 +131,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     as_text = as_json if "--json" in arguments else as_table
     try:
         chosen = parse(name, arguments)
-        _check_folder(getattr(chosen, "out", None))
+        check_arguments(chosen)
         verb = VERBS[name]
         if name in _SCORING and not _is_compiled():
             say("compiling the scores, once for this installation: up to a minute")
@@ -170,16 +171,6 @@ def _refused(name: str, message: str, as_text: Callable[[Any], str]) -> int:
     if as_text is as_json and os.environ.get("RANK", "0") == "0":
         print(as_json({"error": _flat(message)}), flush=True)
     return 2
-
-
-def _check_folder(named: Path | str | None) -> None:
-    """A verb that ends in a folder it cannot make must say so before it works for minutes."""
-    if named is None or "://" in str(named):
-        return
-    out = Path(named)
-    standing = next(one for one in (out, *out.absolute().parents) if one.exists())
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise UsageError(f"--out {out} cannot be used: {standing} is not a folder one may write to; name another")
 
 
 def _flat(message: str) -> str:

@@ -125,6 +125,28 @@ def benchmark_source(task: str, inputs: dict[str, Any], most: int) -> tuple[Ques
     return _OneByOne(benchmark, family=name, places=places), count
 
 
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Look up families and benchmarks; no question is read.
+
+    Raises:
+        UsageError: an unknown name, a folder that is not there, or one task twice.
+    """
+    from entropy_vision.data import World
+    from entropy_vision.data.benchmarks.catalogue import find
+
+    for task in tasks:
+        if tasks.count(task) > 1:
+            raise UsageError(f"--tasks names {task} twice: leave one out")
+        if ":" in task:
+            find(task)
+        elif task not in World.families():
+            near = difflib.get_close_matches(task, World.families(), n=1, cutoff=0.0)
+            raise UsageError(
+                f"--tasks: no family of questions is called {task!r}; the nearest is {near[0]}, "
+                "and a benchmark is written NAME:FOLDER"
+            )
+
+
 def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, keep: float) -> list[Batch]:
     """Batches of some scenes at one budget, families apart (so all of a batch are one medium)."""
     from entropy_vision.rl.batch import make_batch
@@ -197,13 +219,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     torch.set_num_threads(1)
     model, tokenizer = checkpoint.load(options.checkpoint)
     families = options.tasks or World.families(shared=True)
-    for family in families:
-        if ":" not in family and family not in World.families():
-            near = difflib.get_close_matches(family, World.families(), n=1, cutoff=0.0)
-            raise UsageError(
-                f"--tasks: no family of questions is called {family!r}; the nearest is {near[0]}, "
-                "and a benchmark is written NAME:FOLDER"
-            )
+    check_tasks(families)
     if not model.config.inputs:
         raise UsageError(
             f"{options.checkpoint} does not say what inputs its policy was trained on (config.json, inputs): "

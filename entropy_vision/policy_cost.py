@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.cache_utils import DynamicCache
 
+from entropy_vision.arguments import check_language
 from entropy_vision.cost import count_flops
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
@@ -116,6 +117,7 @@ def meta_language(language: str | Path | PreTrainedConfig) -> PreTrainedConfig:
     elif str(language) in CONFIG_MAPPING:
         config = CONFIG_MAPPING[str(language)]()
     else:
+        check_language(str(language))
         try:
             config = AutoConfig.from_pretrained(language)
         except (OSError, ValueError) as error:

@@ -86,17 +86,26 @@ def find_tower(model: str) -> Tower:
         UsageError: an unknown model, or a tower of a class that `VisionEncoder` does not run.
         InputError: a folder whose open_clip_config.json is missing or damaged.
     """
+    config = find_config(model)
+    check_supported(model, config)
+    return Tower.from_config(config, model)
+
+
+def find_config(model: str) -> dict[str, Any]:
+    """The model config of a name or a local folder, as `find_tower` takes them. A known name wins over a folder.
+
+    Raises:
+        UsageError: an unknown model; the line gives the nearest.
+        InputError: a folder whose open_clip_config.json is missing or damaged.
+    """
     known = {path.stem: path for folder in _config_folders() for path in folder.glob("*.json")}
     folder = Path(model.removeprefix("local-dir:"))
     if model in known:
-        config = json.loads(known[model].read_text(encoding="utf-8"))
-    elif folder.is_dir():
-        config = read_config(folder / "open_clip_config.json")
-    else:
-        near = difflib.get_close_matches(model, sorted(known), n=1, cutoff=0.0)[0]
-        raise UsageError(f"no folder and no open_clip model is called {model!r}; the nearest model is {near!r}")
-    check_supported(model, config)
-    return Tower.from_config(config, model)
+        return cast(dict[str, Any], json.loads(known[model].read_text(encoding="utf-8")))
+    if folder.is_dir():
+        return read_config(folder / "open_clip_config.json")
+    near = difflib.get_close_matches(model, sorted(known), n=1, cutoff=0.0)[0]
+    raise UsageError(f"no folder and no open_clip model is called {model!r}; the nearest model is {near!r}")
 
 
 def _config_folders() -> Iterator[Path]:

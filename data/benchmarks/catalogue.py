@@ -61,6 +61,25 @@ def spec_of(name: str) -> Spec:
     return BENCHMARKS[name]
 
 
+def find(name: str, folder: str | Path | None = None, split: str | None = None) -> tuple[Spec, Folder, str]:
+    """The benchmark, its folder and its split that `load` is asked for; no question is read. Takes and raises as it."""
+    if folder is None:
+        name, _, given = name.partition(":")
+        if not given:
+            raise UsageError(f"say where the files of {name} are: load(name, folder), or NAME:FOLDER")
+        folder = given
+    spec = spec_of(name)
+    path = Path(folder)
+    if not spec.splits:
+        if not path.is_file():
+            raise UsageError(f"{path} is no file: {spec.name} takes {spec.files[0]} itself")
+        path, split = path.parent, path.name
+    split = spec.splits[0] if split is None else split
+    if spec.splits and split not in spec.splits:
+        raise UsageError(f"{spec.name} has no split {split!r}; it has {', '.join(spec.splits)}")
+    return spec, Folder(path), split
+
+
 def load(
     name: str,
     folder: str | Path | None = None,
@@ -83,19 +102,6 @@ def load(
     Raises:
         UsageError: no such benchmark, folder, file, column or split.
     """
-    if folder is None:
-        name, _, given = name.partition(":")
-        if not given:
-            raise UsageError(f"say where the files of {name} are: load(name, folder), or NAME:FOLDER")
-        folder = given
-    spec = spec_of(name)
-    path = Path(folder)
-    if not spec.splits:
-        if not path.is_file():
-            raise UsageError(f"{path} is no file: {spec.name} takes {spec.files[0]} itself")
-        path, split = path.parent, path.name
-    split = spec.splits[0] if split is None else split
-    if spec.splits and split not in spec.splits:
-        raise UsageError(f"{spec.name} has no split {split!r}; it has {', '.join(spec.splits)}")
+    spec, place, split = find(name, folder, split)
     sampling = Sampling(fps=fps) if fps is not None else Sampling(frames=frames)
-    return Benchmark(spec, Folder(path), split, View(size=size, sampling=sampling))
+    return Benchmark(spec, place, split, View(size=size, sampling=sampling))

@@ -191,6 +191,15 @@ def test_every_verb_has_help_and_json(capsys: pytest.CaptureFixture[str]) -> Non
         (["bench", "--keep", "0.5", "0.5"], "--keep holds more than one 0.5"),
         (["bench", "--keep", "0.9999999"], "--keep holds more than one 1"),
         (["eval", "x", "--selectors", "rate", "rnadom"], "no selector 'rnadom': did you mean 'random'?"),
+        (["preprocess", "x", "--out", "y", "--selector", "rte"], "did you mean 'rate'?"),
+        (["preprocess", "nowhere/*.mp4", "--out", "y"], "nowhere/*.mp4 is not there"),
+        (["preprocess", __file__, "vidoes", "--out", "y"], "vidoes is not there"),
+        (["bench", "--selectors", "rte"], "did you mean 'rate'?"),
+        (["bench", "--model", "ViT-B-23"], "the nearest model is 'ViT-B-32'"),
+        (["bench", "--videos", "nowhere"], "nowhere: there is no such file or folder"),
+        (["bench", "--checkpoint", "nowhere"], "nowhere holds no checkpoint"),
+        (["bench", "--language", "qwne2"], "no language model 'qwne2'"),
+        (["eval", "nowhere"], "nowhere holds no checkpoint"),
         (["show", "x", "--out", __file__], "is not a folder one may write to; name another"),
         (["show", "x", "--out", f"{__file__}/deeper"], "is not a folder one may write to; name another"),
     ],
@@ -200,6 +209,34 @@ def test_wrong_use_is_told_in_one_line(arguments: list[str], told: str, capsys: 
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert told in err and err.startswith("entropy-vision")
+
+
+SLIPS = (
+    (["show", "x", "--out", "y", "--selector", "rte"], "'rate'"),
+    (["preprocess", "vidoes", "--out", "y"], "vidoes is not there"),
+    (["bench", "--selectors", "rte"], "'rate'"),
+    (["bench", "--model", "ViT-B-23"], "'ViT-B-32'"),
+    (["bench", "--checkpoint", "nowhere"], "nowhere holds"),
+    (["eval", "nowhere", "--selectors", "rte"], "'rate'"),
+    (["eval", "nowhere"], "nowhere holds"),
+    (["eval", "made", "--tasks", "conut"], "nearest is count"),
+    (["eval", "made", "--tasks", "nlvr:here"], "here is not there"),
+)
+
+
+def test_a_slip_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").write_text("{}")
+    code = (
+        "import sys; from entropy_vision import cli; "
+        f"codes = {{cli.main(line) for line in {[line for line, _ in SLIPS]!r}}}; "
+        "print(codes, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "{2} False\n", done.stderr
+    for told, (_, wanted) in zip(done.stderr.splitlines(), SLIPS, strict=True):
+        assert wanted in told
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
