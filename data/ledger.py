@@ -16,6 +16,8 @@ from entropy_vision.atomic import atomic_write
 from .archive import canonical
 from .tables import read_rows, write_rows
 
+SUPERSEDED = "superseded"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -23,7 +25,7 @@ class Outcome:
 
     Attributes:
         source: its name, `Source.name`.
-        status: "done" or "failed".
+        status: "done" or "failed"; or SUPERSEDED, where the file holds something else now and this is its old sample.
         key: of its sample.
         shard: the file its sample is in; "" where it failed.
         chunk: which one it belongs to.

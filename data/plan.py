@@ -13,7 +13,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from entropy_vision.console import Progress, progress
 from entropy_vision.errors import Terminated
 
-from .ledger import Outcome
+from .ledger import SUPERSEDED, Outcome
 from .source import Source, digest
 from .tables import read_rows, write_rows
 
@@ -128,7 +128,7 @@ def new_entries(
         Terminated: `stop` said so.
     """
     settled = latest(tables)
-    samples = {row.key: row for rows in tables.values() for row in rows if row.status == "done"}
+    samples = samples_of(tables)
     fresh = [one for one in sources if _unplanned(plan, one, settled, tables, samples)]
     fresh += [one for one in sources if _again(plan, one, settled, retry)]
     now, changed = {source.name for source in sources}, {source.name for source in fresh}
@@ -180,13 +180,36 @@ def _key(source: Source, known: str, copies: Counter[str], taken: set[str]) -> s
 def unplanned(plan: Plan, sources: Sequence[Source], tables: Mapping[int, Sequence[Outcome]]) -> bool:
     """Whether some source waits for an entry."""
     settled = latest(tables)
-    samples = {row.key for rows in tables.values() for row in rows if row.status == "done"}
+    samples = samples_of(tables)
     return any(_unplanned(plan, source, settled, tables, samples) for source in sources)
 
 
 def latest(tables: Mapping[int, Sequence[Outcome]]) -> dict[str, Outcome]:
     """{name: its last outcome}"""
-    return {row.source: row for _, rows in sorted(tables.items()) for row in rows}
+    return {row.source: row for _, rows in sorted(tables.items()) for row in rows if row.status != SUPERSEDED}
+
+
+def samples_of(tables: Mapping[int, Sequence[Outcome]]) -> dict[str, Outcome]:
+    """{key: the outcome that made it} of every sample in the shards, whether or not its input has changed since."""
+    return {row.key: row for rows in tables.values() for row in rows if row.shard}
+
+
+def settled_anew(plan: Plan, tables: Mapping[int, Sequence[Outcome]]) -> dict[int, list[Outcome]]:
+    """{chunk: its rows} of the tables in which an input stands that was settled again in another chunk since.
+
+    Its sample stays where it is, and its row says so (SUPERSEDED); of what failed nothing is left to tell. So every
+    input has one row that is done or failed.
+    """
+
+    def now(row: Outcome) -> Outcome | None:
+        entry = plan.current[row.source]
+        mine = entry.chunk == row.chunk or (entry.chunk == ADOPTED and entry.key == row.key)
+        if mine or (entry.chunk != ADOPTED and entry.chunk not in tables):
+            return replace(row, status="done") if row.shard else row
+        return replace(row, status=SUPERSEDED) if row.shard else None
+
+    told = {chunk: [one for row in rows if (one := now(row))] for chunk, rows in tables.items()}
+    return {chunk: rows for chunk, rows in told.items() if rows != tables[chunk]}
 
 
 def _unplanned(

@@ -45,9 +45,22 @@ from .archive import VERSION, canonical, marker_path, markers, read_marker, tars
 from .assembly import Assembly
 from .estimate import estimate
 from .files import find_inputs
-from .ledger import Ledger, Outcome, read_tables, table_path, write_errors
+from .ledger import Ledger, Outcome, read_tables, table_path, write_errors, write_table
 from .paths import as_path, is_remote
-from .plan import ADOPTED, Cuts, Entry, Plan, latest, new_entries, plan_files, read_plan, unplanned, write_plan
+from .plan import (
+    ADOPTED,
+    Cuts,
+    Entry,
+    Plan,
+    latest,
+    new_entries,
+    plan_files,
+    read_plan,
+    samples_of,
+    settled_anew,
+    unplanned,
+    write_plan,
+)
 from .pool import Pool
 from .ranks import share
 from .sample import QUALITY, STORES
@@ -223,9 +236,10 @@ def _awaited(out: Path, inputs: Sequence[Source], tables: dict[int, list[Outcome
 
 def _adopted(plan: Plan, tables: dict[int, list[Outcome]], names: set[str]) -> list[Outcome]:
     """Outcomes of the inputs whose content was in a shard when they were planned, under their own names."""
-    samples = {row.key: row for rows in tables.values() for row in rows if row.status == "done"}
+    samples = samples_of(tables)
     entries = [plan.current[name] for name in sorted(names) if plan.current[name].chunk == ADOPTED]
-    return [replace(samples[entry.key], source=entry.source.name) for entry in entries if entry.key in samples]
+    found = [(entry.source.name, samples[entry.key]) for entry in entries if entry.key in samples]
+    return [replace(row, source=name, status="done") for name, row in found]
 
 
 @contextmanager
@@ -467,6 +481,8 @@ def _summarize(out: Path, plan: Plan, names: set[str]) -> None:
     told = -1
     while (tables := read_tables(out)) and len(tables) != told:  # again, where a chunk was finished meanwhile
         told = len(tables)
+        for number, rows in settled_anew(plan, tables).items():
+            write_table(out, number, rows)
         known = {**latest(tables), **{row.source: row for row in _adopted(plan, tables, names)}}
         rows = [known[name] for name in sorted(names) if name in known]
         write_errors(out / "errors.jsonl", rows)

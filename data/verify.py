@@ -1,13 +1,15 @@
-"""Is every byte of a folder of shards what was written, and does every sample decode?"""
+"""Is every byte of a folder of shards what was written, does every sample decode, and is every input told once?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from entropy_vision.errors import CheckFailed, InputError
 
 from .archive import Marker, checksums, marker_path, read_marker, tars
+from .ledger import SUPERSEDED, Outcome, read_tables
 from .paths import as_path
 from .sample import from_members
 from .shards import blank, finished, members_of
@@ -18,7 +20,8 @@ def verify(folder: str | Path) -> dict[str, Any]:
     """Check every hash and decode every sample of a folder (of "index" samples the arrays; their sources are not read).
 
     Returns:
-        {"shards", "samples", "bad"}: bad counts damaged samples, and one for a shard or marker that cannot be read.
+        {"shards", "samples", "bad"}: bad counts damaged samples, one for a shard or marker that cannot be read, and
+        inputs that the tables tell wrongly; and "superseded" where samples are of what an input held before.
 
     Raises:
         CheckFailed: something is bad; the message names the first, `result` holds the counts and "details".
@@ -41,13 +44,28 @@ def verify(folder: str | Path) -> dict[str, Any]:
             faults.append(str(error))
     known = {marker_path(folder / path.name).name for path in marked}
     faults += [f"{tar}: a shard without a marker" for tar in tars(folder) if marker_path(tar).name not in known]
+    tables = read_tables(folder)
+    faults += _told_wrongly(folder, tables, keys)
     result: dict[str, Any] = {"shards": len(marked), "samples": samples, "bad": len(faults)}
+    if old := sum(row.status == SUPERSEDED for rows in tables.values() for row in rows):
+        result[SUPERSEDED] = old
     if faults:
         message = (
             f"{len(faults)} bad in {folder}; first: {faults[0]}; remove that shard and its .json, preprocess again"
         )
         raise CheckFailed(message, {**result, "details": faults[:100]})
     return result
+
+
+def _told_wrongly(folder: Path, tables: Mapping[int, Sequence[Outcome]], keys: Mapping[str, str]) -> Iterator[str]:
+    """A line for every input that the tables tell twice, or whose sample is not in the shard they name."""
+    told: set[str] = set()
+    for row in (row for rows in tables.values() for row in rows):
+        if row.status != SUPERSEDED and row.source in told:
+            yield f"{folder / 'inputs'}: {row.source} is told twice"
+        told |= {row.source} if row.status != SUPERSEDED else set()
+        if row.shard and keys.get(row.key) != row.shard:
+            yield f"{folder / 'inputs'}: sample {row.key} of {row.source} is not in {row.shard}"
 
 
 def _faults(shard: Path, marker: Marker) -> list[str]:

@@ -24,7 +24,7 @@ from entropy_vision.data.ranks import share
 from entropy_vision.data.source import Source, by_name, digest, localized
 from entropy_vision.data.tars import members
 from entropy_vision.data.verify import verify
-from entropy_vision.errors import InputError, Terminated, TooManyBad, UsageError
+from entropy_vision.errors import CheckFailed, InputError, Terminated, TooManyBad, UsageError
 
 FAST: dict[str, Any] = {"size": 32, "selector": "uniform"}
 
@@ -42,8 +42,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(out: Path) -> dict[str, dict[str, Any]]:
-    """{file name: its row} of the tables, which name each input once."""
+    """{file name: its row} of the tables, which name each input once beside the samples it had before."""
     found = [row for path in sorted((out / "inputs").iterdir()) for row in parquet.read_table(path).to_pylist()]
+    found = [row for row in found if row["status"] != "superseded"]
     assert len({row["source"] for row in found}) == len(found)
     return {Path(row["source"]).name: row for row in found}
 
@@ -285,6 +286,41 @@ def test_failures_are_tried_again_when_told_to_or_when_the_file_has_changed(chan
     result = preprocess([changing], out, **FAST)
     assert (result["written"], result["failed"]) == (1, 0)
     assert (out / "errors.jsonl").read_bytes() == b""
+
+
+def test_a_replaced_input_is_told_once(changing: Path, tmp_path: Path) -> None:
+    out, clock = tmp_path / "out", iter(range(1, 9))
+
+    def replaced(path: Path, by: Path, **options: Any) -> int:
+        shutil.copy(by, path)
+        os.utime(path, (next(clock), 0))
+        result = preprocess([changing], out, max_bad=2, **FAST, **options)
+        told = verify(out)
+        found = rows(out)
+        assert result["inputs"] == result["written"] + result["resumed"] + result["failed"] == len(found) == 11
+        assert told["samples"] == result["written"] + result["resumed"] + told.get("superseded", 0)
+        assert found[path.name]["status"] == ("failed" if by.suffix == ".txt" else "done")
+        return int(told.get("superseded", 0))
+
+    preprocess([changing], out, max_bad=1, **FAST)
+    was, junk = tmp_path / "was.png", tmp_path / "junk.txt"
+    shutil.copy(changing / "0.png", was)
+    junk.write_text("no picture")
+    assert replaced(changing / "text.mp4", changing / "film.mp4", retry=True) == 0  # it had no sample
+    assert replaced(changing / "0.png", changing / "7.png") == 1
+    assert replaced(changing / "0.png", was) == 1  # it takes its sample back, the other one is left
+    assert rows(out)["0.png"]["shard"] == "shard-000000.tar"
+    assert replaced(changing / "0.png", junk) == 2
+    assert replaced(changing / "0.png", was, retry=True) == 1
+
+
+def test_verify_tells_inputs_that_are_told_twice(changing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([changing], out, max_bad=1, **FAST)
+    shutil.copy(out / "inputs" / "000000.parquet", out / "inputs" / "000001.parquet")
+    with pytest.raises(CheckFailed, match="is told twice") as caught:
+        verify(out)
+    assert caught.value.result["bad"] == 11
 
 
 def test_missing_inputs_are_asked_again_every_time_and_planned_once(source: Path, tmp_path: Path) -> None:
