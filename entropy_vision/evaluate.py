@@ -18,9 +18,10 @@ from entropy_vision.stats import wilson_interval
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from entropy_vision.data.benchmarks import Benchmark
     from entropy_vision.options import EvalOptions
     from entropy_vision.policy import EntropyVLM
-    from entropy_vision.question import QuestionSource
+    from entropy_vision.question import Item, QuestionSource
     from entropy_vision.rl.batch import Batch
     from entropy_vision.rl.evaluate import Graded
     from entropy_vision.rl.scenes import Scored
@@ -72,17 +73,29 @@ class Measured:
 
 
 class _OneByOne:
-    """Items as scenes of one question each: a family's, so that answers stay exactly balanced, or a benchmark's.
+    """Items of a family as scenes of one question each, so that answers stay exactly balanced."""
 
-    `family` names the questions where they are to count as one task, `places` says which of the items they are.
-    """
-
-    def __init__(self, items: Any, family: str | None = None, places: Sequence[int] | None = None) -> None:
-        self.items, self.family, self.places = items, family, places
+    def __init__(self, items: Any) -> None:
+        self.items = items
 
     def scene(self, index: int) -> list[Any]:
-        item = self.items[index if self.places is None else self.places[index]]
-        return [item if self.family is None else replace(item, family=self.family)]
+        return [self.items[index]]
+
+
+class _Spread:
+    """Questions of a benchmark as scenes of one each, all of the family `label`: `count` of them, spread evenly.
+
+    Files are in the order of their tasks. Pictures and videos come at the sizes a policy was trained on.
+    """
+
+    def __init__(self, stills: Benchmark, videos: Benchmark, label: str, count: int) -> None:
+        self.stills, self.videos, self.label = stills, videos, label
+        self.places = [place * len(stills) // count for place in range(count)]
+
+    def scene(self, index: int) -> list[Item]:
+        place = self.places[index]
+        moving = self.stills.questions[place].medium.moving
+        return [replace((self.videos if moving else self.stills)[place], family=self.label)]
 
 
 def family_source(
@@ -109,20 +122,30 @@ def family_source(
     return FileBacked(source, Path(folder) / f"{family}-{split}-{seed}-{world.fingerprint()}", size=size)
 
 
-def benchmark_source(task: str, inputs: dict[str, Any], most: int) -> tuple[QuestionSource, int]:
-    """Questions of a benchmark, `NAME:FOLDER`, at the sizes a policy was trained on, and how many they are.
+def benchmark_source(task: str, inputs: dict[str, Any], most: int, label: str = "") -> tuple[QuestionSource, int]:
+    """Questions of a benchmark, `NAME:FOLDER`, as the family `label` (its name, where not given), and how many.
 
-    Where it holds more than `most`, as many are spread evenly over it: files are in the order of their tasks.
+    Raises:
+        UsageError: no row of its files is a question.
     """
-    from entropy_vision.data.benchmarks import BENCHMARKS, load
+    from entropy_vision.data.benchmarks import load
 
-    name = task.partition(":")[0]
-    video = name in BENCHMARKS and BENCHMARKS[name].media == "video"
-    size = int(inputs["video_size"] if video else inputs["image_size"])
-    benchmark = load(task, size=size, frames=int(inputs["frame_count"]))
-    count = min(most, len(benchmark))
-    places = [place * len(benchmark) // count for place in range(count)]
-    return _OneByOne(benchmark, family=name, places=places), count
+    stills = load(task, size=int(inputs["image_size"]), frames=int(inputs["frame_count"]))
+    if not stills.questions:
+        first = stills.skipped[0]
+        raise UsageError(
+            f"{task}: none of its {stills.rows} rows is a question ({first.where}: {first.reason}); "
+            f"entropy-vision benchmarks {task} lists them"
+        )
+    videos = stills.seen(replace(stills.view, size=int(inputs["video_size"])))
+    count = min(most, len(stills))
+    return _Spread(stills, videos, label or stills.spec.name, count), count
+
+
+def labels_of(tasks: Sequence[str]) -> dict[str, str]:
+    """{task: what results call it}: a benchmark's name, or the whole NAME:FOLDER where several are of that name."""
+    names = [task.partition(":")[0] for task in tasks]
+    return {task: name if names.count(name) == 1 else task for task, name in zip(tasks, names, strict=True)}
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
@@ -220,6 +243,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     model, tokenizer = checkpoint.load(options.checkpoint)
     families = options.tasks or World.families(shared=True)
     check_tasks(families)
+    labels = labels_of(families)
     if not model.config.inputs:
         raise UsageError(
             f"{options.checkpoint} does not say what inputs its policy was trained on (config.json, inputs): "
@@ -233,7 +257,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
         sources: dict[str, tuple[QuestionSource, int]] = {}
         for family in families:
             if ":" in family:
-                sources[family] = benchmark_source(family, model.config.inputs, options.questions)
+                sources[family] = benchmark_source(family, model.config.inputs, options.questions, labels[family])
             else:
                 source = family_source(family, model.config.inputs, split="test", seed=options.seed, folder=videos)
                 sources[family] = source, options.questions

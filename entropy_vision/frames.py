@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.probe import Limits, check_path
-from entropy_vision.sampling import EVERY, Sampling
+from entropy_vision.sampling import EVERY, Sampling, Span
 
 if TYPE_CHECKING:
     from entropy_vision.video import DecodeInfo
@@ -144,15 +145,21 @@ def decode(
     salvage: bool = False,
     limits: Limits | None = None,
     kind: str = "media",
+    span: Span | None = None,
 ) -> tuple[Frames, DecodeInfo]:
     """Read a file and say what happened on the way: `read_video`, `read_image` and `read_media` are this.
 
-    `kind` is "video", "image", or "media" for whichever the content is.
+    `kind` is "video", "image", or "media" for whichever the content is. Of a video with a `span`, `sampling` (fps
+    or frames) takes those between these seconds from its first frame only, and little else is decoded.
     """
     from entropy_vision.still import decode_still, is_still
     from entropy_vision.video import decode_video
 
     shape = _check_arguments(size, decoder)
+    if span is not None and (
+        sampling.keyframes or sampling.scenes is not None or not 0 <= span[0] <= span[1] < math.inf
+    ):
+        raise UsageError(f"span takes seconds, 0 <= start <= end, with fps or frames; got {span}, {sampling.words()}")
     limits = limits or Limits()
     path = check_path(path)
     still = is_still(path)
@@ -162,7 +169,7 @@ def decode(
         raise InputError(path, InputReason.NO_VIDEO_STREAM, "this is a still image: read_image reads it")
     else:
         pixels, times, info = decode_video(
-            path, sampling=sampling, size=shape, decoder=decoder, salvage=salvage, limits=limits
+            path, sampling=sampling, size=shape, decoder=decoder, salvage=salvage, limits=limits, span=span
         )
     return Frames(pixels=pixels, pts_seconds=times), info
 

@@ -6,7 +6,7 @@ All but the last follow from the times of the packets, so they are chosen before
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from entropy_vision.errors import UsageError
 
 _TIE = 1e-7  # seconds; containers count in ticks of a microsecond or more
+_END = 1e-6  # seconds, of a span that was written in decimals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +84,25 @@ class Sampling:
 EVERY = Sampling()
 
 
-def choose(sampling: Sampling, times: Sequence[float], keyframes: Sequence[int]) -> list[int] | None:
+Span = tuple[float, float]
+"""Seconds from the first frame of a video, both ends taken."""
+
+
+def choose(
+    sampling: Sampling, times: Sequence[float], keyframes: Sequence[int], span: Span | None = None
+) -> list[int] | None:
     """Places of the frames to take; None where only the pixels tell.
 
     Args:
         times: seconds of every frame, ascending.
         keyframes: places of those flagged as such, ascending.
+        span: apply the rule, fps or frames, to the frames between these times as if they were the video.
     """
+    if span is not None:
+        first = bisect_left(times, times[0] + span[0] - _END)
+        last = bisect_right(times, times[0] + span[1] + _END)
+        inside = choose(sampling, times[first:last], ())
+        return None if inside is None else [first + place for place in inside]
     if sampling.scenes is not None:
         return None
     if sampling.keyframes:

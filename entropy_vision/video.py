@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ from entropy_vision.probe import (
     probe_video,
     refuse_memory,
 )
-from entropy_vision.sampling import Sampling, choose, pick, sample
+from entropy_vision.sampling import Sampling, Span, choose, pick, sample
 
 _STDERR = threading.Lock()
+_SOUGHT = ("mov", "matroska")  # containers with a table of their keyframes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +73,21 @@ Size = tuple[int, int]
 
 
 def decode_video(
-    path: Path, *, sampling: Sampling, size: Size | None, decoder: str, salvage: bool, limits: Limits
+    path: Path,
+    *,
+    sampling: Sampling,
+    size: Size | None,
+    decoder: str,
+    salvage: bool,
+    limits: Limits,
+    span: Span | None = None,
 ) -> Decoded:
     """Decode a file: (uint8 [F, H, W, 3], float64 [F] seconds, what happened). `frames.decode` says the rest."""
     quiet_ffmpeg()
     probe = probe_video(path, limits)
     if size is None:
         size = (probe.width, probe.height) if probe.rotation % 180 else (probe.height, probe.width)
-    job = _Job(path, probe, sampling, size, limits)
+    job = _Job(path, probe, sampling, size, limits, span)
     why = probe.unsafe or ("" if has_decord() else "decord is not installed")
     if probe.deep and size == (probe.height, probe.width):
         # without scaling, its older FFmpeg turns deep YUV into RGB another way (1.5 of 255 apart on average)
@@ -87,7 +96,7 @@ def decode_video(
         why = why or "its packets do not tell when a keyframe is shown"
     if decoder == "decord" and why:
         raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
-    if decoder == "auto" and not why and sampling.partial and 2 * job.wanted < len(probe.times):
+    if decoder == "auto" and not why and job.partial and 2 * job.wanted < len(probe.times):
         why = "few of its frames are taken, and PyAV scales no others"
     if decoder != "pyav" and not why:
         result = _with_decord(job)
@@ -122,8 +131,12 @@ class _Job:
     sampling: Sampling
     size: Size
     limits: Limits
+    span: Span | None = None
 
     def __post_init__(self) -> None:
+        if self.span is not None and not self.chosen:
+            told = f"{self.span[0]:g} to {self.span[1]:g}"
+            raise InputError(self.path, InputReason.NO_FRAMES, f"no frame of the video lies in the seconds {told}")
         if self.sampling.keyframes and not self.chosen:
             raise InputError(self.path, InputReason.NO_FRAMES, "none of its packets is flagged as a keyframe")
         check_total(self.path, self.wanted, self.size, self.limits)
@@ -131,7 +144,12 @@ class _Job:
     @cached_property
     def chosen(self) -> list[int] | None:
         """Places of the frames to take, as far as the packets tell."""
-        return choose(self.sampling, self.probe.times, self.probe.keyframes)
+        return choose(self.sampling, self.probe.times, self.probe.keyframes, self.span)
+
+    @property
+    def partial(self) -> bool:
+        """Whether not every frame has to be decoded."""
+        return self.sampling.partial or self.span is not None
 
     @property
     def wanted(self) -> int:
@@ -151,7 +169,7 @@ class _Job:
             return result
         if self.sampling.keyframes and self.probe.numbered:
             frames = ((time, frame) for time, frame in frames if frame.key_frame)
-        elif self.sampling.partial:
+        elif self.partial:
             frames = pick(frames, [self.probe.times[place] for place in self.chosen or ()])
         else:
             frames = sample(frames, self.sampling.fps)
@@ -228,17 +246,17 @@ def _with_pyav(job: _Job, salvage: bool, why: str) -> Decoded:
 
     tally = _Tally()
     alone = job.sampling.keyframes and not probe.damage and not probe.numbered
-    result = _keyframes_alone(job, tally, scaled) if alone else None
+    result = _keyframes_alone(job, tally, scaled) if alone else _from_keyframe(job, tally, scaled)
     if result is None:
         tally = _Tally()
         result = job.take(_pyav_frames(job.path, probe, job.limits, tally), scaled)
     if not result.times:
         raise InputError(job.path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
-    if not damage and not job.sampling.partial and tally.frames < len(probe.times):
+    if not damage and not job.partial and tally.frames < len(probe.times):
         damage = "some packets give no frame"
     if damage and not salvage:
-        whole = "" if job.sampling.partial else f"; {tally.frames} of {probe.expected} frames decode"
+        whole = "" if job.partial else f"; {tally.frames} of {probe.expected} frames decode"
         detail = f"damaged: {damage}{whole} (preprocess --salvage takes those, and read_video(..., salvage=True))"
         raise InputError(job.path, InputReason.DAMAGED, detail)
     info = DecodeInfo(
@@ -271,6 +289,26 @@ def _keyframes_alone(job: _Job, tally: _Tally, scaled: Callable[[Any], np.ndarra
     return result if tuple(result.times) == times and not tally.errors else None
 
 
+def _from_keyframe(job: _Job, tally: _Tally, scaled: Callable[[Any], np.ndarray]) -> _Result | None:
+    """The frames of a span, decoded from the last keyframe before them; None where that is not known to be exact.
+
+    What is sought may be elsewhere (a clock that is set back), and what is flagged may need others before it.
+    """
+    from av.video.frame import PictureType
+
+    probe, places = job.probe, job.chosen or [0]
+    start = max((key for key in probe.keyframes if key <= places[0]), default=0)
+    if job.span is None or not start or probe.damage or probe.numbered or probe.container not in _SOUGHT:
+        return None
+    frames = _pyav_frames(job.path, probe, job.limits, tally, start=probe.times[start])
+    first = next(frames, None)
+    if first is None or first[0] != probe.times[start] or first[1].pict_type != PictureType.I:
+        return None
+    result = job.take(chain([first], frames), scaled)
+    exact = result.times == [probe.times[place] for place in places]
+    return result if exact and not tally.errors and not first[1].interlaced_frame else None
+
+
 @dataclass
 class _Tally:
     frames: int = 0
@@ -278,7 +316,7 @@ class _Tally:
 
 
 def _pyav_frames(
-    path: Path, probe: Probe, limits: Limits, tally: _Tally, *, keyframes: bool = False
+    path: Path, probe: Probe, limits: Limits, tally: _Tally, *, keyframes: bool = False, start: float | None = None
 ) -> Iterator[tuple[float, Any]]:
     """(seconds, av.VideoFrame) in the order of showing; what cannot be decoded is counted and passed over."""
     import av
@@ -289,6 +327,8 @@ def _pyav_frames(
         if keyframes:
             stream.codec_context.skip_frame = "NONKEY"
         packets, tick = packets_of(container, stream), float(stream.time_base)
+        if start is not None:
+            container.seek(round(start / tick), stream=stream)
         while True:
             packet = None
             try:

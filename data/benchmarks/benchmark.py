@@ -104,7 +104,7 @@ class Spec:
     Attributes:
         name: what users call it.
         title: its full name and paper.
-        media: "image", "images" (several to a question) or "video".
+        media: "image", "images" (several to a question), "video", or "any" where the container holds them all.
         files: the files it wants, below the folder.
         columns: the columns or fields that are read.
         splits: their names, the usual one first.
@@ -209,6 +209,12 @@ class Benchmark:
         asked = [self.questions[place] for place in self.scenes[index]]
         frames = asked[0].medium.frames(self.view)
         return [question.open(self.view, frames) for question in asked]
+
+    def seen(self, view: View) -> Benchmark:
+        """The same questions, with their pictures decoded another way."""
+        other = copy(self)
+        other.view, other._last = view, None
+        return other
 
     def missing(self) -> list[str]:
         """Names of files that questions need and that are not there; nothing is decoded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import zipfile
 import zlib
@@ -20,6 +21,10 @@ _DEPTH = 3  # folders that are looked into: the named one and two below it
 _CHUNK = 1 << 20
 # of a member: cut, overwritten, or packed with a password or by a method that Python lacks
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+
+
+class BadRow(ValueError):
+    """A row that is no question; its text is the reason. It is counted, not passed over in silence."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ class Folder:
         if self.root.is_dir():
             for name in names:
                 path = self.root / name
-                if inside(name) and path.is_file():
+                if inside(name) and _is_file(path):
                     return Found(self, path)
         for name in names:
             for path, member in self._members.get(PurePosixPath(name).name, ()):
@@ -164,6 +169,25 @@ class Folder:
             for member in self.archive(path).namelist():
                 named.setdefault(PurePosixPath(member).name, []).append((path, member))
         return named
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a path too long, or a folder that may not be looked into
+        return False
+
+
+def check_name(name: str) -> str:
+    """A path that a data file names, unless no file system has one: a part of more than 255 bytes, or 4096 in all.
+
+    Raises:
+        BadRow: it is too long.
+    """
+    longest = max(len(os.fsencode(part)) for part in ("", *PurePosixPath(name).parts))
+    if longest > 255 or len(os.fsencode(name)) > 4000:
+        raise BadRow(f"the file name {name[:20]!r}… is too long for a file ({longest} bytes, 255 may be)")
+    return name
 
 
 def inside(name: str) -> bool:

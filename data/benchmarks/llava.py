@@ -123,7 +123,7 @@ def _medium(row: Row, folder: Folder) -> Medium:
 SPEC = Spec(
     name="llava",
     title="Any conversations in LLaVA's or VLM-R1's form",
-    media="images",
+    media="any",
     files=("the .jsonl or .json; images and videos below its folder",),
     columns=("conversations[from, value]", "image or video", "id, data_source (optional)"),
     splits=(),

@@ -7,7 +7,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from entropy_vision.probe import Limits
 from entropy_vision.sampling import Sampling, spread
 from entropy_vision.still import decode_still
 
-from .folder import Folder, Found, inside
+from .folder import Folder, Found, check_name, inside
 
 _SIXTEEN = Sampling(frames=16)
 _NO_WINDOW = "no frame of the video lies in the seconds {0:g} to {1:g} that the question is about"
@@ -48,10 +48,13 @@ class Picture(Protocol):
 
 
 class Medium(Protocol):
-    """What a question is about."""
+    """What a question is about; `moving` where that is a video."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def moving(self) -> bool: ...
 
     def frames(self, view: View) -> Frames: ...
 
@@ -64,10 +67,17 @@ class Named:
 
     Attributes:
         names: where it may be, below the folder; messages name the first.
+
+    Raises:
+        BadRow: a name that no file can have.
     """
 
     folder: Folder
     names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            check_name(name)
 
     @property
     def name(self) -> str:
@@ -119,6 +129,7 @@ class Stills:
     """
 
     pictures: tuple[Picture, ...]
+    moving: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -160,6 +171,7 @@ class Clip:
 
     file: Named
     span: tuple[float, float] | None = None
+    moving: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -172,14 +184,12 @@ class Clip:
         Raises:
             InputError: the file is missing or damaged, or holds no frame in the span.
         """
-        sampling = view.sampling if self.span is None else _denser(view.sampling, *self.span)
         found = self.file.found()
         with found.local() as path:
             try:
-                frames = decode(path, sampling, size=view.size)[0]
+                return decode(path, view.sampling, size=view.size, span=self.span)[0]
             except InputError as error:  # of a copy it would name a file that is gone
                 raise InputError(found.name, error.reason, error.detail) from None
-        return frames if self.span is None else _cut(found.name, frames, self.span, view.sampling.frames)
 
     def missing(self) -> list[str]:
         """The name of the file where it is not there."""
@@ -194,12 +204,20 @@ class Unfolded:
         names: folders that may hold it.
         rate: frames a second.
         span: as in `Clip`.
+
+    Raises:
+        BadRow: a name that no folder can have.
     """
 
     folder: Folder
     names: tuple[str, ...]
     rate: float
     span: tuple[float, float] | None = None
+    moving: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            check_name(name)
 
     @property
     def name(self) -> str:
@@ -274,23 +292,6 @@ def image_bytes(cell: Any, name: str) -> list[bytes]:
     if isinstance(cell, bytes):
         return [cell]
     raise InputError(name, InputReason.NOT_MEDIA, f"the cell holds {type(cell).__name__}, not an image")
-
-
-def _denser(sampling: Sampling, start: float, end: float) -> Sampling:
-    """A rule that gives a span at least as many frames as the rule asked of a whole video."""
-    if sampling.frames is None:
-        return sampling
-    return Sampling(fps=min(1000.0, 2 * sampling.frames / max(end - start, 1e-3)))
-
-
-def _cut(name: str, frames: Frames, span: tuple[float, float], count: int | None) -> Frames:
-    times = frames.pts_seconds - frames.pts_seconds[0]
-    inside = np.flatnonzero((times >= span[0] - 1e-6) & (times <= span[1] + 1e-6))
-    if not len(inside):
-        raise InputError(name, InputReason.NO_FRAMES, _NO_WINDOW.format(*span))
-    if count is not None:
-        inside = inside[spread([float(time) for time in times[inside]], count)]
-    return Frames(pixels=frames.pixels[inside], pts_seconds=frames.pts_seconds[inside])
 
 
 def _sampled(times: Sequence[float], sampling: Sampling) -> list[int]:

@@ -51,6 +51,7 @@ _WHOLE = {
 }
 _FRAMES = {"episodic_reasoning": "tvqa/frames_fps3_hq"}
 _FRAMES_RATE = 3.0
+_LONGEST = 1e9  # seconds; JSON also writes Infinity, and integers that are no float
 _AFTER = "Only give the best option.\n"
 
 
@@ -87,7 +88,7 @@ def _medium(row: Row, folder: Folder, task: str) -> Medium:
     if task not in (*_WHOLE, *_FRAMES) or not cut.missing():
         return Clip(cut)
     start, end = row.values.get("start"), row.values.get("end")
-    if not isinstance(start, int | float) or not isinstance(end, int | float) or not 0 <= start < end:
+    if not isinstance(start, int | float) or not isinstance(end, int | float) or not 0 <= start < end <= _LONGEST:
         raise BadRow(f"the uncut video needs seconds: start is {start!r}, end is {end!r}")
     span = float(start), float(end)
     if task in _FRAMES:

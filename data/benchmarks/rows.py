@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,14 +13,12 @@ from typing import Any, BinaryIO
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 
+from .folder import BadRow as BadRow
 from .folder import Folder, Found
 from .media import Picture, image_bytes
 
+_LONGEST = 2**31 - 1  # characters of a field
 _WHOLE = re.compile(r"[+-]?\d{1,256}")  # Python reads no number of thousands of digits
-
-
-class BadRow(ValueError):
-    """A row that is no question; its text is the reason. It is counted, not passed over in silence."""
 
 
 @dataclass(frozen=True)
@@ -263,17 +260,18 @@ class _Separated:
         self.file, self.picture = file, picture
         self.offsets: list[int] = []
         self.places: dict[str, int] = {}
-        with file.open() as source, _wide_fields(), _told_as_table(file):
+        with file.open() as source, _told_as_table(file), _wide_fields():
             self.header: list[str] = next(csv.reader(_Lines(source), delimiter="\t"), [])
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        with self.file.open() as source, _wide_fields():
+        with self.file.open() as source:
             lines = _Lines(source)
             reader = csv.reader(lines, delimiter="\t")
-            next(reader, None)
+            with _told_as_table(self.file), _wide_fields():
+                next(reader, None)
             while True:
                 offset = lines.offset
-                with _told_as_table(self.file):
+                with _told_as_table(self.file), _wide_fields():
                     cells = next(reader, None)
                 if cells is None:
                     return
@@ -287,9 +285,13 @@ class _Separated:
         return _SeparatedCell(self, place)
 
     def read(self, place: int) -> str:
-        with self.file.open() as source, _wide_fields():
+        with self.file.open() as source:
             source.seek(self.offsets[place])
-            cells = next(csv.reader(_Lines(source), delimiter="\t"))
+            try:
+                with _wide_fields():
+                    cells = next(csv.reader(_Lines(source), delimiter="\t"), [])
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise InputError(self.file.name, InputReason.DAMAGED, f"row {place} cannot be read ({error})") from None
         return dict(zip(self.header, cells, strict=False)).get(self.picture, "")
 
 
@@ -345,8 +347,9 @@ def _told_as_table(file: Found) -> Iterator[None]:
 
 @contextmanager
 def _wide_fields() -> Iterator[None]:
-    """csv's longest field is a setting of the whole interpreter; images are longer."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    """csv's longest field is a setting of the whole interpreter; images are longer. Around one row at a time: readers
+    take turns."""
+    before = csv.field_size_limit(_LONGEST)
     try:
         yield
     finally:

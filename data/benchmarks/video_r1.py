@@ -85,7 +85,7 @@ def _medium(row: Row, folder: Folder) -> Medium:
 SPEC = Spec(
     name="video-r1",
     title="Any problems in Video-R1's form (arXiv:2503.21776)",
-    media="video",
+    media="any",
     files=("the .json; the files its field path names, below its folder",),
     columns=(*_FIELDS, "options (choices)", "data_source (optional)"),
     splits=(),

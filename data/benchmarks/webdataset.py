@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import Frames, decode
@@ -62,6 +62,7 @@ class _Video:
     """A video in a tar."""
 
     member: _Member
+    moving: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -136,7 +137,7 @@ def _medium(row: Row) -> Medium:
 SPEC = Spec(
     name="webdataset",
     title="Any questions in a WebDataset tar",
-    media="images",
+    media="any",
     files=("the .tar: KEY.json and KEY.jpg, .png, .webp or .mp4",),
     columns=(*_FIELDS, "options, category (optional)"),
     splits=(),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import media
 import pytest
 from benchmark_cases import CASES
+from PIL import Image
 from small_policy import small_policy
 
 from entropy_vision import cli
-from entropy_vision.evaluate import benchmark_source
+from entropy_vision.evaluate import benchmark_source, run_eval
+from entropy_vision.options import EvalOptions
 
 INPUTS = {"image_size": 96, "video_size": 64, "frame_count": 3, "difficulty": 0.3}
 
@@ -46,6 +49,45 @@ def test_questions_are_spread_over_a_benchmark(tmp_path: Path) -> None:
     source, count = benchmark_source(f"nlvr:{case.write(tmp_path, '')}", INPUTS, 4)
     assert count == 4
     assert [source.scene(i)[0].key[-6:] for i in range(4)] == ["12-0-0", "12-0-3", "12-1-0", "12-1-3"]
+
+
+def _conversations(folder: Path, *rows: dict[str, object]) -> str:
+    """A container of LLaVA's form, and the task that names it."""
+    turns = [{"from": "human", "value": "Is it?"}, {"from": "gpt", "value": "yes"}]
+    folder.mkdir(exist_ok=True)
+    (folder / "set.json").write_text(json.dumps([{"id": 1, "conversations": turns, **row} for row in rows]))
+    return f"llava:{folder / 'set.json'}"
+
+
+def test_a_container_may_hold_pictures_and_videos(checkpoint: Path, tmp_path: Path) -> None:
+    task = _conversations(tmp_path / "both", {"image": "a.png"}, {"video": "b.mp4"}, {"image": "c.png"})
+    media.write(tmp_path / "both" / "b.mp4", media.drifting(5, 48, 48))
+    for name in ("a.png", "c.png"):
+        Image.fromarray(media.drifting(1, 32, 32)[0]).save(tmp_path / "both" / name)
+    source, count = benchmark_source(task, INPUTS, 9)
+    frames = [source.scene(i)[0].frames for i in range(count)]
+    assert [(one.count, one.size) for one in frames] == [(1, (96, 96)), (3, (64, 64)), (1, (96, 96))]
+    asked = EvalOptions(checkpoint=checkpoint, tasks=(task,), keep=(0.5,), selectors=("rate",))
+    assert run_eval(asked)["tasks"]["llava"]["0.5"]["n"] == 3
+
+
+def test_two_folders_of_one_benchmark_are_two_tasks(checkpoint: Path, tmp_path: Path) -> None:
+    tasks = [_conversations(tmp_path / name, *[{"image": "a.png"}] * n) for name, n in (("one", 1), ("two", 2))]
+    for name in ("one", "two"):
+        Image.fromarray(media.drifting(1, 32, 32)[0]).save(tmp_path / name / "a.png")
+    asked = EvalOptions(checkpoint=checkpoint, tasks=tuple(tasks), keep=(0.5,), selectors=("rate",))
+    measured = run_eval(asked)
+    counts = {name: cell["0.5"]["n"] for name, cell in measured["tasks"].items()}
+    assert counts == {tasks[0]: 1, tasks[1]: 2, "all": 3} and set(measured["majority"]) == set(tasks)
+
+
+def test_a_benchmark_without_a_question_is_one_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = _conversations(tmp_path / "none", {"conversations": "?"}, {})
+    assert cli.main(["eval", str(checkpoint), "--tasks", task]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "none of its 2 rows is a question" in told and "record 0: conversations is no pair of turns" in told
 
 
 @pytest.mark.parametrize(

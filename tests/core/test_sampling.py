@@ -230,3 +230,39 @@ def test_what_is_chosen_needs_no_pixels_but_for_scenes() -> None:
     assert choose(Sampling(fps=1.0), times, [0, 2]) == [0, 2]
     assert choose(Sampling(keyframes=True), times, [0, 3]) == [0, 3]
     assert choose(Sampling(scenes=1.0), times, [0, 2]) is None
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "raw.h264"])
+@pytest.mark.parametrize("span", [(0.0, 1.0), (2.3, 2.9), (4.0, 4.625), (3.9999999, 60.0)])
+@pytest.mark.parametrize("sampling", [EVERY, Sampling(frames=3), Sampling(fps=4)], ids=Sampling.words)
+def test_a_span_gives_the_frames_that_a_full_decode_has_there(
+    files: dict[str, Path], name: str, span: tuple[float, float], sampling: Sampling
+) -> None:
+    every = read_video(files[name], size=48, decoder="pyav")
+    times = every.pts_seconds - every.pts_seconds[0]
+    inside = np.flatnonzero((times >= span[0] - 1e-6) & (times <= span[1] + 1e-6))
+    wanted = inside[choose(sampling, times[inside].tolist(), ()) or []]
+    frames, info = decode(files[name], sampling, size=48, span=span)
+    np.testing.assert_array_equal(frames.pts_seconds, every.pts_seconds[wanted])
+    np.testing.assert_array_equal(frames.pixels, every.pixels[wanted])
+    assert info.frames_decoded <= wanted[-1] + 4  # what is behind is not read, but for frames out of order
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "vp9.webm", "each.mkv"])
+def test_a_span_is_decoded_from_the_keyframe_before_it(files: dict[str, Path], name: str) -> None:
+    _, info = decode(files[name], Sampling(frames=2), size=48, span=(4.25, 4.75))
+    assert info.frames_decoded <= 8 + 3
+
+
+def test_a_span_that_holds_no_frame_or_is_none_is_told(files: dict[str, Path]) -> None:
+    assert reason_of(files["closed.mp4"], span=(7.0, 8.0)) == InputReason.NO_FRAMES
+    assert reason_of(files["closed.mp4"], span=(0.01, 0.02)) == InputReason.NO_FRAMES
+    for span, sampling in (((2.0, 1.0), EVERY), ((0.0, np.inf), EVERY), ((0.0, 1.0), Sampling(keyframes=True))):
+        with pytest.raises(UsageError, match="span takes seconds"):
+            decode(files["closed.mp4"], sampling, span=span)
+
+
+def test_a_span_costs_the_memory_of_its_frames(files: dict[str, Path]) -> None:
+    little = Limits(max_total_pixels=4 * 48 * 48)
+    assert decode(files["closed.mp4"], size=48, span=(1.0, 1.375), limits=little)[0].count == 4
+    assert reason_of(files["closed.mp4"], size=48, limits=little) == InputReason.TOO_LARGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import zipfile
 from collections.abc import Callable
@@ -12,11 +13,12 @@ import pytest
 from benchmark_files import parquet
 
 from entropy_vision.data.benchmarks import load
+from entropy_vision.data.benchmarks import rows as rows_module
 from entropy_vision.data.benchmarks.answers import integer
-from entropy_vision.data.benchmarks.folder import Folder
+from entropy_vision.data.benchmarks.folder import Folder, Found
 from entropy_vision.data.benchmarks.llava import _box
 from entropy_vision.data.benchmarks.media import Unfolded, image_bytes
-from entropy_vision.data.benchmarks.rows import BadRow, Row, read_json
+from entropy_vision.data.benchmarks.rows import BadRow, Row, read_json, separated_rows, tsv_rows
 from entropy_vision.errors import InputError, UsageError
 
 LONG = "1" * 5000  # Python refuses to read it as an integer
@@ -52,6 +54,57 @@ def test_numbers_beyond_all_bounds_are_no_answers(read: Callable[[Any], object],
 def test_text_outside_ascii_is_not_base64() -> None:
     with pytest.raises(InputError, match="not base64"):
         image_bytes("é" * 100, "here")
+
+
+@pytest.mark.parametrize("name", ["x" * 256 + ".mp4", "ü" * 128, "a/" * 2001 + "b"])
+def test_a_name_that_no_file_can_have_is_counted(name: str, tmp_path: Path) -> None:
+    row = {"question": "?", "candidates": ["a", "b"], "answer": "a", "start": 0.0, "end": 1.0}
+    (tmp_path / "json").mkdir()
+    for task in ("action_sequence", "episodic_reasoning"):
+        rows = [{**row, "video": name}, {**row, "video": "v.mp4"}]
+        (tmp_path / "json" / f"{task}.json").write_text(json.dumps(rows))
+    benchmark = load("mvbench", tmp_path)
+    assert (len(benchmark), len(benchmark.skipped)) == (2, 2)
+    assert all("too long for a file" in one.reason for one in benchmark.skipped)
+    assert len(benchmark.missing()) == 2
+    assert Folder(tmp_path).locate([name]) is None
+
+
+@pytest.mark.parametrize("end", ["Infinity", "NaN", "1" + "0" * 400, "-1.0", '"5"'])
+def test_an_end_that_is_no_time_is_counted(end: str, tmp_path: Path) -> None:
+    text = '[{"video": "v.mp4", "question": "?", "candidates": ["a", "b"], "answer": "a", "start": 0.0, "end": %s}]'
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "action_sequence.json").write_text(text % end)
+    benchmark = load("mvbench", tmp_path)
+    assert not len(benchmark) and "needs seconds" in benchmark.skipped[0].reason
+
+
+def _table(folder: Path, size: int) -> Found:
+    lines = ["index\tquestion\tanswer\timage", *(f"{i}\t?\tyes\t{'A' * size}" for i in range(3))]
+    (folder / "set.tsv").write_text("\n".join(lines) + "\n")
+    return Folder(folder).file("set.tsv")
+
+
+def test_readers_of_tables_that_take_turns_read_long_fields(tmp_path: Path) -> None:
+    limit, file = csv.field_size_limit(), _table(tmp_path, 200_000)
+    one, two = (tsv_rows([file], ("index",)) for _ in range(2))
+    rows = [next(one), next(two), *one, *two]
+    assert [row.values["index"] for row in rows] == ["0", "0", "1", "2", "1", "2"]
+    assert csv.field_size_limit() == limit
+    assert len(rows[-1].pictures["image"].read()[0]) == 150_000
+
+
+def test_a_field_that_is_too_long_is_an_error_with_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = _table(tmp_path, 2000)
+    *_, last = tsv_rows([file], ("index",))
+    monkeypatch.setattr(rows_module, "_LONGEST", 1000)
+    with pytest.raises(InputError, match=r"set\.tsv: row 2 cannot be read \(field larger"):
+        last.pictures["image"].read()
+    with pytest.raises(UsageError, match=r"set\.tsv cannot be read as a table \(field larger"):
+        list(tsv_rows([file], ("index",)))
+    (tmp_path / "test.csv").write_text(f"video,question\n1,{'x' * 200_000}\n")
+    with pytest.raises(UsageError, match=r"test\.csv cannot be read as a table \(field larger"):
+        list(separated_rows(Folder(tmp_path), ("test.csv",), ("video",)))
 
 
 def _zipped(folder: Path, damage: bool) -> Path:
