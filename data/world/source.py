@@ -113,8 +113,8 @@ class World:
         return self._items(index)
 
     def _items(self, index: int, twin: bool = False) -> list[Item]:
-        if index < 0:
-            raise IndexError(f"scenes count from 0, got {index}")
+        if not 0 <= index < 1 << 63:  # what numpy takes for a counter without rounding it
+            raise IndexError(f"scenes count from 0 to 2**63 - 1, got {index}")
         media, plan = self._plan(index)
         key = self._key(self.family or media)
         rng = _stream(key, index)

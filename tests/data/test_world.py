@@ -209,9 +209,14 @@ def test_wrong_argument_is_named_with_its_mend(wrong: dict, mend: str) -> None:
         World(**wrong)
 
 
-def test_negative_index_is_refused() -> None:
-    with pytest.raises(IndexError):
-        World("count", **SMALL)[-1]
+@pytest.mark.parametrize("index", [-1, 1 << 63, 10**30])
+def test_an_index_outside_the_counter_is_refused(index: int) -> None:
+    with pytest.raises(IndexError, match=r"from 0 to 2\*\*63 - 1"):
+        World("count", **SMALL)[index]
+
+
+def test_the_last_index_is_a_scene() -> None:
+    assert World("count", **SMALL)[(1 << 63) - 1].question
 
 
 def test_import_of_the_world_needs_no_torch() -> None:
