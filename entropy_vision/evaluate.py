@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from entropy_vision.data.benchmarks import Benchmark
-    from entropy_vision.options import EvalOptions
+    from entropy_vision.options import EvalOptions, Profile
     from entropy_vision.policy import EntropyVLM
     from entropy_vision.question import Item, QuestionSource
     from entropy_vision.rl.batch import Batch
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from entropy_vision.tokenizer import EntropyTokenizer
 
 BLIND = "blind"
+STRICT: Final = "strict"
 _BATCH = 64  # scenes answered at once
 
 
@@ -59,17 +60,34 @@ class Measured:
         cells = parts[0].graded
         return cls({cell: type(cells[cell]).joined([part.graded[cell] for part in parts]) for cell in cells})
 
+    @property
+    def profiles(self) -> dict[str, str]:
+        """The rule that read the answers of each family."""
+        asked = self.graded[BLIND, 0.0]
+        return {f: ", ".join(dict.fromkeys(self._of(asked, asked.profiles, f))) for f in self.families}
+
     def correct(self, selector: str, keep: float, family: str | None = None) -> np.ndarray:
-        """float64 [n], 1 where the answer was right."""
+        """float64 [n], the scores: 1 where the answer was right; published rules also give parts."""
         graded = self.graded[selector, keep]
-        mine = np.array([family in (None, f) for f in graded.families])
-        return graded.accuracy[mine, 0]
+        return np.array(self._of(graded, graded.scores[:, 0], family))
 
     def cell(self, selector: str, keep: float, family: str | None = None) -> dict[str, float]:
-        """The contract's {accuracy, low, high, n} with a 95 % Wilson interval."""
-        correct = self.correct(selector, keep, family)
-        low, high = wilson_interval(int(correct.sum()), len(correct))
-        return {"accuracy": float(correct.mean()), "low": low, "high": high, "n": len(correct)}
+        """The contract's {accuracy, low, high, n} with a 95 % Wilson interval; `strict` beside it, the accuracy as
+        training reads, where another rule read.
+
+        Of parts the interval is too wide rather than too narrow: they vary less than zeros and ones of that mean.
+        """
+        graded, correct = self.graded[selector, keep], self.correct(selector, keep, family)
+        low, high = wilson_interval(float(correct.sum()), len(correct))
+        cell = {"accuracy": float(correct.mean()), "low": low, "high": high, "n": len(correct)}
+        if set(self._of(graded, graded.profiles, family)) != {STRICT}:
+            cell["strict"] = float(np.mean(self._of(graded, graded.accuracy[:, 0], family)))
+        return cell
+
+    @staticmethod
+    def _of(graded: Graded, values: Iterable[Any], family: str | None) -> list[Any]:
+        """Of a value for every question, those of a family."""
+        return [value for value, name in zip(values, graded.families, strict=True) if family in (None, name)]
 
 
 class _OneByOne:
@@ -97,6 +115,10 @@ class _Spread:
         moving = self.stills.questions[place].medium.moving
         return [replace((self.videos if moving else self.stills)[place], family=self.label)]
 
+    def published(self, scores: Sequence[float]) -> dict[str, float]:
+        """The benchmark's own numbers, as fractions, from a score of every question; `overall` is the headline."""
+        return self.stills.aggregate(scores, [self.stills.questions[place] for place in self.places])
+
 
 def family_source(
     family: str, inputs: dict[str, Any], *, split: str, seed: int, folder: str | None = None
@@ -122,7 +144,7 @@ def family_source(
     return FileBacked(source, Path(folder) / f"{family}-{split}-{seed}-{world.fingerprint()}", size=size)
 
 
-def benchmark_source(task: str, inputs: dict[str, Any], most: int, label: str = "") -> tuple[QuestionSource, int]:
+def benchmark_source(task: str, inputs: dict[str, Any], most: int, label: str = "") -> tuple[_Spread, int]:
     """Questions of a benchmark, `NAME:FOLDER`, as the family `label` (its name, where not given), and how many.
 
     Raises:
@@ -185,12 +207,14 @@ def measure(
     keeps: Sequence[float],
     selectors: Sequence[str],
     on_done: Callable[[str], None] = lambda note: None,
+    profile: Profile = STRICT,
 ) -> Measured:
     """Answer the same questions at every budget with every selector, and blind.
 
     Args:
         scenes: scored scenes by family; their bits are made anew for each selector.
         keeps: fractions in (0, 1].
+        profile: what reads the answers; "official" each question's own rule.
     """
     from entropy_vision.rl.evaluate import grade
     from entropy_vision.rl.rubric import Rubric
@@ -205,9 +229,11 @@ def measure(
             if keep == 1.0 and selector != selectors[0]:
                 graded[selector, keep] = graded[selectors[0], keep]
                 continue
-            graded[selector, keep] = grade(model, tokenizer, batches_of(scored, chooser, keep), rubric)
+            graded[selector, keep] = grade(model, tokenizer, batches_of(scored, chooser, keep), rubric, profile=profile)
             on_done(f"{selector} {keep:g}")
-    graded[BLIND, 0.0] = grade(model, tokenizer, batches_of(scored, chooser, min(keeps)), rubric, blind=True)
+    graded[BLIND, 0.0] = grade(
+        model, tokenizer, batches_of(scored, chooser, min(keeps)), rubric, blind=True, profile=profile
+    )
     on_done(BLIND)
     return Measured(graded)
 
@@ -220,16 +246,23 @@ def as_json(measured: Measured, keeps: Sequence[float], selectors: Sequence[str]
         named = {f: {f"{k:g}": measured.cell(selector, k, f) for k in at} for f in families}
         return {**named, "all": {f"{k:g}": measured.cell(selector, k) for k in at}}
 
+    tables = {s: table(s, keeps) for s in selectors}
     return {
-        "tasks": table(selectors[0], keeps),
-        "selectors": {s: table(s, keeps) for s in selectors},
+        "tasks": tables[selectors[0]],
+        "selectors": tables,
         "blind": {**{f: measured.cell(BLIND, 0.0, f) for f in families}, "all": measured.cell(BLIND, 0.0)},
         "majority": measured.majority,
     }
 
 
 def run_eval(options: EvalOptions) -> dict[str, Any]:
-    """Measure a checkpoint on the World's test split, or on benchmarks; answers are read by the strict verifier."""
+    """Measure a checkpoint on the World's test split, or on benchmarks, whose published rule reads the answers.
+
+    Returns:
+        checkpoint, profiles (what read the answers of each task), tasks (of the first selector), selectors, blind and
+        majority. A cell is `Measured.cell`'s; of a benchmark that is read by its own rule also `published`, the
+        headline it would print. With `json` all of a benchmark's own numbers besides, as published.
+    """
     import torch
 
     from entropy_vision.data import World
@@ -272,5 +305,24 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
             keeps=options.keep,
             selectors=options.selectors,
             on_done=lambda note: bar.advance(note=note),
+            profile=options.profile,
         )
-    return {"checkpoint": str(options.checkpoint), **as_json(measured, options.keep, options.selectors)}
+    result = {"checkpoint": str(options.checkpoint), "profiles": measured.profiles}
+    result |= as_json(measured, options.keep, options.selectors)
+    benchmarks = [source for source, _ in sources.values() if isinstance(source, _Spread)]
+    if options.profile == "official" and benchmarks:
+        numbers = _published(measured, benchmarks, result)
+        result |= {"published": numbers} if options.json else {}  # a table of all parts is wider than a screen
+    return result
+
+
+def _published(measured: Measured, benchmarks: Sequence[_Spread], result: dict[str, Any]) -> dict[str, Any]:
+    """{task: {selector: {keep: the published numbers}}}, their headlines put into the cells of `result`."""
+    found: dict[str, Any] = {}
+    for benchmark in benchmarks:
+        for selector, keep in measured.graded:
+            numbers = benchmark.published(measured.correct(selector, keep, benchmark.label).tolist())
+            found.setdefault(benchmark.label, {}).setdefault(selector, {})[f"{keep:g}"] = numbers
+            cells = result[BLIND] if selector == BLIND else result["selectors"][selector][benchmark.label]
+            cells[benchmark.label if selector == BLIND else f"{keep:g}"]["published"] = numbers["overall"]
+    return found

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Store = Literal["mosaic", "raw", "index"]
 Inside = Literal["tome", "evs-features"]
+Profile = Literal["official", "strict", "robust"]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
 OptionalInt = Annotated[int | None, arg(metavar="INT")]
@@ -266,6 +267,9 @@ class EvalOptions:
     """Selectors to compare; the first one is the headline."""
     questions: int = 200
     """Questions of every family; of a benchmark so many, spread evenly over it."""
+    profile: Profile = "official"
+    """How answers are read: by the published rule of the benchmark, where it has one, else as in training (strict);
+    all of them so; or wherever an answer stands unambiguously (robust)."""
     seed: int = 0
     """Seed of the questions."""
     json: bool = False
@@ -278,6 +282,8 @@ class EvalOptions:
         _check_seed(self.seed)
         if not self.selectors:
             raise UsageError("--selectors takes at least one name")
+        if self.profile not in get_args(Profile):
+            raise UsageError(f"--profile takes {', '.join(get_args(Profile))}, got {self.profile}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from entropy_vision.options import Profile
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.text import answer_text
 
@@ -16,6 +17,7 @@ from .batch import Batch
 from .rollout import read_questions, sample
 from .rubric import Rubric
 from .scenes import Ask
+from .verifiers import verify
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Graded:
 
     Attributes:
         keys, families, questions, answers: Q texts.
-        accuracy, reward, format: float64 [Q, S].
+        accuracy, reward, format: float64 [Q, S], as the rubric reads.
+        scores: float64 [Q, S], as `profiles` read: Q names of `verify`.
         completions: the first completion of each question.
         tokens: visual tokens of each question's scene, int64 [Q].
     """
@@ -36,6 +39,8 @@ class Graded:
     accuracy: np.ndarray
     reward: np.ndarray
     format: np.ndarray
+    scores: np.ndarray
+    profiles: tuple[str, ...]
     completions: tuple[str, ...]
     tokens: np.ndarray
 
@@ -57,6 +62,8 @@ class Graded:
             accuracy=numbers("accuracy"),
             reward=numbers("reward"),
             format=numbers("format"),
+            scores=numbers("scores"),
+            profiles=texts("profiles"),
             completions=texts("completions"),
             tokens=numbers("tokens"),
         )
@@ -74,14 +81,19 @@ def grade(
     seed: int = 0,
     max_new_tokens: int = 28,
     blind: bool = False,
+    profile: Profile = "strict",
 ) -> Graded:
-    """Let the policy answer and verify. `blind` shows it no visual tokens at all."""
+    """Let the policy answer and verify. `blind` shows it no visual tokens at all.
+
+    `profile` reads the scores; "official" each question's own.
+    """
     model.eval()
     generator = torch.Generator(model.device).manual_seed(seed)
     asked: list[Ask] = []
     first: list[str] = []
     parts: list[list[list[float]]] = []
     tokens: list[int] = []
+    rules: list[str] = []
     for batch in batches:
         rollouts = sample(
             model,
@@ -95,20 +107,26 @@ def grade(
         for i, ask in enumerate(batch.asks):
             texts = rollouts.texts[i * samples : (i + 1) * samples]
             cut = rollouts.truncated[i * samples : (i + 1) * samples].tolist()
+            rule = ask.profile if profile == "official" else profile
             rewards = [rubric(text, ask.answer, truncated=c) for text, c in zip(texts, cut, strict=True)]
-            parts.append([[r.verdict.score, r.total, float(r.verdict.format_ok)] for r in rewards])
+            scores = [verify(text, ask.answer, rule).score for text in texts]
+            told = [(r.verdict.score, r.total, float(r.verdict.format_ok)) for r in rewards]
+            parts.append([[*one, score] for one, score in zip(told, scores, strict=True)])
+            rules.append(rule)
             asked.append(ask)
             first.append(texts[0])
             tokens.append(0 if blind else batch.patches.counts[int(batch.owner[i])])
-    scores = np.asarray(parts, dtype=np.float64)
+    found = np.asarray(parts, dtype=np.float64)
     return Graded(
-        tuple(ask.key for ask in asked),
-        tuple(ask.family for ask in asked),
-        tuple(ask.question for ask in asked),
-        tuple(answer_text(ask.answer) for ask in asked),
-        scores[:, :, 0],
-        scores[:, :, 1],
-        scores[:, :, 2],
-        tuple(first),
-        np.asarray(tokens),
+        keys=tuple(ask.key for ask in asked),
+        families=tuple(ask.family for ask in asked),
+        questions=tuple(ask.question for ask in asked),
+        answers=tuple(answer_text(ask.answer) for ask in asked),
+        accuracy=found[:, :, 0],
+        reward=found[:, :, 1],
+        format=found[:, :, 2],
+        scores=found[:, :, 3],
+        profiles=tuple(rules),
+        completions=tuple(first),
+        tokens=np.asarray(tokens),
     )

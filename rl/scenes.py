@@ -20,13 +20,14 @@ from .recipe import DataRecipe
 
 @dataclass(frozen=True)
 class Ask:
-    """A question as the trainer needs it: text and truth, no pixels."""
+    """A question as the trainer needs it: text and truth, no pixels; `profile` reads answers as they are published."""
 
     key: str
     family: str
     question: str
     answer: Answer
     gold: str
+    profile: str = "strict"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,17 @@ class Scored:
 def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
     """Score the frames all `items` share."""
     frames = items[0].frames
-    asks = tuple(Ask(i.key, i.family, i.question, i.answer, gold_completion(i.answer, i.rationale)) for i in items)
+    asks = tuple(
+        Ask(
+            key=item.key,
+            family=item.family,
+            question=item.question,
+            answer=item.answer,
+            gold=gold_completion(item.answer, item.rationale),
+            profile=item.meta.get("profile", "strict"),
+        )
+        for item in items
+    )
     return Scored(frames, tokenizer.score(frames), asks, tuple(items[0].objects))
 
 

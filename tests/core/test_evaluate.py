@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import media
+import numpy as np
 import pytest
 from benchmark_cases import CASES
 from PIL import Image
 from small_policy import small_policy
 
 from entropy_vision import cli
-from entropy_vision.evaluate import benchmark_source, run_eval
+from entropy_vision.errors import UsageError
+from entropy_vision.evaluate import Measured, benchmark_source, run_eval
 from entropy_vision.options import EvalOptions
+from entropy_vision.rl.evaluate import Graded
+from entropy_vision.stats import wilson_interval
+from entropy_vision.text import answer_text
 
 INPUTS = {"image_size": 96, "video_size": 64, "frame_count": 3, "difficulty": 0.3}
 
@@ -88,6 +95,76 @@ def test_a_benchmark_without_a_question_is_one_line(
     assert cli.main(["eval", str(checkpoint), "--tasks", task]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert "none of its 2 rows is a question" in told and "record 0: conversations is no pair of turns" in told
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that answers every question rightly, without the form that training asks for."""
+
+    def sample(model: object, tokenizer: object, batch: Any, *, group: int, **how: object) -> SimpleNamespace:
+        answers = [ask.answer for ask in batch.asks for _ in range(group)]
+        texts = [answer.value if answer.kind == "choice" else answer_text(answer) for answer in answers]
+        return SimpleNamespace(texts=texts, truncated=np.zeros(len(texts), bool))
+
+    monkeypatch.setattr("entropy_vision.rl.evaluate.read_questions", lambda model, tokenizer, batch, **how: batch)
+    monkeypatch.setattr("entropy_vision.rl.evaluate.sample", sample)
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> tuple[str, ...]:
+    """Two benchmarks with rules of their own, a container with none, a family."""
+    folders = {name: tmp_path / name for name in ("vsi-bench", "blink")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        next(case for case in CASES if case.name == name).write(folder, "")
+    Image.fromarray(media.drifting(1, 32, 32)[0]).save(tmp_path / "a.png")
+    named = tuple(f"{name}:{folder}" for name, folder in folders.items())
+    return (*named, _conversations(tmp_path, {"image": "a.png"}), "count")
+
+
+@pytest.mark.parametrize(
+    ("profile", "read", "right"),
+    [
+        (None, ["official:vsi-bench", "official:blink", "robust", "strict"], [1.0, 1.0, 1.0, 0.0]),
+        ("strict", ["strict"] * 4, [0.0] * 4),
+        ("robust", ["robust"] * 4, [1.0] * 4),
+    ],
+)
+def test_answers_are_read_as_they_are_published(
+    profile: str | None, read: list[str], right: list[float], bare: None, checkpoint: Path, tasks: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    line = ["eval", str(checkpoint), "--keep", "0.5", "--selectors", "rate", "random", "--questions", "4", "--json"]
+    told = ["--profile", profile] if profile else []
+    assert cli.main([*line, *told, "--tasks", *tasks]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = ["vsi-bench", "blink", "llava", "count"]
+    assert result["profiles"] == dict(zip(names, read, strict=True))
+    for name, rule, accuracy in zip(names, read, right, strict=True):
+        for cell in (result["tasks"][name]["0.5"], result["selectors"]["random"][name]["0.5"], result["blind"][name]):
+            assert cell["accuracy"] == accuracy and cell["low"] <= accuracy <= cell["high"]
+            assert cell.get("strict") == (None if rule == "strict" else 0.0)
+            assert cell.get("published") == (1.0 if profile is None and name != "count" else None)
+    if profile is None:
+        assert result["published"]["vsi-bench"]["rate"]["0.5"].keys() > {"overall", "object_counting"}
+        assert result["published"]["blink"]["blind"]["0"]["overall"] == 1.0
+    assert ("published" in result) is (profile is None)
+
+
+def test_scores_in_parts_count_as_parts() -> None:
+    parts, ones = np.array([[0.5], [0.25], [1.0]]), np.zeros((3, 1))
+    graded = Graded(
+        keys=("a", "b", "c"), families=("f",) * 3, questions=("?",) * 3, answers=("1",) * 3, accuracy=ones, reward=ones,
+        format=ones, scores=parts, profiles=("official:vsi-bench",) * 3, completions=("",) * 3, tokens=np.zeros(3),
+    )  # fmt: skip
+    cell = Measured({("rate", 0.5): graded}).cell("rate", 0.5, "f")
+    assert cell["accuracy"] == pytest.approx(1.75 / 3) and cell["strict"] == 0.0
+    assert (cell["low"], cell["high"]) == wilson_interval(1.75, 3)
+
+
+def test_a_profile_that_is_none_is_told() -> None:
+    with pytest.raises(UsageError, match="--profile takes official, strict, robust"):
+        EvalOptions(checkpoint=Path("x"), profile="lenient")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
