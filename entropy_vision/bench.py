@@ -23,7 +23,7 @@ from entropy_vision.atomic import atomic_file, atomic_write
 from entropy_vision.console import as_json, as_table, progress, say
 from entropy_vision.cost import Timing, count_flops, measure_interleaved, measure_peak_memory, tower_flops
 from entropy_vision.encoder import VisionEncoder
-from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.errors import InputError, InputReason
 from entropy_vision.frames import Frames, decode
 from entropy_vision.options import BenchOptions, EvalOptions, Inside
 from entropy_vision.packed import PackedPatches
@@ -35,6 +35,10 @@ from entropy_vision.tokenizer import EntropyTokenizer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from entropy_vision.hf_vision import HFVisionEncoder
+
+    Encoder = VisionEncoder | HFVisionEncoder
 
 DENSE = "dense"
 MADE = 2  # videos that are drawn where none are given
@@ -77,7 +81,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     from entropy_vision.policy_cost import add_language, meta_decoder, meta_language
 
     language = meta_decoder(meta_language(options.language)) if options.language else None
-    encoder, model = _encoder(options)
+    encoder, model, inputs = _encoder(options)
     videos = (
         read_videos(options.videos, options.frames, encoder.image_size) if options.videos else _drawn(options, encoder)
     )
@@ -85,8 +89,10 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     rows = _measure(encoder, jobs, options.repeats)
     if language is not None:
         add_language(rows, [job.counts for job in jobs], language, options.prompt, options.answer)
-    if options.checkpoint is not None:
+    if inputs:
         _add_accuracy(rows, options, names)
+    elif options.checkpoint is not None:
+        say(f"no accuracy: {options.checkpoint} does not say what inputs it was trained on, as checkpoints of train do")
     result: dict[str, Any] = {
         "model": model,
         "threads": torch.get_num_threads(),
@@ -102,16 +108,17 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     return result
 
 
-def _encoder(options: BenchOptions) -> tuple[VisionEncoder, str]:
-    """The tower to measure, and what to call it. Its weights do not matter to the bill, a checkpoint's to accuracy."""
+def _encoder(options: BenchOptions) -> tuple[Encoder, str, Mapping[str, Any]]:
+    """The tower to measure, what to call it, and what inputs a checkpoint's policy was trained on, where it says so.
+
+    A tower's weights do not matter to the bill, a checkpoint's to accuracy.
+    """
     if options.checkpoint is None:
-        return VisionEncoder(options.model).eval(), options.model
+        return VisionEncoder(options.model).eval(), options.model, {}
     from entropy_vision.rl import checkpoint
 
-    encoder = checkpoint.load(options.checkpoint)[0].encoder.eval()
-    if not isinstance(encoder, VisionEncoder):
-        raise UsageError(f"{options.checkpoint} has a tower of transformers, bench takes those of open_clip")
-    return encoder, str(options.checkpoint)
+    policy = checkpoint.load_model(options.checkpoint)
+    return policy.encoder.eval(), str(options.checkpoint), policy.config.inputs
 
 
 # --- videos
@@ -146,7 +153,7 @@ def read_videos(folder: Path, count: int, size: tuple[int, int]) -> Videos:
     return Videos(names=tuple(frames), frames=tuple(frames.values()), failed=failed)
 
 
-def _drawn(options: BenchOptions, encoder: VisionEncoder) -> Videos:
+def _drawn(options: BenchOptions, encoder: Encoder) -> Videos:
     """The World's own videos, through H.264 and back as a user's would be."""
     from entropy_vision.sources import world_source
 
@@ -185,7 +192,7 @@ class _Job:
 
 
 def _jobs(
-    encoder: VisionEncoder,
+    encoder: Encoder,
     videos: Sequence[Frames],
     names: Sequence[str],
     inside: Sequence[str],
@@ -218,8 +225,9 @@ def _jobs(
     ]
 
 
-def _inside_job(encoder: VisionEncoder, dense: _Job, name: str, keep: float) -> _Job:
+def _inside_job(encoder: Encoder, dense: _Job, name: str, keep: float) -> _Job:
     """Every patch goes into the tower, and fewer tokens come out of it."""
+    assert isinstance(encoder, VisionEncoder)  # options refuse a checkpoint here
     reduce = {
         "tome": lambda packed: merged(encoder, packed, keep),
         "evs-features": lambda packed: pruned(encoder.encode(packed), packed, keep),
@@ -234,17 +242,17 @@ def _inside_job(encoder: VisionEncoder, dense: _Job, name: str, keep: float) -> 
 
 
 @torch.no_grad()
-def _encode(encoder: VisionEncoder, kept: list[PatchSet]) -> None:
+def _encode(encoder: Encoder, kept: list[PatchSet]) -> None:
     encoder(kept)
 
 
-def _flops(encoder: VisionEncoder, kept: Sequence[PatchSet]) -> int:
+def _flops(encoder: Encoder, kept: Sequence[PatchSet]) -> int:
     """Of the tower."""
-    groups = PackedPatches.pack(kept).layout.groups
-    return tower_flops(encoder.config, [rows - 1 for count, rows in groups for _ in range(count)])
+    segments = torch.bincount(PackedPatches.pack(kept).layout.patch_segments)
+    return tower_flops(encoder.config, segments.tolist())
 
 
-def _measure(encoder: VisionEncoder, jobs: Sequence[_Job], repeats: int) -> list[dict[str, Any]]:
+def _measure(encoder: Encoder, jobs: Sequence[_Job], repeats: int) -> list[dict[str, Any]]:
     """Rows without accuracy, in the order of `jobs`, whose first one is dense."""
     with progress("bench", len(jobs) * (repeats + 2)) as bar:
 

@@ -204,10 +204,10 @@ def _attention_backward_flops(
 
 
 def tower_flops(config: Mapping[str, Any], segments: Sequence[int]) -> int:
-    """FLOPs of `VisionEncoder.encode`, in closed form; equals `count_flops` exactly.
+    """FLOPs of an encoder's `encode`, in closed form; equals `count_flops` exactly.
 
     Args:
-        config: `VisionEncoder.config`.
+        config: of a `VisionEncoder` or `HFVisionEncoder`.
         segments: patches of every attention segment (of every frame, by default).
     """
     return Tower.from_config(config).flops(segments)

@@ -43,11 +43,21 @@ class Tower:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str = "the tower") -> Tower:
-        """The tower of an open_clip model config, or of `VisionEncoder.config`; what it leaves out is open_clip's.
+        """The tower of an open_clip model config, of `VisionEncoder.config` or `HFVisionEncoder.config`; what it leaves
+        out is open_clip's.
 
         Raises:
             UsageError: a timm tower of unknown sizes. `VisionEncoder.config` brings them with it.
         """
+        if "model_type" in config:  # of transformers: CLIP or SigLIP, which has no class token
+            return cls(
+                name=name,
+                patch_size=config["patch_size"],
+                width=config["hidden_size"],
+                layers=config["num_hidden_layers"],
+                hidden=config["intermediate_size"],
+                prefix=int(config["model_type"] == "clip_vision_model"),
+            )
         vision = config["vision_cfg"]
         if (timm := vision.get("timm_model_name")) is not None:
             sizes = config.get("tower") or SIZES.get(timm)

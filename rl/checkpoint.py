@@ -155,9 +155,17 @@ def load(folder: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
         UsageError: nothing is there.
         InputError: what is there is damaged, or not a checkpoint of this program.
     """
+    model = load_model(folder)
+    folder = resolve(folder)
+    with _damage_named(folder):
+        return model, load_tokenizer(folder)
+
+
+def load_model(folder: Path) -> EntropyVLM:
+    """The policy alone, also one that `save_pretrained` wrote without a tokenizer. Raises as `load`."""
     folder = resolve(folder)
     with _quietly(), _damage_named(folder):
-        return load_policy(folder), load_tokenizer(folder)
+        return load_policy(folder)
 
 
 def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import media
 import numpy as np
 import pytest
 import torch
@@ -24,8 +26,12 @@ from transformers import (
 )
 
 from entropy_vision import Budget, EntropyTokenizer, EntropyVLM, EntropyVLMProcessor, Frames, UsageError
+from entropy_vision.bench import read_videos, run_bench
+from entropy_vision.cost import count_flops
+from entropy_vision.options import BenchOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy_config import EntropyVLMConfig
+from entropy_vision.policy_cost import policy_flops
 from entropy_vision.text import IMAGE, PAD, token_id, word_tokenizer
 from tests.small_policy import WORDS, noise_frames
 
@@ -233,6 +239,30 @@ def test_comes_back_through_the_auto_classes(onevision: tuple[Path, Any], tmp_pa
     assert torch.equal(inputs["input_ids"], same["input_ids"])
     with torch.no_grad():
         assert torch.equal(model(**inputs).logits, again(**same).logits)
+
+
+@pytest.mark.parametrize("kind", ["llava", "onevision"])
+def test_bench_tells_what_a_tower_of_transformers_costs(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(tmp_path / "theirs", kind)
+    model = EntropyVLM.from_llava(tmp_path / "theirs")
+    model.save_pretrained(tmp_path / "ours")
+    (tmp_path / "videos").mkdir()
+    media.write(tmp_path / "videos" / "a.mp4", media.drifting(6, 64, 64))
+    asked = BenchOptions(
+        checkpoint=tmp_path / "ours", videos=tmp_path / "videos", keep=(0.25,), selectors=("rate",), repeats=1, frames=3
+    )
+    dense, kept = run_bench(asked)["rows"]
+    side = model.encoder.image_size[0]
+    frames = read_videos(tmp_path / "videos", 3, (side, side)).frames
+    for row in (dense, kept):
+        packed = PackedPatches.pack([EntropyTokenizer(patch_size=8, keep=row["keep"])(one) for one in frames])
+        bill = policy_flops(model, packed, prompt=1, answer=1)
+        assert row["flops"] == sum(count_flops(partial(model.encoder.encode, packed)).values()) == bill["encode"]
+        assert row["tokens"] == len(packed) and row["accuracy"] is None
+    assert dense["flops_ratio"] == 1.0 < kept["flops_ratio"]
+    assert "no accuracy" in capsys.readouterr().err
 
 
 def test_reading_in_steps_is_the_forward_pass(llava: tuple[Path, Any]) -> None:
