@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from media import drifting, write
 
+from entropy_vision import EntropyVLMProcessor
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = ("README.md", "CONTRIBUTING.md")
@@ -91,15 +93,33 @@ def test_the_slow_commands_run(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_python_block_runs(folder: Path) -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     assert "(49, 768)" in run([*PYTHON, "-c", code + "\nprint(tuple(tokens.shape))"], folder)
 
 
 def test_the_first_lines_of_the_python_block_run(folder: Path) -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     light = "\n".join(line for line in code.splitlines() if "VisionEncoder" not in line)
     out = run([*PYTHON, "-c", light + "\nimport sys\nassert 'torch' not in sys.modules"], folder)
     assert out.split()[0] == "49"  # a quarter of 4 frames of 49 patches
+
+
+@pytest.mark.parametrize(("theirs", "kind"), [("llava", "qwen2_5_vl"), ("onevision", "qwen3_vl")])
+def test_the_block_of_policies_runs(theirs: str, kind: str, tmp_path: Path) -> None:
+    from tests.core.test_llava import _save
+    from tests.core.test_qwen_vl import _model
+    from tests.small_policy import small_policy
+
+    model, tokenizer = small_policy()
+    for one in (model, EntropyVLMProcessor.for_model(model, tokenizer)):
+        one.save_pretrained(tmp_path / "runs" / "grpo" / "step-000220")
+    _save(tmp_path / "llava-1.5", theirs)
+    for one in _model(kind):
+        one.save_pretrained(tmp_path / "qwen-vl")
+    write(tmp_path / "image.jpg", drifting(1), codec="mjpeg", pixel_format="yuvj420p", container="image2")
+    _, code = blocks("python")
+    out = run([*PYTHON, "-c", code + "\nprint(type(llava).__name__, type(qwen).__name__)"], tmp_path)
+    assert "how many red ?" in out and out.splitlines()[-1] == "EntropyVLM PrunedVL"
 
 
 def test_every_verb_of_the_command_line_is_in_the_table() -> None:
