@@ -16,6 +16,17 @@ from entropy_vision.cost import tower_flops
 from entropy_vision.patchset import PatchSet
 
 
+def same(left: torch.Tensor, right: torch.Tensor, within: float = 1e-6) -> None:
+    """Equal to rounding: the norm of the difference is at most `within` of the norm of the right side.
+
+    A product of matrices is summed in another order for another number of rows, so single elements near 0 may differ
+    by more than that share of themselves.
+    """
+    assert left.shape == right.shape
+    apart = float((left.double() - right.double()).norm() / right.double().norm())
+    assert apart <= within, f"{apart:.2g} of the norm apart, {within:g} may be"
+
+
 def make_patchset(grid: tuple[int, int, int], patch_size: int, counts: Sequence[int], seed: int = 0) -> PatchSet:
     """Random pixels; counts[f] patches kept at random in frame f."""
     rng = np.random.default_rng(seed)
