@@ -76,7 +76,8 @@ def test_the_array_script_shares_the_work(source: Path, whole: tuple[Path, dict[
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["inputs"] == 4
     assert tree(tmp_path / "out") == tree(whole[0])
-    done = run(["bash", str(TOOLS / "preprocess.sbatch"), str(tmp_path / "none"), "--out", str(tmp_path / "no")])
+    (tmp_path / "none.mp4").write_text("no video")
+    done = run(["bash", str(TOOLS / "preprocess.sbatch"), str(tmp_path / "none.mp4"), "--out", str(tmp_path / "no")])
     assert done.returncode == 3  # the code of the program is the code of the job
 
 
