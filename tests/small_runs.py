@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
 from entropy_vision.rl.checkpoint import newest
@@ -44,10 +45,16 @@ FEW_IMAGES: dict[str, object] = {
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """What a run's newest checkpoint holds of policy and optimiser."""
+    """What a run's newest checkpoint holds of policy and optimiser, the state of all processes as whole tensors."""
     folder = newest(run)
     assert folder is not None
-    return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
+    policy, divided = load_file(folder / "model.safetensors"), folder / "optimizer"
+    if not divided.is_dir():
+        return policy | load_file(folder / "optimizer.safetensors")
+    held = dcp.FileSystemReader(divided).read_metadata().state_dict_metadata
+    state = {name: torch.zeros(known.size) for name, known in held.items()}  # type: ignore[union-attr]
+    dcp.load(state, checkpoint_id=divided, no_dist=True)
+    return policy | state
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

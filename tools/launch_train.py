@@ -6,8 +6,8 @@
 
 What follows `--` are the arguments of `entropy-vision train`; `out` must lie where every node sees it. A job that is
 preempted or comes to its time limit saves, is queued again by submitit and goes on where it was; so does the same line
-at any later time. A process that fails is started again with all others (`--restarts` times); a lost node ends the job
-(docs/training.md says what was seen). Prints what the run printed; exits with its code.
+at any later time. A process that fails is started again with all others (`--restarts` times); a lost node ends the job,
+which SLURM queues again. Prints what the run printed; exits with its code.
 
 Needs: pip install 'entropy-vision[slurm]'
 """
@@ -24,6 +24,9 @@ from pathlib import Path
 
 import submitit
 
+# by default an agent that comes back and those that stayed wait for each other (docs/training.md)
+AGENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
 
 @dataclass(frozen=True)
 class Agent:
@@ -39,7 +42,7 @@ class Agent:
         if self.nodes > 1:
             listed = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
             host = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()[0]
-        done = subprocess.run(self.command(host), stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(self.command(host), stdout=subprocess.PIPE, text=True, env=os.environ | AGENT)
         return done.returncode, done.stdout.strip()
 
     def command(self, host: str) -> list[str]:
@@ -87,9 +90,11 @@ def main() -> int:
     wanted |= {"gpus_per_node": options.gpus} if options.gpus else {}
     if not options.local:
         wanted |= {"slurm_partition": options.partition} if options.partition else {}
+        wanted["slurm_additional_parameters"] = {"requeue": True}
     if options.dry_run:
         print(json.dumps({"cluster": "local" if options.local else "slurm", **wanted, "logs": str(options.logs)}))
-        print(" ".join(agent.command("FIRST-NODE" if options.nodes > 1 else "localhost")))
+        settings = [f"{name}={value}" for name, value in AGENT.items()]
+        print(" ".join([*settings, *agent.command("FIRST-NODE" if options.nodes > 1 else "localhost")]))
         return 0
     executor = submitit.AutoExecutor(folder=options.logs, cluster="local" if options.local else "slurm")
     executor.update_parameters(**wanted)

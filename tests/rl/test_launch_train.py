@@ -35,24 +35,48 @@ def test_the_launcher_says_what_it_would_submit() -> None:
     wanted, command = done.stdout.splitlines()
     told = json.loads(wanted)
     assert (told["nodes"], told["tasks_per_node"], told["gpus_per_node"]) == (4, 1, 8)
+    assert told["slurm_additional_parameters"] == {"requeue": True}
+    assert command.startswith("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 ")
     assert "--nnodes 4 --nproc-per-node 8 --max-restarts 3" in command
     assert command.endswith(
         "--rdzv-endpoint FIRST-NODE:29500 -m entropy_vision.cli train run.toml optim.lr=1e-4 --json"
     )
 
 
-@pytest.mark.slow
-def test_the_batch_script_trains_saves_on_a_signal_and_queues_itself_again(tmp_path: Path) -> None:
-    """srun and scontrol are stand-ins: one runs the line, the other notes what it was asked for."""
-    stands = tmp_path / "bin"
+def _cluster(folder: Path, srun: str, **more: str) -> dict[str, str]:
+    """An environment with stand-ins: `srun` does what is given, scontrol notes what it was asked for."""
+    stands = folder / "bin"
     stands.mkdir()
-    for name, body in (("srun", 'exec "$@"'), ("scontrol", f'echo "$@" >> {tmp_path}/asked; echo localhost')):
+    for name, body in (("srun", srun), ("scontrol", f'echo "$@" >> {folder}/asked; echo localhost')):
         (stands / name).write_text(f"#!/bin/bash\n{body}\n")
         (stands / name).chmod(0o755)
+    environment = _environment(SLURM_JOB_ID="7", SLURM_JOB_NODELIST="localhost", PROCESSES="2", PORT="0", **more)
+    return environment | {"PATH": f"{stands}{os.pathsep}{environment['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("srun", "restarts", "code", "again"),
+    [
+        ("kill -KILL $$", 0, 137, True),
+        ("kill -KILL $$", 3, 137, False),
+        ("exit 1", 0, 1, False),
+        ("[ $TORCH_DISABLE_SHARE_RDZV_TCP_STORE = 1 ]", 0, 0, False),
+    ],
+)
+def test_a_lost_agent_queues_the_job_again_and_one_that_gives_up_does_not(
+    srun: str, restarts: int, code: int, again: bool, tmp_path: Path
+) -> None:
+    environment = _cluster(tmp_path, srun, SLURM_RESTART_COUNT=str(restarts))
+    line = ["bash", str(TOOLS / "train.sbatch"), "run.toml"]
+    assert subprocess.run(line, env=environment, capture_output=True).returncode == code
+    assert ("requeue 7" in (tmp_path / "asked").read_text().splitlines()) == again
+
+
+@pytest.mark.slow
+def test_the_batch_script_trains_saves_on_a_signal_and_queues_itself_again(tmp_path: Path) -> None:
     data, config = DataRecipe(image_scenes=2, video_scenes=2, frame_count=4, pool=20, workers=0), tmp_path / "run.toml"
     config.write_text(to_toml(small_recipe("align", tmp_path / "run", steps=100_000, data=data)))
-    environment = _environment(SLURM_JOB_ID="7", SLURM_JOB_NODELIST="localhost", PROCESSES="2", PORT="0")
-    environment["PATH"] = f"{stands}{os.pathsep}{environment['PATH']}"
+    environment = _cluster(tmp_path, 'shift; exec "$@"')  # behind srun's own option
     with subprocess.Popen(["bash", str(TOOLS / "train.sbatch"), str(config)], env=environment) as job:
         while len(read_metrics(tmp_path / "run")) < 3:
             assert job.poll() is None

@@ -20,7 +20,7 @@ from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.rl import checkpoint
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import in_team
-from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
+from entropy_vision.rl.recipe import GrpoRecipe, OptimRecipe, TrainRecipe
 from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import Trainer
 
@@ -28,6 +28,8 @@ from entropy_vision.rl.trainer import Trainer
 def _recipe(run: Path, guessing: Path, steps: int, **changes: object) -> TrainRecipe:
     grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05)
     settings = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "checkpoint_every": 1, "checkpoint_updates": True}
+    if changes.get("parallel") == "shard":
+        settings["optim"] = OptimRecipe(lr=3e-3, muon_lr=0.0, warmup=5)
     return small_recipe("grpo", run, steps=steps, **(settings | changes))
 
 
@@ -44,16 +46,18 @@ def _left_at(place: str, whole: Path, run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "processes", "places"),
+    ("steps", "processes", "parallel", "places"),
     [
-        (3, 1, ["step-000000.1", "step-000001", "step-000002.1"]),
-        pytest.param(12, 1, None, marks=pytest.mark.slow),
-        pytest.param(12, 2, None, marks=pytest.mark.slow),
+        (3, 1, "replicate", ["step-000000.1", "step-000001", "step-000002.1"]),
+        pytest.param(12, 1, "replicate", None, marks=pytest.mark.slow),
+        pytest.param(12, 2, "replicate", None, marks=pytest.mark.slow),
+        pytest.param(12, 2, "shard", None, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_goes_on_bit_for_bit_from_every_place(
     steps: int,
     processes: int,
+    parallel: str,
     places: list[str] | None,
     tmp_path: Path,
     guessing: Path,
@@ -62,7 +66,7 @@ def test_a_run_goes_on_bit_for_bit_from_every_place(
     """Two updates a step: every place between them and between steps. The whole run keeps all its checkpoints."""
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", partial(checkpoint.save, keep=100))
-        recipe = _recipe(tmp_path / "whole", guessing, steps, processes=processes)
+        recipe = _recipe(tmp_path / "whole", guessing, steps, processes=processes, parallel=parallel)
         in_team(processes, run_recipes, [recipe])
     whole = tmp_path / "whole"
     made = sorted(p.name for p in whole.glob("step-*"))
@@ -100,11 +104,11 @@ def test_a_stop_inside_a_step_is_answered_there(tmp_path: Path, guessing: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "parallel"), [(1, "replicate"), (2, "replicate"), (2, "shard")])
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
-    processes: int, tmp_path: Path, guessing: Path
+    processes: int, parallel: str, tmp_path: Path, guessing: Path
 ) -> None:
-    recipe = _recipe(tmp_path / "whole", guessing, 12, processes=processes)
+    recipe = _recipe(tmp_path / "whole", guessing, 12, processes=processes, parallel=parallel)
     in_team(processes, run_recipes, [recipe])
     config, run = tmp_path / "run.toml", tmp_path / "killed"
     config.write_text(to_toml(replace(recipe, out=str(run))))
