@@ -230,9 +230,12 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         self, prefix: Prefix, embeds: Tensor, positions: Tensor, sees: Tensor
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
         """The language model on new slots behind a prefix, under an explicit mask bool [B, N, S + N]."""
+        mask = sees[:, None]
+        if self.language.config._attn_implementation == "eager":  # which adds its mask to the scores, as it stands
+            mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
         output = self.language.base_model(
             inputs_embeds=embeds,
-            attention_mask=sees[:, None],
+            attention_mask=mask,
             position_ids=positions,
             cache=DynamicCache(prefix.layers if prefix.live.shape[1] else None),
             use_cache=True,

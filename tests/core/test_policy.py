@@ -36,6 +36,21 @@ def test_forward_equals_reading_in_steps(visual_positions: str) -> None:
     assert (stepped[..., ~allowed] == float("-inf")).all()
 
 
+def test_eager_attention_is_that_of_sdpa() -> None:
+    """Eager attention adds a mask to its scores, sdpa reads it as true or false; rows of two lengths have padding."""
+    model, tokenizer = small_policy()
+    patches = pack(noise_frames(0, frames=2, size=32), noise_frames(1))
+    prompts = [prompt_ids(tokenizer, q) for q in (QUESTION, "how many red ?")]
+    seen = []
+    for kind in ("sdpa", "eager"):
+        model.language.set_attn_implementation(kind)
+        with torch.no_grad():
+            prefix = read_prompts(model, tokenizer, model.read_patches(patches), torch.arange(2), prompts)
+            logits, _ = model.read(prefix, torch.full((2, 1), prompts[0][-1]), torch.ones(2, 1, dtype=torch.bool))
+        seen.append(logits[..., ~model.blocked])
+    torch.testing.assert_close(*seen, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("visual_positions", ["shared", "sequential"])
 def test_generate_equals_greedy_rollouts_of_ragged_rows(visual_positions: str) -> None:
     model, tokenizer = small_policy(visual_positions=visual_positions)
