@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from entropy_vision.policy import EntropyVLM
 
 from .clock import Clock
+from .flops import Prices
 from .parallel import Team
 from .recipe import TrainRecipe
 from .rubric import Rubric
@@ -30,3 +32,8 @@ class Context:
     reference: EntropyVLM | None = None
     team: Team = field(default_factory=Team)
     clock: Clock = field(default_factory=Clock)
+
+    @cached_property
+    def prices(self) -> Prices:
+        """What the policy's passes cost, and the reference's, which is of the same shape."""
+        return Prices.of(self.model)

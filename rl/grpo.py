@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entropy_vision.policy import Prefix
+from entropy_vision.text import prompt_ids
 
 from .advantage import grpo_advantages
 from .batch import Batch
 from .buffer import Buffer, NotFinite, Rolled, Turns
 from .context import Context, Metrics
+from .flops import Asked, beginnings
 from .health import Scored, tally
 from .loss import loss_denominator, policy_terms
 from .rollout import Rollouts, read_questions, sample, score
@@ -63,6 +65,8 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     }
     with context.clock("verify"):
         sums |= _watched(context, batch, rollouts, rewards)
+    asked = _asked(context, batch)
+    sums["flops"] = context.prices.read_questions(batch.patches, asked) + _sampling(context, rollouts, asked.slots)
     if context.recipe.grpo.equal_groups == "resample":
         sums["resampled"] = 0.0
         for _ in range(context.recipe.grpo.resample_rounds):
@@ -73,6 +77,7 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
             drawn, verified = _draw(context, asks, read.rows(again.to(context.model.device)), generator)
             total[again] = _totalled(context, verified)
             rollouts = _with_groups(rollouts, again, drawn, context.recipe.grpo.group_size)
+            sums["flops"] += _sampling(context, drawn, [asked.slots[i] for i in again.tolist()])
             sums["resampled"] += len(verified)
     return Rolled(batch, None if parted else read, rollouts, total, sums)
 
@@ -104,6 +109,31 @@ def _rewarded(context: Context, ask: Ask, completion: str, truncated: bool) -> R
     except Exception as error:
         error.add_note(f"the reward failed on this completion of {ask.key} ({ask.question!r}): {completion!r}")
         raise
+
+
+def _asked(context: Context, batch: Batch) -> Asked:
+    """What `read_questions` reads: all of a question but the mark that starts its completions."""
+    lengths = [len(prompt_ids(context.tokenizer, ask.question)) - 1 for ask in batch.asks]
+    return Asked(context.model.slots(batch.patches).counts, batch.owner.tolist(), lengths)
+
+
+def _sampling(context: Context, rollouts: Rollouts, slots: Sequence[int]) -> int:
+    """FLOPs of sampling a group behind each question's slots."""
+    groups = beginnings(rollouts.ids, rollouts.mask, context.recipe.grpo.group_size)
+    return sum(map(context.prices.sample, groups, slots))
+
+
+def _learning(context: Context, source: Rolled, part: _Learned) -> int:
+    """FLOPs of all updates on a batch and of the reference's opinion; the policy's first reading is the sampling's."""
+    if not len(part.chosen):
+        return 0
+    prices, updates, asked = context.prices, context.recipe.grpo.updates, _asked(context, source.batch)
+    slots = [asked.slots[i] for i in part.chosen.tolist()]
+    read = prices.read_questions(source.batch.patches, asked)
+    scored = sum(map(prices.score, beginnings(part.ids, part.mask, context.recipe.grpo.group_size), slots))
+    again = updates - (context.recipe.data.micro_tokens == 0)  # readings beside it
+    opinion = read + scored if part.ref_logp is not None else 0
+    return updates * (prices.learnt(scored) + prices.backward * read) + again * read + opinion
 
 
 def _watched(context: Context, batch: Batch, rollouts: Rollouts, rewards: Sequence[Reward]) -> Metrics:
@@ -261,14 +291,15 @@ def _totals(context: Context, rolled: Sequence[Rolled], learned: Sequence[_Learn
     recipe, team = context.recipe.grpo, context.team
     masks = [r.rollouts.mask for r in rolled]
     names = list(rolled[0].sums)
-    asked, equal, denominator, tokens, *seen = team.total(
+    asked, equal, denominator, tokens, learning, *seen = team.total(
         sum(r.rewards.numel() for r in rolled),
         sum(float((~r.differ).sum()) for r in rolled) * recipe.group_size,
         sum(float(loss_denominator(mask, recipe.loss, recipe.max_new_tokens)) for mask in masks),
         sum(int(part.mask.sum()) for part in learned),
+        sum(_learning(context, *pair) for pair in zip(rolled, learned, strict=True)),
         *(sum(r.sums[name] for r in rolled) for name in names),
     )
     sums = dict(zip(names, seen, strict=True))
-    entropy = sums.pop("entropy") / sums["length"]
+    entropy, flops = sums.pop("entropy") / sums["length"], sums.pop("flops") + learning
     metrics = {name: total / asked for name, total in sums.items()}
-    return {**metrics, "entropy": entropy, "zero_variance": equal / asked}, denominator, tokens
+    return {**metrics, "entropy": entropy, "zero_variance": equal / asked, "flops": flops}, denominator, tokens

@@ -16,6 +16,7 @@ from .align import alignment_loss, label_counts
 from .batch import Batch
 from .buffer import Turns
 from .context import Context, Metrics
+from .flops import Asked
 from .grpo import grpo_step
 from .rollout import pad_rows
 
@@ -30,8 +31,8 @@ def align_step(
     context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float], turns: Turns
 ) -> Metrics:
     """Draw visual tokens to words, averaged over all labelled patches of the step."""
-    model, counts = context.model, _label_totals(context, batches)
-    sums = {"loss": 0.0, "align_accuracy": 0.0}
+    model, counts, prices = context.model, _label_totals(context, batches), context.prices
+    sums = {"loss": 0.0, "align_accuracy": 0.0, "flops": 0.0}
     for batch in batches:
         with context.clock("encode"):
             tokens = model.embed_patches(batch.patches)
@@ -40,6 +41,7 @@ def align_step(
             loss.backward()
         sums["loss"] += float(loss.detach())
         sums["align_accuracy"] += accuracy
+        sums["flops"] += prices.learnt(prices.encode(batch.patches))
     totals = context.team.total(*sums.values())
     return {**dict(zip(sums, totals, strict=True)), "grad_norm": update()}
 
@@ -52,17 +54,19 @@ def sft_step(
     Tokens behind the rationale weigh `sft.answer_weight`. They are few, and that a thing at r3c4 and then at r3c1 moved
     is learned from them alone.
     """
-    model, recipe = context.model, context.recipe.sft
+    model, recipe, prices = context.model, context.recipe.sft, context.prices
     rows = [_demonstrations(context, batch) for batch in batches]
     (total,) = context.team.total(sum(float(d.weight.sum()) for d in rows))
     counts = _label_totals(context, batches)
-    sums = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0}
+    sums = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0, "flops": 0.0}
     for batch, given in zip(batches, rows, strict=True):
         with context.clock("encode"):
             visual = model.embed_patches(batch.patches)
             pictures = model.read_patches(batch.patches, visual).rows(batch.owner.to(model.device))
         said, right = _next_token_loss(context, pictures, given)
         loss = said / total
+        asked = Asked(model.slots(batch.patches).counts, batch.owner.tolist(), (given.live.sum(1) - 1).tolist())
+        sums["flops"] += prices.learnt(prices.read_questions(batch.patches, asked))
         sums["loss"] += float(loss.detach())
         sums["token_accuracy"] += right / total
         if recipe.align_weight:

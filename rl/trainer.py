@@ -264,7 +264,9 @@ class Trainer:
                     self.facts["end"] = min(step + 1 + recipe.optim.cooldown, recipe.steps)
                 self._log(step + 1, metrics)
                 headline = "reward" if "reward" in metrics else "loss"
-                bar.advance(note=f"{headline} {metrics[headline]:.3f}")
+                gflops = metrics["flops"] / 1e9
+                spent = f"{gflops:.3g} GFLOP at {gflops / metrics['seconds']:.3g}/s"
+                bar.advance(note=f"{headline} {metrics[headline]:.3f}  {spent}")
                 stop = any(self.team.gather(asked_to_stop()))
                 if stop or self.step % recipe.checkpoint_every == 0 or self.step == self.end:
                     self._save()

@@ -1,4 +1,4 @@
-"""The same run however it is computed: in parts, by two processes, resumed, with eager attention; and as it was recorded.
+"""The same run however it is computed: in parts, by two processes, resumed, with eager attention; and as recorded.
 
 `trajectory.json` holds the losses of `_recipe(run, 50)`; whoever changes numerics on purpose records them anew.
 """
@@ -49,7 +49,7 @@ def _losses(recipe: TrainRecipe) -> list[float]:
 
 @pytest.mark.parametrize("steps", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_trajectory_is_the_same_however_it_is_computed(steps: int, tmp_path: Path) -> None:
-    """Eight scenes at once, one after the other, on two processes, with eager attention, stopped half-way; as recorded."""
+    """Eight scenes at once, one by one, on two processes, with eager attention, stopped half-way; as recorded."""
     whole = _losses(_recipe(tmp_path / "whole", steps))
     assert whole[-1] < 0.9 * whole[0]
     parted = _recipe(tmp_path / "parted", steps)

@@ -1,0 +1,132 @@
+"""FLOPs of a step in closed form: what its tokens cost to read, not what a machine was seen to do.
+
+As in `cost`, 2 for every multiply and add of matrix products and attention, which counts as the full square; losses,
+norms, the update and what chooses patches count 0. Padding is not counted. A backward pass is twice its forward pass,
+where the weights that it runs through are frozen once; low-rank maps beside them count 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from entropy_vision.hf_vision import HFVisionEncoder
+from entropy_vision.packed import PackedPatches
+from entropy_vision.policy import EntropyVLM
+from entropy_vision.policy_cost import Price, meta_decoder
+from entropy_vision.tower import Tower
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is read of a batch of S pictures and Q questions.
+
+    Attributes:
+        visual: S counts, the slots that each picture fills.
+        owner: Q numbers, the picture of each question.
+        lengths: Q counts, the text tokens that are read behind it.
+    """
+
+    visual: Sequence[int]
+    owner: Sequence[int]
+    lengths: Sequence[int]
+
+    @property
+    def slots(self) -> list[int]:
+        """Q counts, what stands before each question's completions."""
+        return [self.visual[owner] + length for owner, length in zip(self.owner, self.lengths, strict=True)]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a policy's forward passes cost.
+
+    Attributes:
+        tower: of the vision encoder.
+        projector: of one visual token.
+        decoder: of the language model.
+        backward: FLOPs of a backward pass for each of the forward pass.
+    """
+
+    tower: Tower
+    projector: int
+    decoder: Price
+    backward: int = 2
+
+    @classmethod
+    def of(cls, model: EntropyVLM, backward: int = 2) -> Prices:
+        """Those of a policy, from its configuration."""
+        maps = [m.weight.numel() for m in model.projector.modules() if isinstance(m, nn.Linear)]
+        language = meta_decoder(model.config.get_text_config())
+        return cls(_tower(model.encoder), 2 * sum(maps), Price.of(language), backward)
+
+    def encode(self, patches: PackedPatches) -> int:
+        """Tower and projector over a pack."""
+        segments = torch.bincount(patches.lay_out(self.tower.prefix).patch_segments).tolist()
+        return self.tower.flops(segments) + self.projector * len(patches)
+
+    def read(self, length: int, past: int = 0, logits: int = 0) -> int:
+        """The language model over `length` tokens behind `past` others, `logits` of which are predicted from."""
+        price = self.decoder
+        return length * price.linear + length * (length + past) * price.square + logits * price.head
+
+    def learnt(self, forward: int) -> int:
+        """A forward pass and its backward pass."""
+        return forward * (1 + self.backward)
+
+    def read_questions(self, patches: PackedPatches, asked: Asked) -> int:
+        """Pictures and the text behind them, each once."""
+        text = zip(asked.lengths, asked.owner, strict=True)
+        pictures = self.encode(patches) + sum(map(self.read, asked.visual))
+        return pictures + sum(self.read(length, asked.visual[owner], length) for length, owner in text)
+
+    def sample(self, levels: Sequence[int], past: int) -> int:
+        """A group token by token behind `past` slots; `levels` as of `beginnings`."""
+        return sum(
+            count * self.read(1, past + seen - 1, 1) for count, seen in zip(levels, accumulate(levels), strict=True)
+        )
+
+    def score(self, levels: Sequence[int], past: int) -> int:
+        """The same group at once."""
+        return self.read(sum(levels), past, sum(levels))
+
+
+def beginnings(ids: Tensor, mask: Tensor, group: int) -> list[list[int]]:
+    """How many distinct beginnings of 0, 1, 2 ... tokens the completions of each group have and go on from: what
+    `sample` reads token by token and `score` as a tree.
+
+    Args:
+        ids, mask: [Q * group, T].
+    """
+    rows = [row[:length] for row, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
+    return [_levels(rows[i : i + group]) for i in range(0, len(rows), group)]
+
+
+def _levels(rows: Sequence[Sequence[int]]) -> list[int]:
+    node, levels = [0] * len(rows), [1]
+    for t in range(1, max(map(len, rows))):
+        known: dict[tuple[int, int], int] = {}
+        for i, row in enumerate(rows):
+            if t < len(row):
+                node[i] = known.setdefault((node[i], row[t - 1]), len(known))
+        levels.append(len(known))
+    return levels
+
+
+def _tower(encoder: Any) -> Tower:
+    if not isinstance(encoder, HFVisionEncoder):
+        return Tower.from_config(encoder.config)
+    config = encoder.config
+    return Tower(
+        name=config["model_type"],
+        patch_size=config["patch_size"],
+        width=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        hidden=config["intermediate_size"],
+        prefix=int(config["model_type"] == "clip_vision_model"),
+    )
