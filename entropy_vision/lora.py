@@ -1,7 +1,7 @@
-"""Low-rank training of a tower: W + B A in every linear map of its blocks, by peft.
+"""Low-rank training: W + B A in every linear map of a tower's blocks or a decoder's layers, by peft.
 
 E. J. Hu, Y. Shen, P. Wallis and others, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685. peft's
-layers stand in the tower's own modules, so weights have other names until `merge_lora` puts B A into W.
+layers stand in the module's own, so weights have other names until `merge_maps` puts B A into W.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from entropy_vision.errors import UsageError
 
@@ -17,36 +18,49 @@ if TYPE_CHECKING:
 
 
 def add_lora(encoder: VisionEncoder, rank: int) -> None:
-    """Put untrained B A of a rank into every linear map of the blocks; B is 0, so nothing changes yet.
+    """`add_maps` to every linear map of a tower's blocks. Errors as there."""
+    add_maps(encoder.tower, rank, encoder.adapter.targets)
+
+
+def add_maps(module: nn.Module, rank: int, targets: str | list[str]) -> None:
+    """Put untrained B A of a rank into the linear maps of a module; B is 0, so nothing changes yet.
+
+    Args:
+        targets: names of the maps, or a pattern for them, as peft's `target_modules`.
 
     Raises:
-        UsageError: peft is not installed, a rank below 1, or the tower has them already.
+        UsageError: peft is not installed, a rank below 1, or the module has them already.
     """
     if rank < 1:
         raise UsageError(f"a low-rank map needs a rank of at least 1, got {rank}")
     peft = _peft()
-    if any(isinstance(module, peft.tuners.lora.LoraLayer) for module in encoder.tower.modules()):
-        raise UsageError("this tower has low-rank maps already: merge_lora() first")
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=encoder.adapter.targets)
-    peft.inject_adapter_in_model(config, encoder.tower)
+    if any(isinstance(one, peft.tuners.lora.LoraLayer) for one in module.modules()):
+        raise UsageError("this module has low-rank maps already: merge_lora() first")
+    config = peft.LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets)
+    peft.inject_adapter_in_model(config, module)
 
 
 def merge_lora(encoder: VisionEncoder) -> None:
-    """Put every B A into its W and the tower's own modules back in place: weights have their own names again.
+    """`merge_maps` of a tower. Errors as there."""
+    merge_maps(encoder.tower)
+
+
+def merge_maps(module: nn.Module) -> None:
+    """Put every B A into its W and the module's own maps back in place: weights have their own names again.
 
     Raises:
         UsageError: peft is not installed.
     """
     layer = _peft().tuners.lora.LoraLayer
     done: tuple[str, ...] = ()
-    for name, module in list(encoder.tower.named_modules()):
+    for name, one in list(module.named_modules()):
         # a wrapped attention comes before the wrapped map of its output, and unwraps it
-        if isinstance(module, layer) and not name.startswith(done):
+        if isinstance(one, layer) and not name.startswith(done):
             parent, _, last = name.rpartition(".")
-            setattr(encoder.tower.get_submodule(parent), last, _unwrapped(module))
+            setattr(module.get_submodule(parent), last, _unwrapped(one))
             done += (f"{name}.",)
-    if hasattr(encoder.tower, "peft_config"):
-        del encoder.tower.peft_config
+    if hasattr(module, "peft_config"):
+        del module.peft_config
 
 
 def _unwrapped(layer: Any) -> Any:

@@ -29,6 +29,7 @@ from entropy_vision.text import answer_text, load_tokenizer
 
 from .batch import Batch
 from .buffer import Buffer
+from .lowrank import has_maps, load_trained, merged, save_trained, train_maps
 from .optim import Optimizer
 from .sharded import divided, gathered_state, is_sharded, load_divided, save_divided
 
@@ -36,7 +37,8 @@ _NAME = re.compile(r"step-(\d{6})(?:\.(\d+))?")
 _DIVIDED = "optimizer"
 _BUFFER = "buffer-{}.safetensors"
 REFERENCE = "reference"
-"""Folder, inside a run's, of the policy that GRPO's KL penalty compares with."""
+"""Folder, inside a run's, of the policy that it began from: GRPO's KL penalty compares with it, and low-rank maps stand
+beside its matrices."""
 
 
 @contextmanager
@@ -93,6 +95,8 @@ def save(
         for rank, packed in enumerate(buffers):
             (partial / _BUFFER.format(rank)).write_bytes(packed)
         save_policy(partial, model, tokenizer)
+        if has_maps(model):
+            save_trained(model, partial)
         if is_sharded(model):
             os.replace(run / _DIVIDED, partial / _DIVIDED)
         else:
@@ -114,6 +118,7 @@ def save_parts(run: Path, model: EntropyVLM, optimizer: Optimizer, leads: bool) 
 
 def save_policy(folder: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write what `load` reads, and transformers' AutoProcessor."""
+    model = merged(model) if has_maps(model) else model
     with _quietly():
         model.save_pretrained(folder, state_dict=gathered_state(model))
     EntropyVLMProcessor.for_model(model, tokenizer).save_pretrained(folder)
@@ -166,6 +171,19 @@ def load_model(folder: Path) -> EntropyVLM:
     folder = resolve(folder)
     with _quietly(), _damage_named(folder):
         return load_policy(folder)
+
+
+def load_maps(run: Path, rank: int, left: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
+    """Policy and tokenizer of a run that trains low-rank maps, as it was when the checkpoint `left` was made.
+
+    Raises:
+        InputError: the run's start or the checkpoint is damaged.
+    """
+    model, tokenizer = load(run / REFERENCE)
+    train_maps(model, rank)
+    with _damage_named(left):
+        load_trained(model, left)
+    return model, tokenizer
 
 
 def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:

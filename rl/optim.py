@@ -29,7 +29,7 @@ class Optimizer:
 
     Hidden matrices go by Muon (momentum orthogonalised by Newton-Schulz, Jordan et al. 2024) where `optim.muon_lr`
     is not 0: at equal CPU time alignment reached .85 of shapes by it and .66 by AdamW alone. Embeddings, tables of
-    positions, the patch embedding, vectors and gains go by AdamW.
+    positions, the patch embedding, low-rank maps, vectors and gains go by AdamW.
     """
 
     def __init__(self, model: EntropyVLM, recipe: TrainRecipe) -> None:
@@ -97,4 +97,4 @@ def _laid_out(moment: Tensor, p: Tensor) -> Tensor:
 
 
 def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and "embedding" not in name and "embed_" not in name
+    return parameter.ndim == 2 and not any(part in name for part in ("embedding", "embed_", "lora_"))

@@ -268,6 +268,11 @@ class TrainRecipe:
     """Processes on this machine that share the scenes of each step; under torchrun its own count holds."""
     parallel: Literal["replicate", "shard"] = "replicate"
     """Several processes each hold the policy and the optimiser's state, or each a part of the state (FSDP2)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What matrix products are computed in. Weights, the optimiser's state, logits and losses are single precision."""
+    lora: int = 0
+    """Rank of the low-rank maps that are trained beside the matrices of tower and language model, with the projector;
+    everything else stays as it is. 0 trains every weight."""
     timeout: int = 1800
     """Seconds that a process waits for the others before the run ends with a word on who waits for what."""
     checkpoint_every: int = 100
@@ -285,7 +290,12 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         _check(self, 1, "steps", "threads", "checkpoint_every", "processes", "timeout")
+        _check(self, 0, "lora")
         _check(self, 0, "seed", high=HIGHEST_SEED)
+        if self.lora and self.parallel == "shard":
+            raise UsageError(
+                'lora needs parallel = "replicate": low-rank maps have little of the state that "shard" divides'
+            )
         if self.stage == "grpo" and not self.init:
             raise UsageError(
                 'stage = "grpo" needs init = "RUN": a policy that cannot answer earns no reward to learn from'

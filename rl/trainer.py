@@ -29,6 +29,7 @@ from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
 from .evaluate import grade
 from .fresh import new_policy
+from .lowrank import train_maps
 from .metrics import METRICS, read_metrics
 from .optim import Optimizer, learning_rate
 from .parallel import current_team, stop_signals_go_to
@@ -86,10 +87,16 @@ class Trainer:
         if left is not None:
             self._check_same_settings()
         start = left or (checkpoint.resolve(recipe.init) if recipe.init else None)
-        if start is not None:
+        if left is not None and recipe.lora:
+            self.model, self.tokenizer = checkpoint.load_maps(self.run, recipe.lora, left)
+        elif start is not None:
             self.model, self.tokenizer = checkpoint.load(start)
         else:
             self.model, self.tokenizer = new_policy(recipe.policy, recipe.data, recipe.seed)
+        if left is None and recipe.lora:
+            torch.manual_seed(recipe.seed)  # the maps are the same in every process
+            train_maps(self.model, recipe.lora)
+        self.begins = left is None
         if recipe.parallel == "shard" and self.team.size > 1:
             shard(self.model)
             release(self.model)
@@ -146,7 +153,7 @@ class Trainer:
             return None
         began, kept = Path(str(self.facts["init"])), self.run / checkpoint.REFERENCE
         # a run that starts anew takes its own start, whatever an abandoned one has left here
-        folder = kept if self.step and kept.exists() else began
+        folder = kept if not self.begins and kept.exists() else began
         if not folder.exists():
             raise UsageError(f"{self.run} began from {began}, which is gone; begin again in another out")
         return checkpoint.load(folder)[0].requires_grad_(False)
@@ -189,18 +196,24 @@ class Trainer:
 
     def grade(self, temperature: float) -> tuple[float, float]:
         """Mean accuracy and reward of the policy on the validation split."""
-        graded = grade(
-            self.model,
-            self.tokenizer,
-            self.validation(),
-            self.context.rubric,
-            temperature=temperature,
-            seed=self.recipe.seed * 1_009 + self.team.rank,
-            max_new_tokens=self.recipe.grpo.max_new_tokens,
-        )
+        with self._precision():
+            graded = grade(
+                self.model,
+                self.tokenizer,
+                self.validation(),
+                self.context.rubric,
+                temperature=temperature,
+                seed=self.recipe.seed * 1_009 + self.team.rank,
+                max_new_tokens=self.recipe.grpo.max_new_tokens,
+            )
         self.model.train()
         n, right, reward = self.team.total(len(graded.keys), graded.accuracy.sum(), graded.reward.sum())
         return right / n, reward / n
+
+    def _precision(self) -> torch.autocast:
+        """What matrix products are computed in. Casts are not kept: an update in between changes what they are of."""
+        half = self.recipe.dtype == "bfloat16"
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
     # ---- the loop --------------------------------------------------------------------------------------------
 
@@ -217,13 +230,15 @@ class Trainer:
             self.run.mkdir(parents=True, exist_ok=True)
             atomic_write(self.run / "config.toml", to_toml(recipe))
             self._forget_what_comes_after()
-            if self.context.reference is not None and not self.step:
-                checkpoint.save_reference(self.run, self.context.reference, self.tokenizer)
+            if self.begins and (self.context.reference is not None or recipe.lora):
+                checkpoint.save_reference(self.run, self.context.reference or self.model, self.tokenizer)
         with _requests_to_stop() as asked:
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
             if self.step < self.end:
-                self._say(f"{recipe.stage}: {count_parameters(self.model):,} parameters, steps {self.step}..{self.end}")
+                trained = sum(p.numel() for p in self.optimizer.names)
+                of = f"{trained:,} of {count_parameters(self.model):,} parameters"
+                self._say(f"{recipe.stage}: {of}, steps {self.step}..{self.end}")
                 self._loop(asked)
             if self.facts.get("graded") != self.step:
                 self.facts |= {"reward_after": self.grade(recipe.grpo.temperature)[1], "graded": self.step}
@@ -251,7 +266,14 @@ class Trainer:
                 began, cpu_began = time.perf_counter(), time.process_time()
                 turns = Turns(self._left, lambda buffer: self._between(buffer, asked_to_stop))
                 try:
-                    metrics = step_of_stage(self.context, batches, step, lambda step=step: self._update(step), turns)  # type: ignore[misc]
+                    with self._precision():
+                        metrics = step_of_stage(
+                            self.context,
+                            batches,
+                            step,
+                            lambda step=step: self._update(step),  # type: ignore[misc]
+                            turns,
+                        )
                 except NotFinite as error:
                     raise UsageError(self._told(error, step, batches)) from error
                 metrics["seconds"] = time.perf_counter() - began
