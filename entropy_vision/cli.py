@@ -54,6 +54,7 @@ VERBS: Mapping[str, Verb] = {
     "preprocess": Verb(options.PreprocessOptions, "entropy_vision.data.preprocess", "run_preprocess"),
     "verify": Verb(options.VerifyOptions, "entropy_vision.data.preprocess", "run_verify"),
     "train": Verb(options.TrainOptions, "entropy_vision.rl.train", "run_train"),
+    "watch": Verb(options.WatchOptions, "entropy_vision.rl.watch", "run_watch"),
     "eval": Verb(options.EvalOptions, "entropy_vision.evaluate", "run_eval"),
     "benchmarks": Verb(options.BenchmarksOptions, "entropy_vision.data.benchmarks.check", "run_benchmarks"),
     "bench": Verb(options.BenchOptions, "entropy_vision.bench", "run_bench"),

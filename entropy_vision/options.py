@@ -254,6 +254,23 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatchOptions:
+    """Watch a run of `train` that goes on in another terminal: its metrics on one screen, live, until it is done."""
+
+    run: Positional[Path]
+    """Folder of the run, the `out` of its recipe."""
+    once: bool = False
+    """Print one frame and end; so it is wherever stderr is no terminal."""
+    every: float = 1.0
+    """Seconds between two looks."""
+    json: bool = False
+    """Print the last step's metrics as one JSON object on stdout, and end."""
+
+    def __post_init__(self) -> None:
+        _check_positive(every=self.every)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalOptions:
     """Measure a checkpoint's accuracy at several token budgets, a blind baseline included."""
 

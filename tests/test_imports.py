@@ -24,6 +24,7 @@ LIGHT = (
     "entropy_vision.tower",
     "entropy_vision.options",
     "entropy_vision.cli",
+    "entropy_vision.rl.watch",
     "entropy_vision.report",
     "entropy_vision.show",
     "entropy_vision.data",
