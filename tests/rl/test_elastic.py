@@ -47,8 +47,10 @@ def _agent(node: int, port: int, config: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lost", [1, 0])
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds an agent's processes in /proc")
-def test_an_agent_that_dies_and_comes_back_costs_nothing(tmp_path: Path, guessing: Path) -> None:
+def test_an_agent_that_dies_and_comes_back_costs_nothing(lost: int, tmp_path: Path, guessing: Path) -> None:
+    """The first agent holds the store in which they meet: without it the other ends too, and both come back."""
     grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05)
     settings = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "processes": 2, "steps": 12}
     recipe = small_recipe("grpo", tmp_path / "whole", **{**settings, "checkpoint_every": 1, "checkpoint_updates": True})
@@ -61,11 +63,15 @@ def test_an_agent_that_dies_and_comes_back_costs_nothing(tmp_path: Path, guessin
         while len(read_metrics(run)) < 4:
             assert all(agent.poll() is None for agent in agents) and time.monotonic() < deadline
             time.sleep(0.02)
-        for pid in (agents[1].pid, *_descendants(agents[1].pid)):  # the machine is gone
+        for pid in (agents[lost].pid, *_descendants(agents[lost].pid)):  # the machine is gone
             os.kill(pid, signal.SIGKILL)
-        agents[1].wait()
+        agents[lost].wait()
         lost_at = len(read_metrics(run))
-        agents[1] = _agent(1, port, config)
+        if lost == 0:
+            assert agents[1].wait(timeout=300) != 0
+        agents = [
+            _agent(node, port, config) if agent.poll() is not None else agent for node, agent in enumerate(agents)
+        ]
         assert [agent.wait(timeout=900) for agent in agents] == [0, 0]
     finally:
         for agent in agents:
@@ -73,7 +79,7 @@ def test_an_agent_that_dies_and_comes_back_costs_nothing(tmp_path: Path, guessin
                 agent.terminate()
                 agent.wait(timeout=60)
     assert lost_at < 12 and len(read_metrics(run)) == 12
-    assert "waited" in (tmp_path / "agent-0.log").read_text()  # the one that stayed said what it missed
+    assert lost == 0 or "waited" in (tmp_path / "agent-0.log").read_text()  # the one that stayed said what it missed
     assert same(weights(tmp_path / "whole"), weights(run))
 
 

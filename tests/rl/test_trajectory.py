@@ -22,7 +22,8 @@ from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import Trainer
 
 REFERENCE = Path(__file__).with_name("trajectory.json")
-TOLERANCE = 1e-3  # relative, of a loss
+TOLERANCE = 1e-5  # relative, of a loss: between ways to compute it
+RECORDED = 1e-3  # and between machines
 
 
 def _recipe(run: Path, steps: int, **changes: object) -> TrainRecipe:
@@ -60,7 +61,7 @@ def test_a_trajectory_is_the_same_however_it_is_computed(steps: int, tmp_path: P
     assert _losses_of_eager(_recipe(tmp_path / "eager", steps)) == pytest.approx(whole, rel=TOLERANCE)
     _losses(_recipe(tmp_path / "resumed", steps // 2))
     assert _losses(_recipe(tmp_path / "resumed", steps)) == whole
-    assert whole == pytest.approx(json.loads(REFERENCE.read_text())["loss"][:steps], rel=TOLERANCE)
+    assert whole == pytest.approx(json.loads(REFERENCE.read_text())["loss"][:steps], rel=RECORDED)
 
 
 def test_parts_of_a_step_learn_what_the_whole_learns(tmp_path: Path, guessing: Path) -> None:
