@@ -57,12 +57,17 @@ def test_beginnings_are_counted_once_and_ends_go_on_no_further() -> None:
     assert beginnings(ids, mask, 1) == [[1, 1, 1], [1, 1, 1], [1, 1], [1]]
 
 
-@pytest.mark.parametrize("stage", ["align", "sft", "grpo"])
-def test_a_step_costs_about_what_torch_counts(stage: str, tmp_path: Path, guessing: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "micro_tokens", "equal_groups"),
+    [("align", 0, "keep"), ("sft", 0, "keep"), ("grpo", 0, "keep"), ("grpo", 20, "keep"), ("grpo", 0, "resample")],
+)
+def test_a_step_costs_about_what_torch_counts(
+    stage: str, micro_tokens: int, equal_groups: str, tmp_path: Path, guessing: Path
+) -> None:
     """At most a fifth below, as padding and losses are not priced, and little above: the first map passes no gradient
     on."""
-    data = DataRecipe(image_scenes=2, video_scenes=2, frame_count=4, pool=8, workers=0)
-    grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05)
+    data = DataRecipe(image_scenes=2, video_scenes=2, frame_count=4, pool=8, workers=0, micro_tokens=micro_tokens)
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05, equal_groups=equal_groups)  # type: ignore
     changes = {**FEW_IMAGES, "data": data, "optim": OptimRecipe(muon_lr=0.0), "grpo": grpo, "init": str(guessing)}
     trainer = Trainer(small_recipe(stage, tmp_path / "run", **changes))
     trainer.model.train()
@@ -73,6 +78,11 @@ def test_a_step_costs_about_what_torch_counts(stage: str, tmp_path: Path, guessi
 
     counted = sum(count_flops(step).values())
     assert 0.8 * counted < told[0]["flops"] < 1.02 * counted
+
+
+def test_the_progress_line_tells_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Trainer(small_recipe("align", tmp_path / "run", steps=1)).train()
+    assert "GFLOP at" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
