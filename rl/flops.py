@@ -2,7 +2,9 @@
 
 As in `cost`, 2 for every multiply and add of matrix products and attention, which counts as the full square; losses,
 norms, the update and what chooses patches count 0. Padding is not counted. A backward pass is twice its forward pass,
-where the weights that it runs through are frozen once; low-rank maps beside them count 0.
+where the weights that it runs through are frozen once; low-rank maps beside them count 0. That is a little too much:
+no gradient leaves the first map, and of what stands before the completions the last layer's keys and values alone get
+one.
 """
 
 from __future__ import annotations
