@@ -33,15 +33,29 @@ def _recipe(run: Path, guessing: Path, **changes: object) -> TrainRecipe:
 
 
 @pytest.mark.parametrize(
-    ("lora", "dtype", "processes"), [(2, "float32", 1), (2, "bfloat16", 1), (0, "bfloat16", 1), (2, "bfloat16", 2)]
+    ("lora", "dtype", "processes", "parallel"),
+    [
+        (2, "float32", 1, "replicate"),
+        (2, "bfloat16", 1, "replicate"),
+        (0, "bfloat16", 1, "replicate"),
+        (2, "bfloat16", 2, "replicate"),
+        (0, "bfloat16", 2, "shard"),
+    ],
 )
 def test_a_recipe_with_maps_or_half_precision_trains_and_goes_on_bit_for_bit(
-    lora: int, dtype: str, processes: int, tmp_path: Path, guessing: Path, monkeypatch: pytest.MonkeyPatch
+    lora: int,
+    dtype: str,
+    processes: int,
+    parallel: str,
+    tmp_path: Path,
+    guessing: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if lora:
         pytest.importorskip("peft", reason="the extra [lora] is not installed")
     whole = tmp_path / "whole"
-    recipe = _recipe(whole, guessing, lora=lora, dtype=dtype, processes=processes)
+    changes = {"optim": OptimRecipe(lr=1e-3, muon_lr=0.0, warmup=2)} if parallel == "shard" else {}
+    recipe = _recipe(whole, guessing, lora=lora, dtype=dtype, processes=processes, parallel=parallel, **changes)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", partial(checkpoint.save, keep=100))
         in_team(processes, run_recipes, [recipe])
