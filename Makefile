@@ -18,8 +18,9 @@ help:
 demo: venv
 	@$(BIN)/entropy-vision demo --out demo
 
+# a file's tests stay in one process, in their order: they share fixtures, and some measure
 test: lint
-	@$(BIN)/python -m pytest -m "not slow and not gpu"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 lint: venv
 	@$(BIN)/ruff check .

@@ -53,7 +53,7 @@ def test_two_that_hold_parts_compute_what_one_computes(stage: str, tmp_path: Pat
 def test_ragged_groups_do_not_wait_for_each_other_and_two_parts_become_one(tmp_path: Path, guessing: Path) -> None:
     """Completions of any length, groups without a difference left out, two updates a step, saved inside one."""
     grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05, equal_groups="skip")
-    changes = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "optim": OptimRecipe(lr=1e-3, muon_lr=0, warmup=2)}
+    changes = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "optim": OptimRecipe(lr=3e-4, muon_lr=0, warmup=2)}
     recipe = small_recipe("grpo", tmp_path / "run", processes=2, parallel="shard", **{**changes, "steps": 3})
     copies = replace(recipe, out=str(tmp_path / "copies"), parallel="replicate")
     for some in (recipe, copies):

@@ -97,9 +97,12 @@ def test_on_a_terminal_it_goes_on_until_the_run_is_done(tmp_path: Path) -> None:
         os.close(theirs)
         reader = threading.Thread(target=read)
         reader.start()
+        end = time.monotonic() + 60
         for step in (1, 2):
             while f"{step} of 3".encode() not in seen:
-                assert watch.poll() is None
+                if watch.poll() is not None or time.monotonic() > end:
+                    watch.kill()
+                    pytest.fail(f"no step {step} on its screen: {bytes(seen[-300:])!r}")
                 time.sleep(0.05)
             _log(run, step + 1)
         out, _ = watch.communicate(timeout=60)
