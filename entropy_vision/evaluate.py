@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from entropy_vision.console import progress
-from entropy_vision.errors import UsageError
+from entropy_vision.console import progress, say
+from entropy_vision.errors import InputError, UsageError
 from entropy_vision.stats import wilson_interval
 
 if TYPE_CHECKING:
@@ -109,6 +109,31 @@ class _Spread:
     def __init__(self, stills: Benchmark, videos: Benchmark, label: str, count: int) -> None:
         self.stills, self.videos, self.label = stills, videos, label
         self.places = [place * len(stills) // count for place in range(count)]
+        self.unread: list[str] = []
+
+    def scored(self, chooser: EntropyTokenizer) -> list[Scored]:
+        """Every question whose picture or video can be read; the others leave `places` for `unread`.
+
+        Raises:
+            UsageError: not one of them can.
+        """
+        from entropy_vision.rl.scenes import score_scene
+
+        found: dict[int, Scored] = {}
+        for index, place in enumerate(self.places):
+            try:
+                found[place] = score_scene(self.scene(index), chooser)
+            except InputError as error:
+                self.unread.append(str(error))
+        if not found:
+            raise UsageError(f"{self.label}: none of its {len(self.places)} questions can be shown: {self.unread[0]}")
+        self.places = list(found)
+        return list(found.values())
+
+    @property
+    def skipped(self) -> list[str]:
+        """What is not measured, a line each: rows that are no question, and questions that cannot be shown."""
+        return [*(f"{row.where}: {row.reason}" for row in self.stills.skipped), *self.unread]
 
     def scene(self, index: int) -> list[Item]:
         place = self.places[index]
@@ -260,7 +285,8 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
 
     Returns:
         checkpoint, profiles (what read the answers of each task), tasks (of the first selector), selectors, blind and
-        majority. A cell is `Measured.cell`'s; of a benchmark that is read by its own rule also `published`, the
+        majority; of benchmarks skipped, what could not be measured (their number, with `json` a line each). A cell is
+        `Measured.cell`'s; of a benchmark that is read by its own rule also `published`, the
         headline it would print. With `json` all of a benchmark's own numbers besides, as published.
     """
     import torch
@@ -296,7 +322,10 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
                 sources[family] = source, options.questions
         scenes = {}
         for family, (source, count) in sources.items():
-            scenes[family] = [score_scene(source.scene(i), chooser) for i in range(count)]
+            if isinstance(source, _Spread):
+                scenes[family] = source.scored(chooser)
+            else:
+                scenes[family] = [score_scene(source.scene(i), chooser) for i in range(count)]
             bar.advance(note=family)
         measured = measure(
             model,
@@ -307,9 +336,14 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
             on_done=lambda note: bar.advance(note=note),
             profile=options.profile,
         )
+    benchmarks = [source for source, _ in sources.values() if isinstance(source, _Spread)]
     result = {"checkpoint": str(options.checkpoint), "profiles": measured.profiles}
     result |= as_json(measured, options.keep, options.selectors)
-    benchmarks = [source for source, _ in sources.values() if isinstance(source, _Spread)]
+    for benchmark in benchmarks:
+        if benchmark.skipped:
+            say(f"{benchmark.label}: {len(benchmark.skipped)} left out, the first: {benchmark.skipped[0]}")
+    if benchmarks:
+        result["skipped"] = {b.label: b.skipped if options.json else len(b.skipped) for b in benchmarks}
     if options.profile == "official" and benchmarks:
         numbers = _published(measured, benchmarks, result)
         result |= {"published": numbers} if options.json else {}  # a table of all parts is wider than a screen

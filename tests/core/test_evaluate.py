@@ -97,6 +97,24 @@ def test_a_benchmark_without_a_question_is_one_line(
     assert "none of its 2 rows is a question" in told and "record 0: conversations is no pair of turns" in told
 
 
+def test_questions_that_cannot_be_shown_are_counted_and_named(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"image": "a.png"}, {"image": "gone.png"}, {"image": "b.png"}, {"conversations": "?"}]
+    task = _conversations(tmp_path / "some", *rows)
+    Image.fromarray(media.drifting(1, 32, 32)[0]).save(tmp_path / "some" / "a.png")
+    (tmp_path / "some" / "b.png").write_bytes(b"no picture")
+    asked = EvalOptions(checkpoint=checkpoint, tasks=(task,), keep=(0.5,), selectors=("rate",), json=True)
+    measured = run_eval(asked)
+    assert measured["tasks"]["llava"]["0.5"]["n"] == 1
+    bad, *unread = measured["skipped"]["llava"]
+    assert "no pair of turns" in bad and "gone.png" in unread[0] and "b.png" in unread[1] and len(unread) == 2
+    assert "llava: 3 left out, the first: " in capsys.readouterr().err
+    (tmp_path / "some" / "a.png").unlink()
+    with pytest.raises(UsageError, match=r"none of its 3 questions can be shown: .*a\.png"):
+        run_eval(asked)
+
+
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that answers every question rightly, without the form that training asks for."""
