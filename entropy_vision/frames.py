@@ -178,6 +178,15 @@ def _check_arguments(size: Size, decoder: str) -> tuple[int, int] | None:
     """The size as (height, width), or None for the stored one."""
     if decoder not in DECODERS:
         raise UsageError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+    return check_size(size)
+
+
+def check_size(size: Size) -> tuple[int, int] | None:
+    """A size that `read_video` takes, as (height, width), or None for the stored one.
+
+    Raises:
+        UsageError: it is no size.
+    """
     if size is None:
         return None
     pair = size if isinstance(size, tuple | list) else (size, size)

@@ -178,6 +178,9 @@ class Benchmark:
         """Rows read: questions and skipped ones."""
         return len(self.questions) + len(self.skipped)
 
+    def __repr__(self) -> str:
+        return f"Benchmark({self.spec.name!r}, {self.split!r}: {len(self)} questions, {len(self.skipped)} rows skipped)"
+
     def __len__(self) -> int:
         return len(self.questions)
 
@@ -246,11 +249,14 @@ class Benchmark:
             items: whose scores they are; all questions in order where not given.
 
         Raises:
-            UsageError: not one score a question.
+            UsageError: not one score a question, or one outside 0..1.
         """
         asked = self.questions if items is None else items
         if len(scores) != len(asked):
             raise UsageError(f"aggregate takes one score a question: {len(asked)} questions, {len(scores)} scores")
+        wrong = next((score for score in scores if not 0.0 <= score <= 1.0), None)
+        if wrong is not None:
+            raise UsageError(f"aggregate takes scores of 0 to 1, as verify gives them, got {wrong!r}")
         return self.spec.aggregate(scores, asked)
 
 

@@ -48,6 +48,8 @@ def _turns(record: Any) -> list[Any]:
 
 def _ask(row: Row, folder: Folder, split: str) -> Question:
     pair = row.values.get("conversations")
+    if not row.values:
+        raise BadRow("it is no JSON object")
     if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, dict) for one in pair):
         raise BadRow("conversations is no pair of turns")
     asked, told = (one.get("value") for one in pair)

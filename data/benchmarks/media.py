@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
-from entropy_vision.frames import Frames, Size, decode
+from entropy_vision.frames import Frames, Size, check_size, decode
 from entropy_vision.probe import Limits
 from entropy_vision.sampling import Sampling, spread
 from entropy_vision.still import decode_still
@@ -30,10 +30,16 @@ class View:
     Attributes:
         size: as in `read_video`; None keeps the stored size.
         sampling: which frames of a video.
+
+    Raises:
+        UsageError: the size is none.
     """
 
     size: Size = 224
     sampling: Sampling = _SIXTEEN
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
 
 
 class Picture(Protocol):

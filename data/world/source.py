@@ -46,8 +46,8 @@ class World:
         frame_count: frames of a video, at least 4; 16 unless given. An image has one.
 
     Raises:
-        UsageError: an unknown family or split, a split that means nothing for the family, a difficulty outside 0..1,
-            a size or frame count too small.
+        UsageError: an unknown family or split, a split that means nothing for the family, a seed that is no whole
+            number, a difficulty outside 0..1, a size or frame count too small.
     """
 
     def __init__(
@@ -63,8 +63,10 @@ class World:
             _one_of("family", family, (*FAMILIES, *MEDIA))
         _one_of("split", split, SPLITS)
         _has_split(family, split)
-        if not 0.0 <= difficulty <= 1.0:
-            raise UsageError(f"World difficulty must lie in 0..1, got {difficulty}")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+            raise UsageError(f"World seed must be a whole number, got {seed!r}")
+        if not isinstance(difficulty, int | float | np.floating) or not 0.0 <= difficulty <= 1.0:
+            raise UsageError(f"World difficulty must lie in 0..1, got {difficulty!r}")
         self.family, self.split, self.difficulty, self.seed = family, split, float(difficulty), int(seed)
         self.size = 224 if size is None else int(size)
         self.frame_count = 16 if frame_count is None else int(frame_count)

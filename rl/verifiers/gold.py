@@ -26,7 +26,7 @@ def check_answer(answer: Answer) -> None:
     """
     fault = _FAULTS[answer.kind](answer)
     if not fault and answer.partial and answer.kind in _ALL_OR_NOTHING:
-        fault = f"partial=True, and a {answer.kind} is right or wrong"
+        fault = f"partial=True, and {answer.kind} answers are right or wrong"
     if fault:
         raise UsageError(f"Answer(kind={answer.kind!r}, value={answer.value!r}): {fault}")
 

@@ -170,3 +170,18 @@ def test_a_picture_without_its_name_is_nobodys(tmp_path: Path) -> None:
     asked = {"id": "q", "imageId": "1", "question": "so?", "answer": "yes"}
     parquet(tmp_path / "testdev_balanced_instructions/0.parquet", [asked])
     assert len(load("gqa", tmp_path)) == 1
+
+
+def test_a_size_that_is_none_is_told_when_files_are_loaded(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "yes"}]
+    (tmp_path / "set.jsonl").write_text("{broken\n" + json.dumps({"image": "a.png", "conversations": turns}) + "\n")
+    task = f"llava:{tmp_path / 'set.jsonl'}"
+    benchmark = load(task)
+    assert [row.reason for row in benchmark.skipped] == ["it is no JSON object"]
+    assert repr(benchmark) == "Benchmark('llava', 'set.jsonl': 1 questions, 1 rows skipped)"
+    for size in ("x", 0, -5, 20_000):
+        with pytest.raises(UsageError, match="size must be"):
+            load(task, size=size)
+    for score in (float("nan"), 1.5, -0.1):
+        with pytest.raises(UsageError, match="scores of 0 to 1"):
+            benchmark.aggregate([score])
