@@ -198,11 +198,13 @@ def settled_anew(plan: Plan, tables: Mapping[int, Sequence[Outcome]]) -> dict[in
     """{chunk: its rows} of the tables in which an input stands that was settled again in another chunk since.
 
     Its sample stays where it is, and its row says so (SUPERSEDED); of what failed nothing is left to tell. So every
-    input has one row that is done or failed.
+    input has one row that is done or failed. Rows of inputs that the plan does not know stay as they are.
     """
 
     def now(row: Outcome) -> Outcome | None:
-        entry = plan.current[row.source]
+        entry = plan.current.get(row.source)
+        if entry is None:
+            return row
         mine = entry.chunk == row.chunk or (entry.chunk == ADOPTED and entry.key == row.key)
         if mine or (entry.chunk != ADOPTED and entry.chunk not in tables):
             return replace(row, status="done") if row.shard else row

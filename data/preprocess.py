@@ -197,7 +197,7 @@ def preprocess(
             }
             if stop.is_set():
                 raise Terminated("stopped; the same line goes on from here", {**result, "waiting": assembly.waiting})
-            _summarize(out, plan, names)
+            _summarize(out, names)
     judge(result, max_bad, out)
     return result
 
@@ -476,11 +476,12 @@ def _whole(shard: Path) -> bool:
         return False
 
 
-def _summarize(out: Path, plan: Plan, names: set[str]) -> None:
+def _summarize(out: Path, names: set[str]) -> None:
     """Write what is to be said of all inputs; where other ranks are at work, whoever is last says all of it."""
     told = -1
     while (tables := read_tables(out)) and len(tables) != told:  # again, where a chunk was finished meanwhile
         told = len(tables)
+        plan = read_plan(out)  # rank 0 of a later call may have added to it
         for number, rows in settled_anew(plan, tables).items():
             write_table(out, number, rows)
         known = {**latest(tables), **{row.source: row for row in _adopted(plan, tables, names)}}

@@ -11,6 +11,7 @@ from entropy_vision.errors import CheckFailed, InputError
 from .archive import Marker, checksums, marker_path, read_marker, tars
 from .ledger import SUPERSEDED, Outcome, read_tables
 from .paths import as_path
+from .plan import read_plan, settled_anew
 from .sample import from_members
 from .shards import blank, finished, members_of
 from .source import sha256_of
@@ -44,15 +45,15 @@ def verify(folder: str | Path) -> dict[str, Any]:
             faults.append(str(error))
     known = {marker_path(folder / path.name).name for path in marked}
     faults += [f"{tar}: a shard without a marker" for tar in tars(folder) if marker_path(tar).name not in known]
+    mend = "remove that shard and its .json, preprocess again" if faults else "preprocess again, if need be --overwrite"
     tables = read_tables(folder)
+    tables |= settled_anew(read_plan(folder), tables)  # as the end of a run that was stopped would have left them
     faults += _told_wrongly(folder, tables, keys)
     result: dict[str, Any] = {"shards": len(marked), "samples": samples, "bad": len(faults)}
     if old := sum(row.status == SUPERSEDED for rows in tables.values() for row in rows):
         result[SUPERSEDED] = old
     if faults:
-        message = (
-            f"{len(faults)} bad in {folder}; first: {faults[0]}; remove that shard and its .json, preprocess again"
-        )
+        message = f"{len(faults)} bad in {folder}; first: {faults[0]}; {mend}"
         raise CheckFailed(message, {**result, "details": faults[:100]})
     return result
 

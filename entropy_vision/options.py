@@ -229,10 +229,10 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarksOptions:
-    """List the public benchmarks that can be loaded, or check a folder of one and count what loads."""
+    """List the public benchmarks that load, say what one wants, or check a folder of one and count what loads."""
 
     name: Positional[OptionalName] = None
-    """The benchmark, or NAME:FOLDER; all are listed where not given."""
+    """The benchmark, or NAME:FOLDER; all are listed where not given. Alone: its files, columns and metric."""
     folder: Positional[OptionalPath] = None
     """Folder or zip of its files; for vlmevalkit, llava, video-r1 and webdataset the file itself."""
     split: OptionalName = None

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
 
 AnswerKind = Literal[
@@ -45,11 +46,11 @@ class Answer:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(AnswerKind):
-            raise ValueError(f"Answer.kind must be one of {', '.join(get_args(AnswerKind))}, got {self.kind!r}")
+            raise UsageError(f"Answer.kind must be one of {', '.join(get_args(AnswerKind))}, got {self.kind!r}")
         for name in ("options", "aliases"):
             texts = tuple(getattr(self, name))
             if not all(isinstance(text, str) for text in texts):
-                raise ValueError(f"Answer.{name} must be texts, got {texts!r}")
+                raise UsageError(f"Answer.{name} must be texts, got {texts!r}")
             object.__setattr__(self, name, texts)
 
 

@@ -151,8 +151,10 @@ def verifiers_rubric(rubric: Rubric | None = None) -> Any:
         ImportError: verifiers is not installed.
         UsageError: it is a version without rubrics.
     """
-    import verifiers
-
+    try:
+        import verifiers
+    except ModuleNotFoundError as error:
+        raise ImportError("verifiers_rubric needs the package verifiers: pip install 'verifiers<0.2'") from error
     if not hasattr(verifiers, "Rubric"):
         raise UsageError("this verifiers has no Rubric; in its tasks write: score = vf.reward(verifiers_reward())")
     pays = rubric or Rubric()

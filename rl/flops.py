@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from entropy_vision.hf_vision import HFVisionEncoder
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.policy_cost import Price, meta_decoder
@@ -65,7 +63,7 @@ class Prices:
         """Those of a policy, from its configuration."""
         maps = [m.weight.numel() for m in model.projector.modules() if isinstance(m, nn.Linear)]
         language = meta_decoder(model.config.get_text_config())
-        return cls(_tower(model.encoder), 2 * sum(maps), Price.of(language), backward)
+        return cls(Tower.from_config(model.encoder.config), 2 * sum(maps), Price.of(language), backward)
 
     def encode(self, patches: PackedPatches) -> int:
         """Tower and projector over a pack."""
@@ -118,17 +116,3 @@ def _levels(rows: Sequence[Sequence[int]]) -> list[int]:
                 node[i] = known.setdefault((node[i], row[t - 1]), len(known))
         levels.append(len(known))
     return levels
-
-
-def _tower(encoder: Any) -> Tower:
-    if not isinstance(encoder, HFVisionEncoder):
-        return Tower.from_config(encoder.config)
-    config = encoder.config
-    return Tower(
-        name=config["model_type"],
-        patch_size=config["patch_size"],
-        width=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        hidden=config["intermediate_size"],
-        prefix=int(config["model_type"] == "clip_vision_model"),
-    )

@@ -18,5 +18,6 @@ def read_metrics(run: str | Path) -> list[dict[str, float]]:
             record = json.loads(line)
         except json.JSONDecodeError:  # a line torn by a kill; the step is done again on resume
             continue
-        by_step[record["step"]] = record
+        if isinstance(record, dict) and "step" in record:
+            by_step[record["step"]] = record
     return [by_step[s] for s in sorted(by_step)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import time
@@ -45,10 +46,10 @@ def run_watch(options: WatchOptions) -> dict[str, Any]:
 def frame_of(run: Path) -> dict[str, Any]:
     """What there is to see of a run: a row a metric, where its seconds go, how far it is. Errors as `run_watch`."""
     settings, rows = _settings(run), read_metrics(run)
-    steps = int(settings.get("steps", 0))
+    steps = settings["steps"]
     seconds = [row["seconds"] for row in rows[-_RECENT:] if "seconds" in row]
     last = rows[-1] if rows else {"step": 0}
-    done = bool(rows) and (last["step"] >= steps or _graded(run, int(last["step"])))
+    done = bool(rows) and _graded(run, int(last["step"]))
     pace = statistics.median(seconds) if seconds else None
     return {
         "metrics": [_row(name, rows) for name in _names(last)],
@@ -63,7 +64,7 @@ def frame_of(run: Path) -> dict[str, Any]:
 
 
 def curve(values: Sequence[float], width: int = _WIDTH) -> str:
-    """Values as bars between their least and their greatest; more than `width` are averaged in `width` parts."""
+    """Finite values as bars between their least and greatest; more than `width` are averaged in `width` parts."""
     size = min(width, len(values))
     edges = [len(values) * i // size for i in range(size + 1)] if size else []
     means = [statistics.fmean(values[a:b]) for a, b in pairwise(edges)]
@@ -79,14 +80,15 @@ def _names(last: Mapping[str, float]) -> list[str]:
 
 
 def _row(name: str, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    values = [row[name] for row in rows if name in row]
+    values = [float(row[name]) for row in rows if name in row]
+    finite = [value for value in values if math.isfinite(value)]
     return {
         "metric": name,
-        "last": float(values[-1]),
+        "last": values[-1],
         f"mean of {_RECENT}": statistics.fmean(values[-_RECENT:]),
-        "least": float(min(values)),
-        "greatest": float(max(values)),
-        "since the start": curve(values),
+        "least": min(finite, default=math.nan),
+        "greatest": max(finite, default=math.nan),
+        "since the start": curve(finite),
     }
 
 
@@ -107,15 +109,21 @@ def _settings(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{run} holds no run (no config.toml): name the folder that a recipe calls out")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(path, InputReason.UNREADABLE, f"not TOML: {error}") from error
+    if not isinstance(settings.get("steps"), int):
+        raise InputError(path, InputReason.UNREADABLE, "it does not say how many steps the run has")
+    return settings
 
 
 def _graded(run: Path, step: int) -> bool:
     """Whether a run has measured its result at a step: the last thing it does, early where its gate ended it."""
-    path = run / f"step-{step:06d}" / "state.json"
-    return path.is_file() and json.loads(path.read_text()).get("graded") == step
+    try:
+        state = json.loads((run / f"step-{step:06d}" / "state.json").read_text())
+    except FileNotFoundError:  # not saved yet, or no longer kept
+        return False
+    return bool(state.get("graded") == step)
 
 
 def _live(options: WatchOptions, frame: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from entropy_vision.errors import CheckFailed, UsageError
+from entropy_vision.errors import CheckFailed
 
 from .benchmark import Benchmark, Question
-from .catalogue import BENCHMARKS, load
+from .catalogue import BENCHMARKS, load, spec_of
 
 if TYPE_CHECKING:
     from entropy_vision.options import BenchmarksOptions
@@ -18,9 +18,10 @@ _LISTED = 20  # skipped rows and missing files that the result names; all are co
 
 
 def run_benchmarks(options: BenchmarksOptions) -> dict[str, Any]:
-    """List the benchmarks, or check the folder of one.
+    """List the benchmarks, say what one wants, or check the folder of one.
 
     Raises:
+        UsageError: no such benchmark, folder, file or column.
         CheckFailed: rows that give no question, or files that questions need and that are not there.
     """
     if options.name is None:
@@ -33,7 +34,7 @@ def run_benchmarks(options: BenchmarksOptions) -> dict[str, Any]:
             part: [{name: row[name] for name in ("benchmark", *names)} for row in rows] for part, names in parts.items()
         }
     if options.folder is None and ":" not in options.name:
-        raise UsageError(f"name the folder of {options.name} as well, or nothing to list all benchmarks")
+        return next(row for row in listing() if row["benchmark"] == spec_of(options.name).name)
     result = report(load(options.name, options.folder, options.split))
     faults = [f"{result[name]} {what}" for name, what in (("skipped", "rows"), ("missing", "files")) if result[name]]
     if faults:

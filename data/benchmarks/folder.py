@@ -19,6 +19,7 @@ from entropy_vision.probe import check_path
 
 _DEPTH = 3  # folders that are looked into: the named one and two below it
 _CHUNK = 1 << 20
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes
 # of a member: cut, overwritten, or packed with a password or by a method that Python lacks
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
@@ -179,14 +180,19 @@ def _is_file(path: Path) -> bool:
 
 
 def check_name(name: str) -> str:
-    """A path that a data file names, unless no file system has one: a part of more than 255 bytes, or 4096 in all.
+    """A path that a data file names, unless no file has one: half a surrogate pair, a part of more than 255 bytes, or
+    4000 in all (systems take 4096, the folder's own path among them).
 
     Raises:
-        BadRow: it is too long.
+        BadRow: it is no name of a file.
     """
-    longest = max(len(os.fsencode(part)) for part in ("", *PurePosixPath(name).parts))
-    if longest > 255 or len(os.fsencode(name)) > 4000:
-        raise BadRow(f"the file name {name[:20]!r}… is too long for a file ({longest} bytes, 255 may be)")
+    try:
+        size, parts = len(os.fsencode(name)), [len(os.fsencode(part)) for part in PurePosixPath(name).parts]
+    except UnicodeEncodeError:
+        raise BadRow(f"the file name {name[:20]!r} is no text") from None
+    if size > _LONGEST_PATH or max(parts, default=0) > _LONGEST_NAME:
+        bounds = f"{_LONGEST_NAME} bytes a part, {_LONGEST_PATH} in all"
+        raise BadRow(f"the file name {name[:20]!r}… is too long for a file ({bounds})")
     return name
 
 

@@ -348,7 +348,7 @@ def _told_as_table(file: Found) -> Iterator[None]:
 @contextmanager
 def _wide_fields() -> Iterator[None]:
     """csv's longest field is a setting of the whole interpreter; images are longer. Around one row at a time: readers
-    take turns."""
+    of one thread take turns."""
     before = csv.field_size_limit(_LONGEST)
     try:
         yield

@@ -104,7 +104,8 @@ class Layout:
         sizes = np.array([sprite.size for sprite in self.sprites])
         away = np.abs(self.tracks[k + 1 :] - self.tracks[k])
         shared = (sizes[k + 1 :] + sizes[k])[:, None, None] / 2 - np.minimum(away, 1.0 - away)
-        return np.clip(np.nan_to_num(shared), 0.0, sizes[k]).prod(axis=2) / sizes[k] ** 2
+        most = np.minimum(sizes[k + 1 :], sizes[k])[:, None, None]
+        return np.clip(np.nan_to_num(shared), 0.0, most).prod(axis=2) / sizes[k] ** 2
 
     def clear(self, k: int) -> np.ndarray:
         """bool [F]: frames in which sprite k is there and no other one hides more than half of its box."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -90,8 +91,8 @@ class World:
 
     def __getitem__(self, index: int) -> Item:
         """Item `index`, any whole number from 0 on. Never ends: do not iterate without a bound."""
-        per_scene = self.questions_per_scene
-        return self.scene(index // per_scene)[index % per_scene]
+        scene, question = divmod(operator.index(index), self.questions_per_scene)
+        return self.scene(scene)[question]
 
     def twin(self, index: int) -> Item:
         """Item `index` with as little changed as gives the same question another answer; same background and noise.
@@ -101,8 +102,9 @@ class World:
         """
         if self.family not in HAVE_TWINS:
             have = ", ".join(HAVE_TWINS)
-            raise UsageError(f"World family {self.family!r} has no twins; these families have: {have}")
-        (item,) = self._items(index, twin=True)
+            named = f"World family {self.family!r}" if self.family in FAMILIES else "a World of several families"
+            raise UsageError(f"{named} has no twins; these families have: {have}")
+        (item,) = self._items(operator.index(index), twin=True)
         return item
 
     @property
@@ -112,7 +114,7 @@ class World:
 
     def scene(self, index: int) -> list[Item]:
         """Every question about scene `index` (0, 1, ...); the items share one `frames`."""
-        return self._items(index)
+        return self._items(operator.index(index))
 
     def _items(self, index: int, twin: bool = False) -> list[Item]:
         if not 0 <= index < 1 << 63:  # what numpy takes for a counter without rounding it
@@ -203,7 +205,10 @@ def _has_split(family: str | None, split: str) -> None:
     lacking = [f.name for f in asked if split not in f.splits]
     if lacking:
         have = ", ".join(name for name, f in FAMILIES.items() if split in f.splits)
-        raise UsageError(f"World split {split!r} means nothing for {', '.join(lacking)}; choose a family of: {have}")
+        among = "" if family in FAMILIES else ", which are asked here too"
+        raise UsageError(
+            f"World split {split!r} means nothing for {', '.join(lacking)}{among}; choose a family of: {have}"
+        )
 
 
 def _stream(key: str, index: int) -> np.random.Generator:

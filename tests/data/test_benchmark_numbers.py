@@ -136,7 +136,16 @@ def test_the_verb_counts_what_a_folder_holds(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["benchmarks", case.name, str(tmp_path)]) == 1
     assert "1 rows and 1 files cannot be used" in capsys.readouterr().err
     assert cli.main(["benchmarks", f"{case.name}:{tmp_path}"]) == 1
-    assert cli.main(["benchmarks", case.name]) == 2
+    capsys.readouterr()
+    assert cli.main(["benchmarks", case.name]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "perception-test" in told
+        and "vsi-bench" not in told
+        and all(file in told for file in BENCHMARKS[case.name].files)
+    )
+    assert cli.main(["benchmarks", "perception-tset"]) == 2
+    assert "perception-test" in capsys.readouterr().err
 
 
 def test_a_folder_where_all_is_well_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from entropy_vision.data import read_shards
-from entropy_vision.data.plan import ADOPTED, Cuts, Plan, new_entries, read_plan
+from entropy_vision.data.ledger import read_tables
+from entropy_vision.data.plan import ADOPTED, Cuts, Plan, new_entries, read_plan, settled_anew
 from entropy_vision.data.preprocess import preprocess
 from entropy_vision.data.ranks import share
 from entropy_vision.data.source import Source, by_name, digest, localized
@@ -314,11 +315,28 @@ def test_a_replaced_input_is_told_once(changing: Path, tmp_path: Path) -> None:
     assert replaced(changing / "0.png", was, retry=True) == 1
 
 
+def test_an_input_that_was_replaced_in_a_run_that_was_stopped_is_no_damage(changing: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "out", tmp_path / "out" / "inputs" / "000000.parquet"
+    preprocess([changing], out, max_bad=1, **FAST)
+    before, plan = table.read_bytes(), read_plan(out)
+    shutil.copy(changing / "7.png", changing / "0.png")
+    preprocess([changing], out, max_bad=1, **FAST)
+    settled = table.read_bytes()
+    assert settled != before
+    table.write_bytes(before)  # the new chunk is done, the end of the run is not
+    assert verify(out)["superseded"] == 1 and table.read_bytes() == before
+    preprocess([changing], out, max_bad=1, **FAST)
+    assert table.read_bytes() == settled and verify(out)["superseded"] == 1
+    # a plan that does not know an input says nothing of it
+    tables = read_tables(out)
+    assert not settled_anew(read_plan(out), tables) and not settled_anew(Plan(plan.entries[:1]), {0: tables[0][1:]})
+
+
 def test_verify_tells_inputs_that_are_told_twice(changing: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     preprocess([changing], out, max_bad=1, **FAST)
     shutil.copy(out / "inputs" / "000000.parquet", out / "inputs" / "000001.parquet")
-    with pytest.raises(CheckFailed, match="is told twice") as caught:
+    with pytest.raises(CheckFailed, match=r"is told twice; preprocess again") as caught:
         verify(out)
     assert caught.value.result["bad"] == 11
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,6 +217,14 @@ def test_wrong_argument_is_named_with_its_mend(wrong: dict, mend: str) -> None:
 def test_an_index_outside_the_counter_is_refused(index: int) -> None:
     with pytest.raises(IndexError, match=r"from 0 to 2\*\*63 - 1"):
         World("count", **SMALL)[index]
+
+
+@pytest.mark.parametrize("index", [1.5, "1", slice(0, 3)])
+def test_an_index_is_a_whole_number(index: Any) -> None:
+    for ask in (World("count", **SMALL).__getitem__, World("count", **SMALL).scene, World("order", **SMALL).twin):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            ask(index)
+    assert World("count", **SMALL)[np.int64(1)].key == World("count", **SMALL)[1].key
 
 
 def test_the_last_index_is_a_scene() -> None:

@@ -15,7 +15,7 @@ from entropy_vision.cost import count_flops
 from entropy_vision.hf_vision import HFVisionEncoder
 from entropy_vision.rl.buffer import Rolled, Turns
 from entropy_vision.rl.context import Metrics
-from entropy_vision.rl.flops import Asked, Prices, _tower, beginnings
+from entropy_vision.rl.flops import Asked, Prices, beginnings
 from entropy_vision.rl.grpo import learn, roll
 from entropy_vision.rl.recipe import DataRecipe, GrpoRecipe, OptimRecipe
 from entropy_vision.rl.rollout import read_prompts, sample, score
@@ -25,6 +25,7 @@ from entropy_vision.rl.trainer import Trainer
 from entropy_vision.rl.verifiers import Verdict
 from entropy_vision.rl.verifiers.verdict import Status
 from entropy_vision.text import prompt_ids
+from entropy_vision.tower import Tower
 
 
 def _counted(run: object) -> int:
@@ -127,6 +128,6 @@ def test_towers_of_transformers_have_their_price(kind: str) -> None:
     )
     encoder = HFVisionEncoder(tower, -1, (0.5,) * 3, (0.5,) * 3)
     patches = pack(noise_frames(0, frames=2, size=32), noise_frames(1, size=32))
-    price = _tower(encoder)
+    price = Tower.from_config(encoder.config)
     segments = torch.bincount(patches.lay_out(price.prefix).patch_segments).tolist()
     assert price.flops(segments) == _counted(lambda: encoder.encode(patches))

@@ -59,6 +59,7 @@ def _cluster(folder: Path, srun: str, **more: str) -> dict[str, str]:
     [
         ("kill -KILL $$", 0, 137, True),
         ("kill -KILL $$", 3, 137, False),
+        ("kill -TERM $$", 0, 143, False),
         ("exit 1", 0, 1, False),
         ("[ $TORCH_DISABLE_SHARE_RDZV_TCP_STORE = 1 ]", 0, 0, False),
     ],
@@ -70,6 +71,15 @@ def test_a_lost_agent_queues_the_job_again_and_one_that_gives_up_does_not(
     line = ["bash", str(TOOLS / "train.sbatch"), "run.toml"]
     assert subprocess.run(line, env=environment, capture_output=True).returncode == code
     assert ("requeue 7" in (tmp_path / "asked").read_text().splitlines()) == again
+
+
+def test_a_cluster_that_refuses_to_queue_again_does_not_hide_how_the_run_ended(tmp_path: Path) -> None:
+    environment = _cluster(tmp_path, "kill -KILL $$", SLURM_RESTART_COUNT="0")
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.write_text('#!/bin/bash\n[ "$1" != requeue ] && echo localhost\n')
+    line = ["bash", str(TOOLS / "train.sbatch"), "run.toml"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 137 and "not queued again" in done.stderr
 
 
 @pytest.mark.slow

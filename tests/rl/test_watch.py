@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from entropy_vision import cli
+from entropy_vision.errors import InputError
 from entropy_vision.rl.watch import curve, frame_of
 
 
@@ -31,6 +32,12 @@ def _log(run: Path, step: int) -> None:
     row |= {"seconds_generate": 1.5, "seconds_sync": 0.5}
     with (run / "metrics.jsonl").open("a") as lines:
         lines.write(json.dumps(row) + "\n")
+
+
+def _grade(run: Path, step: int) -> None:
+    folder = run / f"step-{step:06d}"
+    folder.mkdir()
+    (folder / "state.json").write_text(json.dumps({"step": step, "graded": step}))
 
 
 def test_a_frame_says_how_far_a_run_is_how_it_does_and_where_its_seconds_go(tmp_path: Path) -> None:
@@ -52,7 +59,22 @@ def test_a_run_is_done_at_its_last_step_or_where_its_gate_ended_it(tmp_path: Pat
     assert frame_of(run)["step"] == "4 of 10"
     state.write_text(json.dumps({"step": 4, "graded": 4}))
     assert frame_of(run)["step"] == "4 of 10, done"
-    assert frame_of(_begin(tmp_path / "other", steps=4, rows=4))["step"] == "4 of 4, done"
+    last = _begin(tmp_path / "other", steps=4, rows=4)
+    assert frame_of(last)["step"] == "4 of 4"  # it is measuring what it has learned
+    _grade(last, 4)
+    assert frame_of(last)["step"] == "4 of 4, done"
+
+
+def test_what_is_no_number_or_no_step_is_left_out_of_a_curve(tmp_path: Path) -> None:
+    run = _begin(tmp_path / "run", steps=10, rows=2)
+    with (run / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 3, "loss": NaN, "reward": Infinity}\n[4]\n5\n')
+    reward, loss = frame_of(run)["metrics"]
+    assert (loss["least"], loss["greatest"], loss["since the start"]) == (1.0, 2.0, "█▁")
+    assert loss["last"] != loss["last"] and reward["greatest"] == 0.2
+    (run / "config.toml").write_text('steps = "x"')
+    with pytest.raises(InputError, match="how many steps"):
+        frame_of(run)
 
 
 def test_a_curve_has_room_for_any_run(tmp_path: Path) -> None:
@@ -105,6 +127,7 @@ def test_on_a_terminal_it_goes_on_until_the_run_is_done(tmp_path: Path) -> None:
                     pytest.fail(f"no step {step} on its screen: {bytes(seen[-300:])!r}")
                 time.sleep(0.05)
             _log(run, step + 1)
+        _grade(run, 3)
         out, _ = watch.communicate(timeout=60)
     reader.join()
     os.close(ours)
