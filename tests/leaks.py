@@ -386,7 +386,6 @@ GATES: dict[str, Gate] = {
 # where a view may tell the answer: that is seeing, not a leak
 MEANINGLESS: dict[tuple[str, str], str] = {
     ("things", "count"): "where three things share a colour, of different shapes, three is asked for more often",
-    ("grey pixels", "count"): "of as many things for every answer, fewer are left where more are greyed out",
     **{("oracle", family): "the oracle finds its way by comparing with things that are not evidence"
        for family in ("change", "change_where", "identity")},
     **{(f"{which} {what}", "static_answer"): "the plate is the same in every frame: one is enough"

@@ -18,13 +18,12 @@ def _pose(family: LayoutFamily, layout: Layout, target: int, rng: np.random.Gene
         return None
     color = pick(rng, fitting)
     cells = sorted(cell_word(layout.sprites[k].x, layout.sprites[k].y) for k in groups[color])
-    # to know that none is red one must see everything there is: all things are evidence of a zero
-    seen = groups[color] or range(len(layout.sprites))
     return Ask(
         question=family.question(rng, color),
         answer=Answer("integer", target),
         rationale=" ; ".join(cells) or "none",
-        needs=tuple((k, 0) for k in seen),
+        # that there are no more is known only of what was seen: every thing is evidence, whatever the answer
+        needs=tuple((k, 0) for k in range(len(layout.sprites))),
     )
 
 

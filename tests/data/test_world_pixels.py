@@ -58,11 +58,9 @@ def needed(item: Item) -> list[int]:
     if item.family in READ:
         text = item.answer.options[0] if item.family == "appear_order" else item.question
         return [k for k, thing in enumerate(item.objects) if any(thing is other for other in named_in(item, text))]
-    if item.family != "count":
-        return [k for k, thing in enumerate(item.objects) if any(thing is other for other in named(item))]
-    color = next(word for word in item.question.replace("?", "").split() if word in draw.RGB)
-    members = [k for k, thing in enumerate(item.objects) if thing.color == color]
-    return members or list(range(len(item.objects)))
+    if item.family == "count":
+        return list(range(len(item.objects)))
+    return [k for k, thing in enumerate(item.objects) if any(thing is other for other in named(item))]
 
 
 def test_evidence_of_collisions_is_both_discs_around_every_meeting(monkeypatch: pytest.MonkeyPatch) -> None:
