@@ -38,6 +38,7 @@ def alignment_loss(
         (loss, accuracy: share of right words over patches of objects, groups averaged; both parts of the step's).
     """
     counts = label_counts(words) if counts is None else counts
+    words = words.to(tokens.device)
     directions = F.normalize(tokens, dim=-1)
     thing = words[:, _SHAPE] >= 0
     loss, hits = tokens.new_zeros(()), 0.0

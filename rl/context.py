@@ -36,4 +36,4 @@ class Context:
     @cached_property
     def prices(self) -> Prices:
         """What the policy's passes cost, and the reference's, which is of the same shape."""
-        return Prices.of(self.model, backward=1 if self.recipe.lora else 2)
+        return Prices.of(self.model, backward=1 if self.recipe.lora else 2, frozen=self.recipe.frozen_tower)

@@ -1,7 +1,8 @@
 """FLOPs of a step in closed form: what its tokens cost to read, not what a machine was seen to do.
 
 As in `cost`, 2 for every multiply and add of matrix products and attention, which counts as the full square; losses,
-norms, the update and what chooses patches count 0. Padding is not counted. A backward pass is twice its forward pass,
+norms, the update and what chooses patches count 0. Padding is not counted, nor what
+is computed again to save memory. A backward pass is twice its forward pass,
 where the weights that it runs through are frozen once; low-rank maps beside them count 0. That is a little too much:
 no gradient leaves the first map, and of what stands before the completions the last layer's keys and values alone get
 one.
@@ -51,33 +52,38 @@ class Prices:
         projector: of one visual token.
         decoder: of the language model.
         backward: FLOPs of a backward pass for each of the forward pass.
+        frozen: no gradient goes through the tower.
     """
 
     tower: Tower
     projector: int
     decoder: Price
     backward: int = 2
+    frozen: bool = False
 
     @classmethod
-    def of(cls, model: EntropyVLM, backward: int = 2) -> Prices:
+    def of(cls, model: EntropyVLM, backward: int = 2, frozen: bool = False) -> Prices:
         """Those of a policy, from its configuration."""
         maps = [m.weight.numel() for m in model.projector.modules() if isinstance(m, nn.Linear)]
         language = meta_decoder(model.config.get_text_config())
-        return cls(Tower.from_config(model.encoder.config), 2 * sum(maps), Price.of(language), backward)
+        return cls(Tower.from_config(model.encoder.config), 2 * sum(maps), Price.of(language), backward, frozen)
 
     def encode(self, patches: PackedPatches) -> int:
         """Tower and projector over a pack."""
-        segments = torch.bincount(patches.lay_out(self.tower.prefix).patch_segments).tolist()
-        return self.tower.flops(segments) + self.projector * len(patches)
+        return self._see(patches) + self.projector * len(patches)
+
+    def _see(self, patches: PackedPatches) -> int:
+        return self.tower.flops(torch.bincount(patches.lay_out(self.tower.prefix).patch_segments).tolist())
 
     def read(self, length: int, past: int = 0, logits: int = 0) -> int:
         """The language model over `length` tokens behind `past` others, `logits` of which are predicted from."""
         price = self.decoder
         return length * price.linear + length * (length + past) * price.square + logits * price.head
 
-    def learnt(self, forward: int) -> int:
-        """A forward pass and its backward pass."""
-        return forward * (1 + self.backward)
+    def back(self, forward: int, patches: PackedPatches | None = None) -> int:
+        """The backward pass of a forward pass, in which `patches` were encoded."""
+        frozen = self._see(patches) if self.frozen and patches is not None else 0
+        return (forward - frozen) * self.backward
 
     def read_questions(self, patches: PackedPatches, asked: Asked) -> int:
         """Pictures and the text behind them, each once."""

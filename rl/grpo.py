@@ -133,7 +133,8 @@ def _learning(context: Context, source: Rolled, part: _Learned) -> int:
     scored = sum(map(prices.score, beginnings(part.ids, part.mask, context.recipe.grpo.group_size), slots))
     again = updates - (context.recipe.data.micro_tokens == 0)  # readings beside it
     opinion = read + scored if part.ref_logp is not None else 0
-    return updates * (prices.learnt(scored) + prices.backward * read) + again * read + opinion
+    backward = prices.back(scored) + prices.back(read, source.batch.patches)
+    return updates * (scored + backward) + again * read + opinion
 
 
 def _watched(context: Context, batch: Batch, rollouts: Rollouts, rewards: Sequence[Reward]) -> Metrics:

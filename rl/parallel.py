@@ -109,8 +109,13 @@ def current_team(timeout: float = TIMEOUT) -> Team:
         timeout: seconds to wait for the others, where this is the call that joins them.
     """
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+        dist.init_process_group(_backend(), timeout=timedelta(seconds=timeout))
     return Team(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Team()
+
+
+def _backend() -> str:
+    """Counts and objects go by Gloo, gradients by NCCL where they lie on an accelerator."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
 
 
 @contextmanager
@@ -198,7 +203,9 @@ def _member(
 ) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     limit = timedelta(seconds=timeout)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=limit)
+    os.environ["LOCAL_RANK"] = str(rank)  # which accelerator is its own
+    meet = {"init_method": f"file://{meeting}", "rank": rank, "world_size": size, "timeout": limit}
+    dist.init_process_group(_backend(), **meet)
     try:
         outcome = work(*arguments)
     except (EntropyVisionError, OSError) as error:

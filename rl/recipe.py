@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from entropy_vision.config import HIGHEST_SEED
+from entropy_vision.device import Device
 from entropy_vision.errors import UsageError
 
 from .loss import KlName, LossName
 from .rubric import Rubric, TruncatedPolicy
+from .trackers import TrackerName
 
 Stage = Literal["align", "sft", "grpo"]
 
@@ -270,6 +272,14 @@ class TrainRecipe:
     """Several processes each hold the policy and the optimiser's state, or each a part of the state (FSDP2)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What matrix products are computed in. Weights, the optimiser's state, logits and losses are single precision."""
+    device: Device = "auto"
+    """Where it is computed: cpu, cuda (each process on an accelerator of its own), or auto: cuda where there is one."""
+    frozen_tower: bool = False
+    """Leave the vision tower's weights as they are."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside the layers for the backward pass, but compute them again: less memory, more time."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where metrics go beside metrics.jsonl: tensorboard (into the run's folder), wandb, trackio."""
     lora: int = 0
     """Rank of the low-rank maps that are trained beside the matrices of tower and language model, with the projector;
     everything else stays as it is. 0 trains every weight."""

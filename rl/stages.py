@@ -41,7 +41,8 @@ def align_step(
             loss.backward()
         sums["loss"] += float(loss.detach())
         sums["align_accuracy"] += accuracy
-        sums["flops"] += prices.learnt(prices.encode(batch.patches))
+        encoded = prices.encode(batch.patches)
+        sums["flops"] += encoded + prices.back(encoded, batch.patches)
     totals = context.team.total(*sums.values())
     return {**dict(zip(sums, totals, strict=True)), "grad_norm": update()}
 
@@ -66,7 +67,8 @@ def sft_step(
         said, right = _next_token_loss(context, pictures, given)
         loss = said / total
         asked = Asked(model.slots(batch.patches).counts, batch.owner.tolist(), (given.live.sum(1) - 1).tolist())
-        sums["flops"] += prices.learnt(prices.read_questions(batch.patches, asked))
+        read = prices.read_questions(batch.patches, asked)
+        sums["flops"] += read + prices.back(read, batch.patches)
         sums["loss"] += float(loss.detach())
         sums["token_accuracy"] += right / total
         if recipe.align_weight:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +17,7 @@ import torch
 from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
+from entropy_vision.device import device_of
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
@@ -34,9 +35,11 @@ from .metrics import METRICS, read_metrics
 from .optim import Optimizer, learning_rate
 from .parallel import current_team, stop_signals_go_to
 from .recipe import TrainRecipe
+from .recompute import recompute_layers
 from .scenes import SceneMemory, Scenes
 from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
 from .stages import STEPS
+from .trackers import Tracker, open_tracker
 
 _BATCH = 32  # scenes graded at once
 _SAME_REQUEST = 5.0  # seconds
@@ -96,6 +99,12 @@ class Trainer:
         if left is None and recipe.lora:
             torch.manual_seed(recipe.seed)  # the maps are the same in every process
             train_maps(self.model, recipe.lora)
+        if recipe.frozen_tower:
+            self.model.encoder.requires_grad_(False)
+        if recipe.gradient_checkpointing:
+            recompute_layers(self.model)
+        device = device_of(recipe.device)
+        self.model.to(device)
         self.begins = left is None
         if recipe.parallel == "shard" and self.team.size > 1:
             shard(self.model)
@@ -117,12 +126,13 @@ class Trainer:
             model=self.model,
             tokenizer=self.tokenizer,
             recipe=recipe,
-            groups=[torch.tensor([token_id(self.tokenizer, w) for w in group]) for group in self.words],
+            groups=[torch.tensor([token_id(self.tokenizer, w) for w in group], device=device) for group in self.words],
             rubric=recipe.grpo.rubric(),
             reference=self._reference(),
             team=self.team,
         )
         self._validation: list[Batch] | None = None
+        self._trackers: list[Tracker] = []
 
     def _check_same_settings(self) -> None:
         """A run goes on only as what it was; how far, how often saved and on how many processes may change."""
@@ -137,6 +147,9 @@ class Trainer:
             processes=now.processes,
             timeout=now.timeout,
             parallel=now.parallel,
+            device=now.device,
+            gradient_checkpointing=now.gradient_checkpointing,
+            trackers=now.trackers,
             checkpoint_every=now.checkpoint_every,
             checkpoint_updates=now.checkpoint_updates,
             data=replace(before.data, workers=now.data.workers),
@@ -156,7 +169,7 @@ class Trainer:
         folder = kept if not self.begins and kept.exists() else began
         if not folder.exists():
             raise UsageError(f"{self.run} began from {began}, which is gone; begin again in another out")
-        return checkpoint.load(folder)[0].requires_grad_(False)
+        return checkpoint.load(folder)[0].requires_grad_(False).to(self.model.device)
 
     @property
     def end(self) -> int:
@@ -232,7 +245,7 @@ class Trainer:
             self._forget_what_comes_after()
             if self.begins and (self.context.reference is not None or recipe.lora):
                 checkpoint.save_reference(self.run, self.context.reference or self.model, self.tokenizer)
-        with _requests_to_stop() as asked:
+        with _requests_to_stop() as asked, self._tracked():
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
             if self.step < self.end:
@@ -426,13 +439,27 @@ class Trainer:
             checkpoint.save(self.run, self.step, self.model, self.tokenizer, self.optimizer, self.facts, buffers)
         self.team.total(0.0)
 
+    @contextmanager
+    def _tracked(self) -> Iterator[None]:
+        """The recipe's trackers, open while the block runs."""
+        if self.team.leads:
+            settings = asdict(self.recipe)
+            self._trackers = [open_tracker(name, self.run, settings, self.step) for name in self.recipe.trackers]
+        try:
+            yield
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
+
     def _log(self, step: int, metrics: Metrics) -> None:
         (metrics["cpu_seconds"],) = self.team.total(metrics["cpu_seconds"])
         if not self.team.leads:
             return
-        record = json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}})
+        rounded = {k: round(v, 6) for k, v in metrics.items()}
         with (self.run / METRICS).open("a") as lines:
-            lines.write(f"{record}\n")
+            lines.write(json.dumps({"step": step, **rounded}) + "\n")
+        for tracker in self._trackers:
+            tracker.log(step, rounded)
 
     def _forget_what_comes_after(self) -> None:
         """Records behind the step this run goes on from are those of steps that are lost, or of an abandoned run."""

@@ -11,8 +11,8 @@ same reading. TRL's GRPOTrainer is given a task that is easier than ours: no pic
 token ids as ours has visual tokens and words, for the same language model (Qwen3, same widths, same start), the same
 rewards, the same number of completions of the same longest length. Neither side is compiled; both are in float32.
 
-Figures are CPU seconds of this process for a whole step, the two in turns; the first step of each turn is thrown away.
-Each ratio is of neighbours in time: median and quartiles over the turns.
+Figures are CPU seconds for a whole step, the sides in turns, each turn in a process of its own, its first step thrown
+away. Each ratio is of neighbours in time: median and quartiles over the turns.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from entropy_vision.question import Answer
 from entropy_vision.rl.batch import Batch, make_batch
 from entropy_vision.rl.buffer import Turns
 from entropy_vision.rl.clock import Clock
-from entropy_vision.rl.context import Context
+from entropy_vision.rl.context import Context, Metrics
 from entropy_vision.rl.grpo import grpo_step
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.rubric import Reward
@@ -49,10 +49,11 @@ from entropy_vision.rl.verifiers import Verdict
 from entropy_vision.rl.verifiers.verdict import Status
 from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
 
+KEEPS = {"dense": 1.0, "keep 0.25": 0.25}
 BARS = {"dense": 2.0, "keep 0.25": 5.0}
 WORDS = [f"w{i}" for i in range(200)]
 QUESTION = " ".join(WORDS[:12])
-_STEPS = 3  # of a turn; the first is thrown away
+_STEPS = 4  # of a turn; the first is thrown away
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,11 @@ class Ours:
     def batch(self, keep: float) -> Batch:
         return make_batch(self.scenes, self.chooser, keep, None)
 
-    def step(self, keep: float) -> None:
+    def step(self, keep: float) -> Metrics:
         """Choose, read, sample, verify, learn, update."""
-        grpo_step(self.context, [self.batch(keep)], self.step_number, self._update, Turns())
+        metrics = grpo_step(self.context, [self.batch(keep)], self.step_number, self._update, Turns())
         self.step_number += 1
+        return metrics
 
     def _update(self) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -141,20 +143,34 @@ class Ours:
         return float(norm)
 
 
-def trl_seconds(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace, prompt: int) -> float:
-    """CPU seconds of a step of TRL's trainer on prompts of `prompt` tokens, the mean of those after the first."""
+def prompt_tokens(ours: Ours) -> int:
+    """What a question of ours comes to in tokens, dense: visual ones, words, marks."""
+    return ours.batch(1.0).patches.counts[0] + len(QUESTION.split()) + 2
+
+
+def trl_seconds(
+    size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace, prompt: int
+) -> list[dict[str, float]]:
+    """CPU seconds of steps of TRL's trainer on prompts of `prompt` tokens, and how many tokens a completion had."""
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    seconds: list[float] = []
+    steps: list[dict[str, float]] = []
+    lengths: list[int] = []
 
     class Watch(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             self.began = time.process_time()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            seconds.append(time.process_time() - self.began)
+            spent = time.process_time() - self.began
+            steps.append({"seconds": spent, "length": statistics.mean(lengths)})
+            lengths.clear()
+
+    def reward(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        lengths.extend(map(len, completion_ids))
+        return [distinct(text) for text in completions]
 
     rng = np.random.default_rng(0)
     prompts = [" ".join(rng.choice(WORDS, prompt)) for _ in range(options.questions * _STEPS)]
@@ -170,7 +186,7 @@ def trl_seconds(size: Size, words: PreTrainedTokenizerFast, options: argparse.Na
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=model,
-            reward_funcs=lambda completions, **_: [distinct(text) for text in completions],
+            reward_funcs=reward,
             args=config,
             train_dataset=Dataset.from_dict({"prompt": prompts}),
             processing_class=words,
@@ -178,16 +194,17 @@ def trl_seconds(size: Size, words: PreTrainedTokenizerFast, options: argparse.Na
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return statistics.mean(seconds[1:])
+    return steps
 
 
-def our_seconds(ours: Ours, keep: float) -> float:
-    """CPU seconds of one of our steps, the mean of those after the first."""
-    ours.step(keep)
-    began = time.process_time()
-    for _ in range(_STEPS - 1):
-        ours.step(keep)
-    return (time.process_time() - began) / (_STEPS - 1)
+def our_seconds(ours: Ours, keep: float) -> list[dict[str, float]]:
+    """The same of ours."""
+    steps = []
+    for _ in range(_STEPS):
+        began = time.process_time()
+        length = ours.step(keep)["length"]
+        steps.append({"seconds": time.process_time() - began, "length": length})
+    return steps
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -197,22 +214,31 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 def beside_trl(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace) -> dict[str, Any]:
     """Ratios TRL / ours, dense and at keep 0.25."""
-    ours = Ours(size, words, options, options.group)
-    prompt = ours.batch(1.0).patches.counts[0] + len(QUESTION.split()) + 2
-    sides: dict[str, Callable[[], float]] = {
-        "trl": partial(trl_seconds, size, words, options, prompt),
-        "dense": partial(our_seconds, ours, 1.0),
-        "keep 0.25": partial(our_seconds, ours, 0.25),
-    }
+    sides = ("trl", *KEEPS)
     times: dict[str, list[float]] = {name: [] for name in sides}
+    lengths: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.rounds):
-        for name, run in sides.items():
-            times[name].append(run())
-    rows = {}
+        for name in sides:
+            line = [sys.executable, __file__, *sys.argv[1:], "--side", name]
+            told = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
+            steps = json.loads(told.splitlines()[-1])[1:]
+            times[name].append(statistics.mean(step["seconds"] for step in steps))
+            lengths[name].append(statistics.mean(step["length"] for step in steps))
+            print(f"{name}: {times[name][-1]:.3f} s a step", file=sys.stderr)
+    rows: dict[str, Any] = {}
     for name, bar in BARS.items():
         ratios = [theirs / mine for theirs, mine in zip(times["trl"], times[name], strict=True)]
         rows[name] = {"ratio": _spread(ratios), "bar": bar, "met": statistics.median(ratios) >= bar}
-    return {"prompt_tokens": prompt, "seconds": {name: _spread(v) for name, v in times.items()}, **rows}
+    seconds = {name: _spread(v) for name, v in times.items()}
+    return {"seconds": seconds, "tokens": {name: statistics.mean(v) for name, v in lengths.items()}, **rows}
+
+
+def side(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace) -> list[dict[str, float]]:
+    """One turn of one side."""
+    ours = Ours(size, words, options, options.group)
+    if options.side == "trl":
+        return trl_seconds(size, words, options, prompt_tokens(ours))
+    return our_seconds(ours, KEEPS[options.side])
 
 
 def groups(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace) -> dict[str, Any]:
@@ -270,6 +296,7 @@ def one(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
+    what.add_argument("--side", choices=("trl", *KEEPS), help="one turn of one side: seconds and tokens of its steps")
     what.add_argument("--groups", action="store_true", help="what a group of twice the size costs")
     what.add_argument("--one", action="store_true", help="seconds, FLOPs and memory of our step alone")
     parser.add_argument("--size", default="tiny", choices=("tiny", "0.5b"))
@@ -285,6 +312,9 @@ def main() -> None:
         torch.set_num_threads(1)
     words = word_tokenizer(WORDS)
     size = sizes(words)[options.size]
+    if options.side:
+        print(json.dumps(side(size, words, options)))
+        return
     run = groups if options.groups else one if options.one else beside_trl
     print(json.dumps(run(size, words, options), indent=1))
 

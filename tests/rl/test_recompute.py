@@ -1,0 +1,76 @@
+"""Gradient checkpointing: the same gradients and the same run, with less kept for the backward pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import FEW_IMAGES, small_recipe, weights
+from torch import Tensor
+
+from entropy_vision.rl.metrics import read_metrics
+from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
+from entropy_vision.rl.recompute import recompute_layers
+from entropy_vision.rl.rollout import read_questions, sample, score
+from entropy_vision.rl.trainer import Trainer
+
+
+def _recipe(run: Path, guessing: Path, **changes: object) -> TrainRecipe:
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=12, updates=2, beta=0.05)
+    return small_recipe("grpo", run, **{**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "steps": 2, **changes})
+
+
+def test_gradients_are_those_of_a_policy_that_keeps_everything(tmp_path: Path, guessing: Path) -> None:
+    trainer = Trainer(_recipe(tmp_path / "run", guessing))
+    model, tokenizer = trainer.model.train(), trainer.tokenizer
+    batch = trainer.validation()[0]
+    drawn = sample(model, tokenizer, read_questions(model, tokenizer, batch), group=3, max_new_tokens=8)
+
+    def gradients() -> tuple[dict[str, Tensor], int]:
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            read = read_questions(model, tokenizer, batch)
+            loss = score(model, tokenizer, read, drawn.ids, drawn.mask).square().sum()
+        loss.backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, sum(kept.values())
+
+    plain, all_bytes = gradients()
+    recompute_layers(model)
+    again, few_bytes = gradients()
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+    assert few_bytes < 0.6 * all_bytes
+    same_draw = sample(model, tokenizer, read_questions(model, tokenizer, batch), temperature=0.0, max_new_tokens=8)
+    assert same_draw.ids.shape[0] == len(batch.asks)  # sampling goes on from a cache that was filled under gradients
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_run_is_the_same_with_it(frozen: bool, tmp_path: Path, guessing: Path) -> None:
+    plain, again = (
+        _recipe(tmp_path / name, guessing, gradient_checkpointing=on, frozen_tower=frozen)
+        for name, on in (("plain", False), ("again", True))
+    )
+    for recipe in (plain, again):
+        Trainer(recipe).train()
+    losses = [[m["loss"] for m in read_metrics(recipe.out)] for recipe in (plain, again)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert all(m["grad_norm"] > 0 for m in read_metrics(again.out))
+
+
+def test_a_frozen_tower_stays_as_it_was(tmp_path: Path, guessing: Path) -> None:
+    run = tmp_path / "run"
+    Trainer(_recipe(run, guessing, frozen_tower=True)).train()
+    before, after = weights(guessing), weights(run)
+    changed = {n for n in before if ":" not in n and not torch.equal(before[n], after[n])}
+    assert {name.split(".")[0] for name in changed} == {"projector", "language"}
+    whole = tmp_path / "whole"
+    Trainer(_recipe(whole, guessing)).train()
+    assert read_metrics(run)[0]["flops"] < read_metrics(whole)[0]["flops"]
