@@ -38,6 +38,7 @@ def measure(planes: Planes) -> Blocks:
     return Blocks(*_measure(planes.luma, planes.chroma))
 
 
+@functools.cache
 def every(rows: int, columns: int) -> int:
     """Step at which blocks are looked at where a rank among them is wanted: some 160, of all columns alike."""
     step = max(1, rows * columns // 160)

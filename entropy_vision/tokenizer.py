@@ -220,4 +220,8 @@ class EntropyTokenizer:
 
 def _alone(mask: np.ndarray) -> np.ndarray:
     """The patches of a mask, none merged: int32 [K, 5], frame, row, column, 1, 1."""
-    return np.pad(np.argwhere(mask), ((0, 0), (0, 2)), constant_values=1).astype(np.int32)
+    places = mask.nonzero()
+    cover = np.ones((len(places[0]), 5), np.int32)
+    for axis, place in enumerate(places):
+        cover[:, axis] = place
+    return cover
