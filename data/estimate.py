@@ -76,7 +76,7 @@ def _grid(path: Path, settings: dict[str, Any]) -> tuple[int | None, int, int]:
         frames, height, width = 1, *_still_size(path)
     else:
         probe = probe_video(path, Limits())
-        chosen = choose(Sampling.read(settings["sampling"]), probe.times, probe.keyframes)
+        chosen = choose(Sampling.read(settings["sampling"]), probe.times, probe.keyframes, sizes=probe.sizes)
         if chosen == []:
             raise InputError(path, InputReason.NO_FRAMES, "none of its frames is taken")
         frames = None if chosen is None else len(chosen)

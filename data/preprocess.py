@@ -88,6 +88,7 @@ def preprocess(
     size: int | tuple[int, int] | None = 224,
     fps: float | None = None,
     frames: int | None = None,
+    packets: int | None = None,
     keyframes: bool = False,
     scenes: float | None = None,
     store: str = "mosaic",
@@ -119,7 +120,7 @@ def preprocess(
         out: the folder.
         patch_size, keep, budget, selector, merge: see `EntropyTokenizer`; a quarter of the patches where neither keep
             nor budget is given.
-        size, fps, frames, keyframes, scenes: see `read_video`.
+        size, fps, frames, packets, keyframes, scenes: see `read_video`.
         store: "mosaic" (JPEG), "raw" (exact) or "index" (positions; the pixels are decoded again when read).
         workers: processes of one thread each; 1 is a process of its own as well, because decoders hang and die.
         rank, world: which of how many processes this is; see `ranks.share` for where it is told from.
@@ -146,7 +147,7 @@ def preprocess(
     """
     began = time.monotonic()
     tokenizer = EntropyTokenizer(patch_size=patch_size, keep=keep, budget=budget, selector=selector, merge=merge)
-    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    sampling = Sampling(fps=fps, frames=frames, packets=packets, keyframes=keyframes, scenes=scenes)
     settings = _settings(tokenizer, size, sampling, store, salvage)
     if workers < 1 or not deadline > 0 or max_bad < 0 or shard_samples < 1 or shard_bytes < 1:
         raise UsageError("workers, deadline, shard_samples and shard_bytes must be above 0, max_bad not below")

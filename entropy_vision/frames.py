@@ -75,6 +75,7 @@ def read_video(
     decoder: str = "auto",
     *,
     frames: int | None = None,
+    packets: int | None = None,
     keyframes: bool = False,
     scenes: float | None = None,
     salvage: bool = False,
@@ -85,8 +86,9 @@ def read_video(
     Args:
         path: the file. What it is, its content decides, not its name.
         fps: take the frames nearest to the times first + i / fps; None takes every frame. In (0, 1000].
-        frames, keyframes, scenes: instead of fps, so many frames spread evenly, the keyframes, or by the shots of the
-            video; see `Sampling`. Damage in what need not be decoded for these stays unseen.
+        frames, packets, keyframes, scenes: instead of fps, so many frames spread evenly over the time or over the bytes
+            of the video, the keyframes, or by its shots; see `Sampling`. Damage in what need not be decoded for these
+            stays unseen.
         size: one side gives a square, resized without regard to the aspect ratio (as CLIP is used without training);
             (height, width) gives exactly that; None keeps the stored size. Scaling is bilinear and anti-aliased.
         decoder: "auto" takes decord where it is known to be exact and PyAV elsewhere; both give the same pixels.
@@ -102,7 +104,7 @@ def read_video(
         InputError: the file cannot be used; `reason` says why.
         UsageError: size, decoder or what to take is wrong, or decoder="decord" for a file that decord gets wrong.
     """
-    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    sampling = Sampling(fps=fps, frames=frames, packets=packets, keyframes=keyframes, scenes=scenes)
     return decode(path, sampling, size=size, decoder=decoder, salvage=salvage, limits=limits, kind="video")[0]
 
 
@@ -126,13 +128,14 @@ def read_media(
     decoder: str = "auto",
     *,
     frames: int | None = None,
+    packets: int | None = None,
     keyframes: bool = False,
     scenes: float | None = None,
     salvage: bool = False,
     limits: Limits | None = None,
 ) -> Frames:
     """Read an image or a video, whichever the file's first bytes say it is. A GIF is a video."""
-    sampling = Sampling(fps=fps, frames=frames, keyframes=keyframes, scenes=scenes)
+    sampling = Sampling(fps=fps, frames=frames, packets=packets, keyframes=keyframes, scenes=scenes)
     return decode(path, sampling, size=size, decoder=decoder, salvage=salvage, limits=limits)[0]
 
 
@@ -149,8 +152,8 @@ def decode(
 ) -> tuple[Frames, DecodeInfo]:
     """Read a file and say what happened on the way: `read_video`, `read_image` and `read_media` are this.
 
-    `kind` is "video", "image", or "media" for whichever the content is. Of a video with a `span`, `sampling` (fps
-    or frames) takes those between these seconds from its first frame only, and little else is decoded.
+    `kind` is "video", "image", or "media" for whichever the content is. Of a video with a `span`, `sampling` (fps,
+    frames or packets) takes those between these seconds from its first frame only, and little else is decoded.
     """
     from entropy_vision.still import decode_still, is_still
     from entropy_vision.video import decode_video
@@ -159,7 +162,9 @@ def decode(
     if span is not None and (
         sampling.keyframes or sampling.scenes is not None or not 0 <= span[0] <= span[1] < math.inf
     ):
-        raise UsageError(f"span takes seconds, 0 <= start <= end, with fps or frames; got {span}, {sampling.words()}")
+        raise UsageError(
+            f"span takes seconds, 0 <= start <= end, with fps, frames or packets; got {span}, {sampling.words()}"
+        )
     limits = limits or Limits()
     path = check_path(path)
     still = is_still(path)

@@ -120,6 +120,8 @@ class SamplingOptions:
     """Frames a second to take; every frame where no rule is given. Only one may be."""
     frames: OptionalInt = None
     """Frames to take of each video, spread evenly over it."""
+    packets: OptionalInt = None
+    """Frames to take of each video, spread evenly over the bytes of its packets: many where much happens."""
     keyframes: bool = False
     """Take the keyframes, decoding nothing else."""
     scenes: OptionalFloat = None
@@ -127,7 +129,9 @@ class SamplingOptions:
 
     def sampling(self) -> Sampling:
         """The rule as one."""
-        return Sampling(fps=self.fps, frames=self.frames, keyframes=self.keyframes, scenes=self.scenes)
+        return Sampling(
+            fps=self.fps, frames=self.frames, packets=self.packets, keyframes=self.keyframes, scenes=self.scenes
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

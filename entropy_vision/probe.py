@@ -62,6 +62,7 @@ class Probe:
         deep: True for more than 8 bits a channel.
         rotation: degrees counter-clockwise that stand the stored pixels upright: 0, 90, 180 or 270.
         times: seconds of every frame to be shown, ascending.
+        sizes: bytes of every frame's packet, in that order; where frames have no clock, in that of the file.
         keyframes: which of these the container flags as decodable by themselves, ascending.
         numbered: True where frames have no clock of their own (AVI, raw streams) and take `times` by their number.
         interval: seconds a frame lasts, nominally.
@@ -79,6 +80,7 @@ class Probe:
     deep: bool
     rotation: int
     times: tuple[float, ...]
+    sizes: tuple[int, ...]
     keyframes: tuple[int, ...]
     numbered: bool
     interval: float
@@ -215,6 +217,7 @@ def probe_video(path: Path, limits: Limits) -> Probe:
             deep=any(part.bits > 8 for part in first.format.components),
             rotation=round(first.rotation / 90) % 4 * 90,
             times=times,
+            sizes=tuple(stamps[index].size for index in order),
             keyframes=tuple(place for place, index in enumerate(order) if stamps[index].key),
             numbered=name == "avi" or any(stamp.pts is None for stamp in stamps),
             interval=interval,
@@ -231,6 +234,7 @@ class Stamp(NamedTuple):
     pts: int | None
     dts: int | None
     key: bool
+    size: int
 
 
 class Clock:
@@ -253,7 +257,7 @@ class _Seen:
     """What the packets of a file say.
 
     Attributes:
-        stamps: pts and dts of every packet of the video stream that is to be shown.
+        stamps: what every packet of the video stream says that is to be shown.
         first: its first frame, decoded.
         end: the last second of any stream.
         hidden, empty: packets of the video stream that are not to be shown, and that hold nothing (a dropped frame).
@@ -291,7 +295,7 @@ def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int,
             if packet.is_discard:
                 seen.hidden += 1
             elif packet.size:
-                seen.stamps.append(Stamp(packet.pts, packet.dts, packet.is_keyframe))
+                seen.stamps.append(Stamp(packet.pts, packet.dts, packet.is_keyframe, packet.size))
             elif stamp is not None:
                 seen.empty += 1
             if seen.first is None:

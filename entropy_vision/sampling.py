@@ -1,6 +1,6 @@
 """Which frames of a video are taken: every one, so many a second, so many in all, the keyframes, or by its shots.
 
-All but the last follow from the times of the packets, so they are chosen before anything is decoded.
+All but the last follow from what the packets say, so they are chosen before anything is decoded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median
 from typing import Any
 
 from entropy_vision.errors import UsageError
@@ -24,6 +26,8 @@ class Sampling:
     Attributes:
         fps: those nearest to the times first + i / fps, in (0, 1000].
         frames: so many, spread evenly over the time; all where the video has fewer.
+        packets: so many, spread evenly over the bytes of the packets: many where much happens; all where there are
+            fewer.
         keyframes: those that the container flags as decodable by themselves.
         scenes: the first of every shot, and from there so many a second up to the next cut, in (0, 1000].
 
@@ -33,6 +37,7 @@ class Sampling:
 
     fps: float | None = None
     frames: int | None = None
+    packets: int | None = None
     keyframes: bool = False
     scenes: float | None = None
 
@@ -41,29 +46,29 @@ class Sampling:
             rate = getattr(self, name)
             if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and 0 < rate <= 1000):
                 raise UsageError(f"{name} must be a number in (0, 1000], or None, got {rate!r}")
-        if self.frames is not None and (type(self.frames) is not int or self.frames < 1):
-            raise UsageError(f"frames must be a whole number above 0, or None for every frame, got {self.frames!r}")
+        for name in ("frames", "packets"):
+            count = getattr(self, name)
+            if count is not None and (type(count) is not int or count < 1):
+                raise UsageError(f"{name} must be a whole number above 0, or None for every frame, got {count!r}")
         if type(self.keyframes) is not bool:
             raise UsageError(f"keyframes must be True or False, got {self.keyframes!r}")
         given = list(self._given())
         if len(given) > 1:
-            raise UsageError(f"give one of fps, frames, keyframes and scenes, not {' and '.join(given)}")
+            raise UsageError(f"give one of fps, frames, packets, keyframes and scenes, not {' and '.join(given)}")
 
     def _given(self) -> dict[str, Any]:
-        rules = {"fps": self.fps, "frames": self.frames, "keyframes": self.keyframes or None, "scenes": self.scenes}
-        return {name: value for name, value in rules.items() if value is not None}
+        rules = {name: getattr(self, name) for name in ("fps", "frames", "packets", "keyframes", "scenes")}
+        return {name: value for name, value in rules.items() if value not in (None, False)}
 
     @property
     def partial(self) -> bool:
         """Whether not every frame has to be decoded."""
-        return self.frames is not None or self.keyframes
+        return self.frames is not None or self.packets is not None or self.keyframes
 
     def settings(self) -> dict[str, Any]:
         """The rule as one entry that fits into JSON; {"fps": None} takes every frame."""
         given = self._given() or {"fps": None}
-        return {
-            name: float(value) if type(value) is int and name != "frames" else value for name, value in given.items()
-        }
+        return {name: float(value) if name in ("fps", "scenes") and value else value for name, value in given.items()}
 
     @staticmethod
     def read(settings: Mapping[str, Any]) -> Sampling:
@@ -74,6 +79,8 @@ class Sampling:
         """For people."""
         if self.frames is not None:
             return f"{self.frames} in all"
+        if self.packets is not None:
+            return f"{self.packets} in all, by bytes"
         if self.scenes is not None:
             return f"{self.scenes:g} a second of every shot"
         if self.keyframes:
@@ -89,19 +96,25 @@ Span = tuple[float, float]
 
 
 def choose(
-    sampling: Sampling, times: Sequence[float], keyframes: Sequence[int], span: Span | None = None
+    sampling: Sampling,
+    times: Sequence[float],
+    keyframes: Sequence[int],
+    span: Span | None = None,
+    sizes: Sequence[int] = (),
 ) -> list[int] | None:
     """Places of the frames to take; None where only the pixels tell.
 
     Args:
         times: seconds of every frame, ascending.
         keyframes: places of those flagged as such, ascending.
-        span: apply the rule, fps or frames, to the frames between these times as if they were the video.
+        span: apply the rule, fps, frames or packets, to the frames between these times as if they were the video.
+        sizes: bytes of every frame's packet, for the rule that asks for them.
     """
     if span is not None:
         first = bisect_left(times, times[0] + span[0] - _END)
         last = bisect_right(times, times[0] + span[1] + _END)
-        inside = choose(sampling, times[first:last], ())
+        keys = [key - first for key in keyframes if first <= key < last]
+        inside = choose(sampling, times[first:last], keys, sizes=sizes[first:last])
         return None if inside is None else [first + place for place in inside]
     if sampling.scenes is not None:
         return None
@@ -109,6 +122,8 @@ def choose(
         return list(keyframes)
     if sampling.frames is not None:
         return spread(times, sampling.frames)
+    if sampling.packets is not None:
+        return spread_by_bytes(times, sizes, keyframes, sampling.packets)
     return [place for _, place in sample(((time, place) for place, time in enumerate(times)), sampling.fps)]
 
 
@@ -122,12 +137,37 @@ def spread(times: Sequence[float], count: int) -> list[int]:
     if count >= len(times):
         return list(range(len(times)))
     # the last frame is shown for as long as the others are on average
-    span = (times[-1] - times[0]) * len(times) / (len(times) - 1)
+    return _in_the_middles(times, (times[-1] - times[0]) * len(times) / (len(times) - 1), count)
+
+
+def spread_by_bytes(times: Sequence[float], sizes: Sequence[int], keyframes: Sequence[int], count: int) -> list[int]:
+    """Places of the frames in which the middle of `count` equal parts of a video's bytes falls; always `count`, or all.
+
+    An encoder spends bytes on what the frames before do not tell, so where much happens there are many frames, and the
+    demuxer knows them without decoding. A keyframe's tell what the picture holds and not what has changed: it counts as
+    the median of the others. Where there are no others time decides, as in `spread`.
+
+    Args:
+        times, sizes: seconds and bytes of every frame, in the order of showing.
+        keyframes: places of those flagged as such.
+    """
+    keys = set(keyframes)
+    others = [size for place, size in enumerate(sizes) if place not in keys]
+    if count >= len(times) or not any(others):
+        return spread(times, count)
+    usual = median(others)
+    told = [usual if place in keys else size for place, size in enumerate(sizes)]
+    *before, total = accumulate(told, initial=0)
+    return _in_the_middles(before, total, count)
+
+
+def _in_the_middles(starts: Sequence[float], span: float, count: int) -> list[int]:
+    """Of parts that begin at `starts`, ascending, those at the middles of `count` equal shares of `span`, each once."""
     chosen: list[int] = []
-    for part in range(count):
-        shown = bisect_right(times, times[0] + (part + 0.5) * span / count + _TIE) - 1
-        least, most = chosen[-1] + 1 if chosen else 0, len(times) - count + part
-        chosen.append(min(max(shown, least), most))
+    for share in range(count):
+        place = bisect_right(starts, starts[0] + (share + 0.5) * span / count + _TIE) - 1
+        least, most = chosen[-1] + 1 if chosen else 0, len(starts) - count + share
+        chosen.append(min(max(place, least), most))
     return chosen
 
 

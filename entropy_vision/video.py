@@ -144,7 +144,8 @@ class _Job:
     @cached_property
     def chosen(self) -> list[int] | None:
         """Places of the frames to take, as far as the packets tell."""
-        return choose(self.sampling, self.probe.times, self.probe.keyframes, self.span)
+        probe = self.probe
+        return choose(self.sampling, probe.times, probe.keyframes, self.span, probe.sizes)
 
     @property
     def partial(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from media import drifting, needs_decord, numbered, reason_of, write
 from entropy_vision.errors import InputReason, UsageError
 from entropy_vision.frames import decode, read_image, read_media, read_video
 from entropy_vision.probe import Limits, open_video, probe_video
-from entropy_vision.sampling import EVERY, Sampling, choose, pick, spread
+from entropy_vision.sampling import EVERY, Sampling, choose, pick, spread, spread_by_bytes
 
 KINDS = {
     "closed.mp4": {"codec": "libx264", "options": {"g": "8", "bf": "2", "sc_threshold": "0"}},
@@ -114,12 +115,28 @@ def middles(times: list[float], count: int) -> list[int]:
         max(place for place, at in enumerate(exact) if at <= exact[0] + (2 * part + 1) * span / (2 * count))
         for part in range(count)
     ]
+    return each_once(shown, len(times))
+
+
+def each_once(shown: list[int], frames: int) -> list[int]:
+    count = len(shown)
     # a frame that is taken already gives way to the next, but as many as are still to come must stay behind it
     for part in range(1, count):
         shown[part] = max(shown[part], shown[part - 1] + 1)
     for back in range(count):
-        shown[count - 1 - back] = min(shown[count - 1 - back], len(times) - 1 - back)
+        shown[count - 1 - back] = min(shown[count - 1 - back], frames - 1 - back)
     return shown
+
+
+def middles_of_bytes(sizes: list[int], keyframes: list[int], count: int) -> list[int]:
+    """The slow truth: the frame of the byte in the middle of each part, every half byte written down."""
+    if count >= len(sizes):
+        return list(range(len(sizes)))
+    usual = median(size for place, size in enumerate(sizes) if place not in keyframes)
+    told = [usual if place in keyframes else size for place, size in enumerate(sizes)]
+    halves = [place for place, size in enumerate(told) for _ in range(int(2 * size))]
+    shown = [halves[int(Fraction((2 * part + 1) * len(halves), 2 * count))] for part in range(count)]
+    return each_once(shown, len(sizes))
 
 
 @settings(deadline=None, max_examples=200)
@@ -131,6 +148,60 @@ def test_spread_equals_the_slow_truth(steps: list[int], start: int, count: int) 
     got = spread(times, count)
     assert got == middles(times, count)
     assert len(got) == min(count, len(times)) == len(set(got))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    sizes=st.lists(st.integers(1, 90), min_size=2, max_size=30),
+    keyframes=st.sets(st.integers(0, 29)),
+    count=st.integers(1, 32),
+)
+def test_spread_by_bytes_equals_the_slow_truth(sizes: list[int], keyframes: set[int], count: int) -> None:
+    keys = sorted(key for key in keyframes if key < len(sizes))
+    times = [number / 8 for number in range(len(sizes))]
+    got = spread_by_bytes(times, sizes, keys, count)
+    assert got == (middles_of_bytes(sizes, keys, count) if len(keys) < len(sizes) else spread(times, count))
+    assert len(got) == min(count, len(sizes)) == len(set(got))
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in ("asp.avi", "raw.h264")])
+def test_the_bytes_of_a_frame_are_those_of_its_packet(files: dict[str, Path], name: str) -> None:
+    with open_video(files[name]) as container:
+        packets = [(packet.pts, packet.size) for packet in container.demux(video=0) if packet.size]
+    assert probe_video(files[name], Limits()).sizes == tuple(size for _, size in sorted(packets))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("count", [1, 5, 39, 400])
+def test_frames_by_their_bytes_are_those_of_a_full_decode(files: dict[str, Path], name: str, count: int) -> None:
+    every, probe = read_video(files[name], size=48), probe_video(files[name], Limits())
+    truth = spread_by_bytes(probe.times, probe.sizes, probe.keyframes, count)
+    frames, info = decode(files[name], Sampling(packets=count), size=48)
+    np.testing.assert_array_equal(frames.pixels, every.pixels[truth])
+    np.testing.assert_array_equal(frames.pts_seconds, every.pts_seconds[truth])
+    assert info.frames_decoded == truth[-1] + 1
+
+
+@pytest.mark.parametrize("options", [{"g": "250"}, {"g": "8", "sc_threshold": "0"}], ids=["one keyframe", "every 8"])
+def test_frames_by_their_bytes_are_where_something_happens(tmp_path: Path, options: dict[str, str]) -> None:
+    """A second of forty goes on; keyframes are the largest packets and tell nothing of it."""
+    world = np.random.default_rng(0).integers(60, 200, (64, 100, 3), np.uint8)
+    moving = np.stack([world[:, 4 * number : 4 * number + 64] for number in range(9)]).repeat(2, 1).repeat(2, 2)
+    moving[1::2] = moving[1::2, ::-1]  # nothing that came before tells of it
+    pixels = np.concatenate([moving[:1].repeat(160, axis=0), moving, moving[-1:].repeat(151, axis=0)])
+    path = write(tmp_path / "a.mp4", pixels, options=options)
+    probe = probe_video(path, Limits())
+    assert max(probe.sizes) == max(probe.sizes[key] for key in probe.keyframes)
+    begins, ends = 160 / 8, 170 / 8
+    times = read_video(path, packets=8).pts_seconds
+    assert ((begins <= times) & (times <= ends)).sum() >= 4
+    evenly = read_video(path, frames=8).pts_seconds
+    assert ((begins <= evenly) & (evenly <= ends)).sum() <= 1
+
+
+def test_where_all_are_keyframes_their_bytes_tell_nothing(files: dict[str, Path]) -> None:
+    by_bytes, by_time = (read_video(files["each.mkv"], size=48, **rule) for rule in ({"packets": 7}, {"frames": 7}))
+    np.testing.assert_array_equal(by_bytes.pts_seconds, by_time.pts_seconds)
 
 
 def test_frames_of_a_constant_rate_are_in_the_middles() -> None:
@@ -210,6 +281,7 @@ def test_each_way_of_reading_takes_each_rule(files: dict[str, Path], tmp_path: P
         (EVERY, {"fps": None}),
         (Sampling(fps=2), {"fps": 2.0}),
         (Sampling(frames=16), {"frames": 16}),
+        (Sampling(packets=16), {"packets": 16}),
         (Sampling(keyframes=True), {"keyframes": True}),
         (Sampling(scenes=1), {"scenes": 1.0}),
     ],
@@ -234,14 +306,19 @@ def test_what_is_chosen_needs_no_pixels_but_for_scenes() -> None:
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "raw.h264"])
 @pytest.mark.parametrize("span", [(0.0, 1.0), (2.3, 2.9), (4.0, 4.625), (3.9999999, 60.0)])
-@pytest.mark.parametrize("sampling", [EVERY, Sampling(frames=3), Sampling(fps=4)], ids=Sampling.words)
+@pytest.mark.parametrize(
+    "sampling", [EVERY, Sampling(frames=3), Sampling(fps=4), Sampling(packets=3)], ids=Sampling.words
+)
 def test_a_span_gives_the_frames_that_a_full_decode_has_there(
     files: dict[str, Path], name: str, span: tuple[float, float], sampling: Sampling
 ) -> None:
     every = read_video(files[name], size=48, decoder="pyav")
     times = every.pts_seconds - every.pts_seconds[0]
     inside = np.flatnonzero((times >= span[0] - 1e-6) & (times <= span[1] + 1e-6))
-    wanted = inside[choose(sampling, times[inside].tolist(), ()) or []]
+    probe = probe_video(files[name], Limits())
+    keys = [place for place, at in enumerate(inside) if at in probe.keyframes]
+    sizes = [probe.sizes[at] for at in inside]
+    wanted = inside[choose(sampling, times[inside].tolist(), keys, sizes=sizes) or []]
     frames, info = decode(files[name], sampling, size=48, span=span)
     np.testing.assert_array_equal(frames.pts_seconds, every.pts_seconds[wanted])
     np.testing.assert_array_equal(frames.pixels, every.pixels[wanted])

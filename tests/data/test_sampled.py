@@ -18,7 +18,7 @@ from entropy_vision.errors import UsageError
 from entropy_vision.frames import read_media
 from entropy_vision.sampling import Sampling
 
-RULES: list[dict[str, Any]] = [{}, {"fps": 2.0}, {"frames": 3}, {"keyframes": True}, {"scenes": 1.0}]
+RULES: list[dict[str, Any]] = [{}, {"fps": 2.0}, {"frames": 3}, {"packets": 4}, {"keyframes": True}, {"scenes": 1.0}]
 SMALL = {"size": 64, "selector": "uniform"}
 
 
@@ -55,7 +55,7 @@ def test_each_rule_reaches_the_shards_and_is_read_back(source: Path, tmp_path: P
 
 def test_the_video_of_two_shots_gives_what_each_rule_says(source: Path) -> None:
     counts = [read_media(source / "a.mp4", **rule).count for rule in RULES]
-    assert counts == [20, 5, 3, 3, 4]
+    assert counts == [20, 5, 3, 4, 3, 4]
     times = read_media(source / "a.mp4", scenes=1.0).pts_seconds
     np.testing.assert_allclose(times, [0, 1, 1.25, 2.25], atol=1e-6)
 
@@ -88,7 +88,9 @@ def test_records_of_before_there_were_other_rules_are_as_they_are_now(source: Pa
 def test_the_command_line_takes_one_rule(verb: str) -> None:
     line = ["a.mp4", "--out", "out"]
     for words, rule in zip(
-        ([], ["--fps", "2"], ["--frames", "3"], ["--keyframes"], ["--scenes", "1"]), RULES, strict=True
+        ([], ["--fps", "2"], ["--frames", "3"], ["--packets", "4"], ["--keyframes"], ["--scenes", "1"]),
+        RULES,
+        strict=True,
     ):
         assert parse(verb, [*line, *words]).sampling() == Sampling(**rule)
     with pytest.raises(UsageError, match="not fps and keyframes"):
