@@ -39,6 +39,9 @@ from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import Parts, check_decoder, fresh_parts
 from entropy_vision.projectors import Slots
 
+LLAVA = ("llava", "llava_onevision")
+"""The kinds of checkpoints that `EntropyVLM.from_llava` reads."""
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -48,16 +51,20 @@ class Prefix:
         layers: (keys, values), each [B, heads, S, head_width], of every layer of the language model.
         live: bool [B, S], False where a slot is padding.
         next_position: int64 [B], rotary position of each row's next token.
+        pending: int64 [B], the token that each row reads next and whose successor it says first; None where nothing
+            has been asked yet.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
     live: Tensor
     next_position: Tensor
+    pending: Tensor | None = None
 
     def rows(self, index: Tensor) -> Prefix:
         """Rows `index` [B'] of this prefix: one picture for many questions, one question for a group."""
         layers = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in self.layers)
-        return Prefix(layers, self.live.index_select(0, index), self.next_position.index_select(0, index))
+        pending = None if self.pending is None else self.pending.index_select(0, index)
+        return Prefix(layers, self.live.index_select(0, index), self.next_position.index_select(0, index), pending)
 
 
 class EntropyVLM(PreTrainedModel, GenerationMixin):
@@ -149,26 +156,33 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         empty = torch.zeros(rows, config.num_key_value_heads, 0, head, device=self.device, dtype=self.dtype)
         layers = tuple((empty, empty) for _ in range(config.num_hidden_layers))
         live = torch.zeros(rows, 0, dtype=torch.bool, device=self.device)
-        return Prefix(layers, live, torch.ones(rows, dtype=torch.long, device=self.device))
+        # pictures of "shared" stand at the position of the text before them, so the first text is at 1
+        first = int(self.config.visual_positions == "shared")
+        return Prefix(layers, live, torch.full((rows,), first, dtype=torch.long, device=self.device))
 
-    def read_patches(self, patches: PackedPatches, tokens: Tensor | None = None) -> Prefix:
-        """Read the visual tokens of B inputs. `tokens` are `embed_patches(patches)`, where already at hand."""
+    def read_patches(self, patches: PackedPatches, tokens: Tensor | None = None, start: Prefix | None = None) -> Prefix:
+        """Read the visual tokens of B inputs.
+
+        Args:
+            tokens: `embed_patches(patches)`, where already at hand.
+            start: the text before them; of one row where all inputs have the same, which is then read once.
+        """
         tokens = self.embed_patches(patches) if tokens is None else tokens
         slots = self.slots(patches)
         embeds, live = self._pad_visual(tokens, slots.counts)
-        start = self.empty_prefix(len(slots.counts))
+        start = self.empty_prefix(len(live)) if start is None else start
+        if len(start.live) != len(live):
+            start = start.rows(torch.zeros(len(live), dtype=torch.long, device=live.device))
+        ranks = torch.zeros_like(live, dtype=torch.long)
         if self.config.visual_positions == "shared":
-            positions = torch.zeros_like(live, dtype=torch.long)
-            following = torch.ones_like(start.next_position)
+            ranks, length = ranks - 1, torch.zeros_like(start.next_position)
         elif self.config.visual_positions == "grid":
-            positions = torch.zeros_like(live, dtype=torch.long)
-            positions[live] = slots.ranks.to(live.device)
-            following = torch.tensor(slots.totals, device=live.device)
+            ranks[live] = slots.ranks.to(live.device)
+            length = torch.tensor(slots.totals, device=live.device)
         else:
-            positions = live.long().cumsum(1) - 1
-            following = live.sum(1)
-        _, layers, live = self._run(start, embeds, live, positions)
-        return Prefix(layers, live, following)
+            ranks, length = live.long().cumsum(1) - 1, live.sum(1)
+        _, layers, seen = self._run(start, embeds, live, start.next_position[:, None] + ranks)
+        return Prefix(layers, seen, start.next_position + length)
 
     def read(self, prefix: Prefix, ids: Tensor, live: Tensor) -> tuple[Tensor, Prefix]:
         """Read text behind a prefix.
@@ -181,11 +195,19 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             (logits [B, T, V] over the support, the longer prefix). Logits of unsampled tokens are -inf in training,
             scoring and sampling alike, so a sampler's log-probabilities are the scorer's.
         """
+        hidden, longer = self._read_text(prefix, ids, live)
+        return self.logits(hidden), longer
+
+    def read_silently(self, prefix: Prefix, ids: Tensor, live: Tensor) -> Prefix:
+        """`read` of text that nothing is predicted from: without its logits, the larger part of a large vocabulary's
+        bill."""
+        return self._read_text(prefix, ids, live)[1]
+
+    def _read_text(self, prefix: Prefix, ids: Tensor, live: Tensor) -> tuple[Tensor, Prefix]:
         steps = live.long().cumsum(1)
         positions = (prefix.next_position[:, None] + steps - 1).clamp_min(0)
         hidden, layers, seen = self._run(prefix, self.get_input_embeddings()(ids), live, positions)
-        longer = Prefix(layers, seen, prefix.next_position + steps[:, -1])
-        return self.logits(hidden), longer
+        return hidden, Prefix(layers, seen, prefix.next_position + live.sum(1))
 
     def read_lanes(self, prefix: Prefix, ids: Tensor, steps: Tensor, sees: Tensor) -> tuple[Tensor, Prefix]:
         """Read text of several continuations of one prefix side by side in one row.
@@ -380,6 +402,11 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def model_type(folder: Path) -> str | None:
+    """What kind of model the config.json of a folder is of."""
+    return cast("str | None", PreTrainedConfig.get_config_dict(folder)[0].get("model_type"))
+
+
 def load_policy(path: str | Path) -> EntropyVLM:
     """Load a checkpoint folder written by `save_pretrained`, in eval mode.
 
@@ -389,9 +416,9 @@ def load_policy(path: str | Path) -> EntropyVLM:
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds no checkpoint (no config.json); name the folder that `train` printed")
-    kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    kind = model_type(folder)
     if kind != EntropyVLMConfig.model_type:
-        mend = "EntropyVLM.from_llava reads it" if kind in ("llava", "llava_onevision") else "name one of `train`"
+        mend = "EntropyVLM.from_llava reads it" if kind in LLAVA else "name one of `train`"
         raise UsageError(f"{folder} holds a checkpoint of {kind!r}, not of {EntropyVLMConfig.model_type!r}: {mend}")
     return cast(EntropyVLM, EntropyVLM.from_pretrained(folder)).eval()
 

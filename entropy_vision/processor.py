@@ -21,11 +21,12 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from entropy_vision.budget import Budget
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
-from entropy_vision.grid import gather, grid_size
+from entropy_vision.grid import grid_size
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.policy_config import EntropyVLMConfig
-from entropy_vision.projectors import half, unit_patches
+from entropy_vision.pooled import PooledTokenizer
+from entropy_vision.projectors import half
 from entropy_vision.text import ASSISTANT
 from entropy_vision.tokenizer import EntropyTokenizer
 from entropy_vision.visuals import FITS, Fit, load_image, load_video
@@ -94,8 +95,10 @@ class EntropyVLMProcessor(ProcessorMixin):
                 "or add one with tokenizer.add_special_tokens"
             )
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
-        self._chooser(Budget(keep=keep), 1)  # refuses a wrong option now
-        own = FLATTEN + (tokenizer.chat_template or PLAIN)
+        self.chooser()  # refuses a wrong option now
+        own = tokenizer.chat_template or PLAIN
+        # a tokenizer that lies beside a saved processor has been given the processor's template
+        own = own if own.startswith(FLATTEN) else FLATTEN + own
         super().__init__(tokenizer, chat_template=chat_template or own)
 
     @classmethod
@@ -173,25 +176,33 @@ class EntropyVLMProcessor(ProcessorMixin):
 
     # ---- choosing ------------------------------------------------------------------------------------------------
 
-    def _chooser(self, budget: Budget, frames: int) -> EntropyTokenizer:
-        side = self.patch_size * (2 if self.onevision and frames > 1 else 1)
-        return EntropyTokenizer(side, budget=budget, selector=self.selector, seed=self.seed, merge=self.merge)
+    def chooser(self, budget: Budget | float | None = None, selector: str | None = None) -> EntropyTokenizer:
+        """What scores and chooses the patches, by default at the processor's own budget and by its own selector."""
+        kind = PooledTokenizer if self.onevision else EntropyTokenizer
+        return kind(
+            self.patch_size,
+            budget=self._budget(budget),
+            selector=selector or self.selector,
+            seed=self.seed,
+            merge=self.merge,
+        )
 
     def select(self, frames: Frames, budget: Budget | float | None = None) -> PatchSet:
         """The patches kept of frames of the tower's size."""
-        kept = self._chooser(self._budget(budget), frames.count)(frames)
-        if not self.onevision or frames.count == 1:
-            return kept
-        # what was chosen are units of four patches; where their number is odd, neighbours share some
-        rows, columns = grid_size(*frames.size, self.patch_size)
-        place, _ = unit_patches(rows, columns)
-        mask = np.zeros((frames.count, rows * columns), bool)
-        frame, unit = np.nonzero(kept.mask.reshape(frames.count, -1))
-        mask[frame[:, None], place[unit]] = True
-        positions = np.argwhere(mask.reshape(frames.count, rows, columns)).astype(np.int32)
-        bits = np.repeat(np.repeat(kept.bits, 2, axis=1), 2, axis=2)[:, :rows, :columns]
-        pixels = gather(frames.pixels, positions, self.patch_size)
-        return PatchSet(pixels=pixels, positions=positions, bits=bits, selector=kept.selector)
+        return self.chooser(budget)(frames)
+
+    # ---- text ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a conversation is written word by word, for want of a chat template of the tokenizer."""
+        return self.chat_template == FLATTEN + PLAIN
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text that the chat template wrote, opened by the tokenizer's own mark once."""
+        opening = self.tokenizer.bos_token
+        opened = opening is not None and text.startswith(opening)
+        return list(self.tokenizer(text, add_special_tokens=not opened)["input_ids"])
 
     # ---- the call ------------------------------------------------------------------------------------------------
 
@@ -263,6 +274,11 @@ class EntropyVLMProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "patches"]
+
+
+def without_marks(text: str) -> str:
+    """A text that stands for no picture and no video."""
+    return _MARK.sub("", text).strip()
 
 
 def _is_image(value: Any) -> bool:

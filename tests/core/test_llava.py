@@ -32,7 +32,7 @@ from entropy_vision.options import BenchOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_cost import policy_flops
-from entropy_vision.text import IMAGE, PAD, token_id, word_tokenizer
+from entropy_vision.text import IMAGE, token_id, word_tokenizer
 from tests.oracles_encoder import same
 from tests.small_policy import WORDS, noise_frames
 
@@ -50,13 +50,15 @@ DECODER = {
 }
 
 
-def _save(folder: Path, kind: str, side: int = 40) -> tuple[Any, PreTrainedTokenizerFast]:
+def _save(
+    folder: Path, kind: str, side: int = 40, tokenizer: PreTrainedTokenizerFast | None = None
+) -> tuple[Any, PreTrainedTokenizerFast]:
     """A random checkpoint as transformers writes it; every weight is away from its initial zero or one."""
     torch.manual_seed(1)
-    tokenizer = word_tokenizer([*WORDS, VIDEO])
+    tokenizer = tokenizer or word_tokenizer([*WORDS, VIDEO])
     text = DECODER | {
         "vocab_size": len(tokenizer) + 3,  # as published ones, the table is larger than the vocabulary
-        "pad_token_id": token_id(tokenizer, PAD),
+        "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
     image, video = token_id(tokenizer, IMAGE), token_id(tokenizer, VIDEO)

@@ -1,0 +1,56 @@
+"""PooledTokenizer: EntropyTokenizer for a tower that makes one token of four patches of a video.
+
+Of a picture it chooses patches. Of a video it scores and chooses the pooled tokens, as patches of twice the side, and
+gives the patches they are made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from entropy_vision.budget import Budget
+from entropy_vision.frames import Frames
+from entropy_vision.grid import gather, grid_size
+from entropy_vision.patchset import PatchSet
+from entropy_vision.projectors import unit_patches
+from entropy_vision.tokenizer import EntropyTokenizer
+
+
+class PooledTokenizer(EntropyTokenizer):
+    """Takes what `EntropyTokenizer` takes; `merge` must be 1."""
+
+    def __init__(self, patch_size: int = 16, keep: float | None = None, **options: Any) -> None:
+        super().__init__(patch_size, keep, **options)
+        self._options: dict[str, Any] = {**options, "keep": keep}
+
+    @property
+    def units(self) -> EntropyTokenizer:
+        """What chooses among the pooled tokens of a video."""
+        return EntropyTokenizer(2 * self.patch_size, **self._options)
+
+    def score(self, frames: Frames) -> np.ndarray:
+        """What every patch of a picture or pooled token of a video is worth: float32 [F, R, C], finite, >= 0."""
+        return super().score(frames) if frames.count == 1 else self.units.score(frames)
+
+    def select(self, frames: Frames, bits: np.ndarray, budget: Budget | None = None) -> PatchSet:
+        """Choose by scores made before; of a video, whole pooled tokens. Arguments and errors as of the base class."""
+        if frames.count == 1:
+            return super().select(frames, bits, budget)
+        kept = self.units.select(frames, bits, budget)
+        # where the number of patches along a side is odd, neighbouring units share some
+        rows, columns = grid_size(*frames.size, self.patch_size)
+        place, _ = unit_patches(rows, columns)
+        mask = np.zeros((frames.count, rows * columns), bool)
+        frame, unit = np.nonzero(kept.mask.reshape(frames.count, -1))
+        mask[frame[:, None], place[unit]] = True
+        positions = np.argwhere(mask.reshape(frames.count, rows, columns)).astype(np.int32)
+        whole = np.repeat(np.repeat(kept.bits, 2, axis=1), 2, axis=2)[:, :rows, :columns]
+        pixels = gather(frames.pixels, positions, self.patch_size)
+        return PatchSet(pixels=pixels, positions=positions, bits=whole, selector=kept.selector)
+
+    def fingerprint(self) -> str:
+        """16 hex digits, other ones than without pooling."""
+        return hashlib.sha256(f"pooled {super().fingerprint()}".encode()).hexdigest()[:16]
