@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from entropy_vision.dialect import Dialect, spoken
 from entropy_vision.policy import EntropyVLM
 
 from .clock import Clock
@@ -22,7 +23,12 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage needs beside its batches."""
+    """What a stage needs beside its batches.
+
+    Attributes:
+        groups: token ids of the words that patches are aligned with; empty where the tokenizer lacks them.
+        speech: how the policy is spoken to; None where its word-level tokenizer says it.
+    """
 
     model: EntropyVLM
     tokenizer: PreTrainedTokenizerFast
@@ -32,6 +38,12 @@ class Context:
     reference: EntropyVLM | None = None
     team: Team = field(default_factory=Team)
     clock: Clock = field(default_factory=Clock)
+    speech: Dialect | None = None
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the policy is spoken to."""
+        return self.speech or spoken(self.tokenizer)
 
     @cached_property
     def prices(self) -> Prices:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from entropy_vision.dialect import Dialect, spoken
 from entropy_vision.options import Profile
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.text import answer_text
@@ -72,7 +73,7 @@ class Graded:
 @torch.no_grad()
 def grade(
     model: EntropyVLM,
-    tokenizer: PreTrainedTokenizerFast,
+    dialect: Dialect | PreTrainedTokenizerFast,
     batches: Iterable[Batch],
     rubric: Rubric,
     *,
@@ -85,9 +86,10 @@ def grade(
 ) -> Graded:
     """Let the policy answer and verify. `blind` shows it no visual tokens at all.
 
-    `profile` reads the scores; "official" each question's own.
+    `dialect` is the policy's, or its word-level tokenizer. `profile` reads the scores; "official" each question's own.
     """
     model.eval()
+    dialect = spoken(dialect)
     generator = torch.Generator(model.device).manual_seed(seed)
     asked: list[Ask] = []
     first: list[str] = []
@@ -97,8 +99,8 @@ def grade(
     for batch in batches:
         rollouts = sample(
             model,
-            tokenizer,
-            read_questions(model, tokenizer, batch, blind=blind),
+            dialect,
+            read_questions(model, dialect, batch, blind=blind),
             group=samples,
             temperature=temperature,
             max_new_tokens=max_new_tokens,

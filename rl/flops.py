@@ -31,16 +31,19 @@ class Asked:
         visual: S counts, the slots that each picture fills.
         owner: Q numbers, the picture of each question.
         lengths: Q counts, the text tokens that are read behind it.
+        before: the text tokens in front of every picture, read once.
     """
 
     visual: Sequence[int]
     owner: Sequence[int]
     lengths: Sequence[int]
+    before: int = 0
 
     @property
     def slots(self) -> list[int]:
         """Q counts, what stands before each question's completions."""
-        return [self.visual[owner] + length for owner, length in zip(self.owner, self.lengths, strict=True)]
+        rows = zip(self.owner, self.lengths, strict=True)
+        return [self.before + self.visual[owner] + length for owner, length in rows]
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,14 @@ class Prices:
         frozen = self._see(patches) if self.frozen and patches is not None else 0
         return (forward - frozen) * self.backward
 
-    def read_questions(self, patches: PackedPatches, asked: Asked) -> int:
-        """Pictures and the text behind them, each once."""
+    def read_questions(self, patches: PackedPatches, asked: Asked, predicted: bool = False) -> int:
+        """Pictures and the text around them, each once; `predicted` where logits of the text are wanted."""
+        before = asked.before
+        pictures = self.encode(patches) + self.read(before) + sum(self.read(count, before) for count in asked.visual)
         text = zip(asked.lengths, asked.owner, strict=True)
-        pictures = self.encode(patches) + sum(map(self.read, asked.visual))
-        return pictures + sum(self.read(length, asked.visual[owner], length) for length, owner in text)
+        return pictures + sum(
+            self.read(length, before + asked.visual[owner], length * predicted) for length, owner in text
+        )
 
     def sample(self, levels: Sequence[int], past: int) -> int:
         """A group token by token behind `past` slots; `levels` as of `beginnings`."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entropy_vision.policy import Prefix
-from entropy_vision.text import prompt_ids
 
 from .advantage import grpo_advantages
 from .batch import Batch
@@ -53,7 +52,7 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     """
     parted = context.recipe.data.micro_tokens > 0
     with context.clock("encode"), torch.set_grad_enabled(not parted):
-        read = read_questions(context.model, context.tokenizer, batch)
+        read = read_questions(context.model, context.dialect, batch)
     rollouts, rewards = _draw(context, batch.asks, read, generator)
     total = _totalled(context, rewards)
     sums = {
@@ -90,7 +89,7 @@ def _draw(
     with context.clock("generate"):
         rollouts = sample(
             context.model,
-            context.tokenizer,
+            context.dialect,
             read,
             group=size,
             temperature=recipe.temperature,
@@ -112,9 +111,10 @@ def _rewarded(context: Context, ask: Ask, completion: str, truncated: bool) -> R
 
 
 def _asked(context: Context, batch: Batch) -> Asked:
-    """What `read_questions` reads: all of a question but the mark that starts its completions."""
-    lengths = [len(prompt_ids(context.tokenizer, ask.question)) - 1 for ask in batch.asks]
-    return Asked(context.model.slots(batch.patches).counts, batch.owner.tolist(), lengths)
+    """What `read_questions` reads: all of a question but the token that its completions start from."""
+    dialect = context.dialect
+    lengths = [len(dialect.prompt(ask.question)) - 1 for ask in batch.asks]
+    return Asked(context.model.slots(batch.patches).counts, batch.owner.tolist(), lengths, len(dialect.before))
 
 
 def _sampling(context: Context, rollouts: Rollouts, slots: Sequence[int]) -> int:
@@ -191,9 +191,9 @@ def _to_learn(context: Context, rolled: Rolled, advantages: Tensor) -> _Learned:
     ref_logp = None
     if context.reference is not None and len(questions):
         with context.clock("encode"):
-            prefix = read_questions(context.reference, context.tokenizer, rolled.batch).rows(questions)
+            prefix = read_questions(context.reference, context.dialect, rolled.batch).rows(questions)
         with context.clock("score"):
-            ref_logp = score(context.reference, context.tokenizer, prefix, ids, mask, temperature=recipe.temperature)
+            ref_logp = score(context.reference, context.dialect, prefix, ids, mask, temperature=recipe.temperature)
     return _Learned(questions, ids, mask, logp, advantages.flatten().float().to(device)[rows], ref_logp)
 
 
@@ -259,11 +259,11 @@ def _learn_part(
     read = source.read
     if turn or read is None:  # a policy that has changed since the sampling must read anew
         with clock("encode"):
-            read = read_questions(context.model, context.tokenizer, source.batch)
+            read = read_questions(context.model, context.dialect, source.batch)
     prefix = read.rows(part.chosen)
     with clock("score"):
         terms = policy_terms(
-            score(context.model, context.tokenizer, prefix, part.ids, part.mask, temperature=recipe.temperature),
+            score(context.model, context.dialect, prefix, part.ids, part.mask, temperature=recipe.temperature),
             part.old_logp,
             part.advantages,
             part.mask,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from entropy_vision.dialect import Dialect, spoken
+from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM, Prefix
-from entropy_vision.text import ASSISTANT, END, decode, prompt_ids, token_id
 
 from .batch import Batch
 
@@ -22,11 +23,11 @@ class Rollouts:
     """B sampled completions.
 
     Attributes:
-        ids: int64 [B, T], completion tokens, end mark included; padding behind it.
+        ids: int64 [B, T], completion tokens, the end included; padding behind it.
         mask: bool [B, T], True at completion tokens.
         logp: fp32 [B, T], log-probability each token was sampled with; 0 at padding.
         entropy: fp32 [B, T], policy entropy in nats at each token; 0 at padding.
-        truncated: bool [B], no end mark within the limit.
+        truncated: bool [B], no end within the limit.
         texts: the B completions as text.
     """
 
@@ -48,34 +49,64 @@ def pad_rows(rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
     return ids, live
 
 
-def read_prompts(
-    model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, pictures: Prefix, owner: Tensor, prompts: list[list[int]]
+def read_pictures(
+    model: EntropyVLM, dialect: Dialect, patches: PackedPatches, tokens: Tensor | None = None, *, blind: bool = False
 ) -> Prefix:
-    """Read each question behind its picture, all but the final mark, which starts the completion.
+    """What stands before a picture, read once, and each picture behind it; `blind` reads no picture.
 
     Args:
-        pictures: what `read_patches` gave.
-        owner: int64 [Q], the picture of each question.
-        prompts: Q rows of `prompt_ids`.
+        tokens: as of `read_patches`.
     """
-    ids, live = pad_rows([p[:-1] for p in prompts], token_id(tokenizer, "<pad>"))
-    _, prefix = model.read(pictures.rows(owner.to(model.device)), ids.to(model.device), live.to(model.device))
-    return prefix
+    start = None
+    if dialect.before:
+        ids = torch.tensor([dialect.before], device=model.device)
+        start = model.read_silently(model.empty_prefix(1), ids, torch.ones_like(ids, dtype=torch.bool))
+    if not blind:
+        return model.read_patches(patches, tokens, start)
+    count = len(patches.counts)
+    everyone = torch.zeros(count, dtype=torch.long, device=model.device)
+    return model.empty_prefix(count) if start is None else start.rows(everyone)
+
+
+def read_prompts(
+    model: EntropyVLM,
+    dialect: Dialect | PreTrainedTokenizerFast,
+    pictures: Prefix,
+    owner: Tensor,
+    prompts: list[list[int]],
+) -> Prefix:
+    """Read each question behind its picture, all but its last token, which the completion starts from.
+
+    Args:
+        dialect: the policy's, or its word-level tokenizer; so everywhere here.
+        pictures: what `read_pictures` gave.
+        owner: int64 [Q], the picture of each question.
+        prompts: Q rows of `Dialect.prompt`.
+    """
+    device = model.device
+    ids, live = pad_rows([p[:-1] for p in prompts], spoken(dialect).pad)
+    prefix = model.read_silently(pictures.rows(owner.to(device)), ids.to(device), live.to(device))
+    return replace(prefix, pending=torch.tensor([p[-1] for p in prompts], device=device))
 
 
 def read_questions(
-    model: EntropyVLM, tokenizer: PreTrainedTokenizerFast, batch: Batch, *, blind: bool = False
+    model: EntropyVLM, dialect: Dialect | PreTrainedTokenizerFast, batch: Batch, *, blind: bool = False
 ) -> Prefix:
     """Pictures and questions of a batch, read once each; `blind` reads no picture."""
-    pictures = model.empty_prefix(len(batch.patches.counts)) if blind else model.read_patches(batch.patches)
-    prompts = [prompt_ids(tokenizer, ask.question) for ask in batch.asks]
-    return read_prompts(model, tokenizer, pictures, batch.owner, prompts)
+    dialect = spoken(dialect)
+    pictures = read_pictures(model, dialect, batch.patches, blind=blind)
+    return read_prompts(model, dialect, pictures, batch.owner, [dialect.prompt(ask.question) for ask in batch.asks])
+
+
+def _pending(prefix: Prefix, dialect: Dialect) -> Tensor:
+    """int64 [B], the token that each row's completion follows."""
+    return torch.full_like(prefix.next_position, dialect.start) if prefix.pending is None else prefix.pending
 
 
 @torch.no_grad()
 def sample(
     model: EntropyVLM,
-    tokenizer: PreTrainedTokenizerFast,
+    dialect: Dialect | PreTrainedTokenizerFast,
     prefix: Prefix,
     *,
     group: int = 1,
@@ -91,12 +122,14 @@ def sample(
     Returns:
         rows * group completions, those of one row one behind the other.
     """
-    device, rows, end = model.device, len(prefix.live), token_id(tokenizer, END)
+    dialect = spoken(dialect)
+    device, rows, vocabulary = model.device, len(prefix.live), len(model.word_embeddings)
+    ends = torch.tensor(dialect.ends, device=device)
     size = rows, group, max_new_tokens
     ids, mask = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, dtype=torch.bool, device=device)
     logps, entropies = torch.zeros(size, device=device), torch.zeros(size, device=device)
     open_rows = torch.arange(rows, device=device)
-    token = torch.full((rows, group), token_id(tokenizer, ASSISTANT), device=device)
+    token = _pending(prefix, dialect)[:, None].expand(rows, group)
     live = torch.ones(rows, group, dtype=torch.bool, device=device)
     node = torch.zeros_like(token)  # whose continuation a completion's token is, of the nodes read last
     sees = prefix.live[:, None, :].expand(rows, group, -1)
@@ -107,7 +140,7 @@ def sample(
             still = going.nonzero()[:, 0]
             prefix, open_rows = prefix.rows(still), open_rows[still]
             token, live, node, sees = token[still], live[still], node[still], sees[still]
-        first, node = _distinct(node * len(tokenizer) + token, live)
+        first, node = _distinct(node * vocabulary + token, live)
         count = first.shape[1]
         itself = torch.eye(count, dtype=torch.bool, device=device)
         seen = sees.gather(1, first[:, :, None].expand(-1, -1, sees.shape[2]))
@@ -126,12 +159,12 @@ def sample(
         mask[open_rows, :, steps] = live
         logps[open_rows, :, steps] = each.gather(2, token[:, :, None])[:, :, 0] * live
         entropies[open_rows, :, steps] = entropy.gather(1, node) * live
-        live = live & (token != end)
+        live = live & ~torch.isin(token, ends)
         steps += 1
     cut = torch.zeros(rows, group, dtype=torch.bool, device=device)
     cut[open_rows] = live
     ids, mask, logps, entropies = (t[:, :, :steps].flatten(0, 1) for t in (ids, mask, logps, entropies))
-    return Rollouts(ids, mask, logps, entropies, cut.flatten(), [decode(tokenizer, row) for row in ids.tolist()])
+    return Rollouts(ids, mask, logps, entropies, cut.flatten(), [dialect.text(row) for row in ids.tolist()])
 
 
 def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +192,7 @@ def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
 
 def score(
     model: EntropyVLM,
-    tokenizer: PreTrainedTokenizerFast,
+    dialect: Dialect | PreTrainedTokenizerFast,
     prefix: Prefix,
     ids: Tensor,
     mask: Tensor,
@@ -172,8 +205,10 @@ def score(
     What several completions of a row begin with is read once, see `Tree`.
     """
     rows, (count, length) = len(prefix.live), ids.shape
-    tree = grow(ids.tolist(), mask.sum(1).tolist(), rows, token_id(tokenizer, ASSISTANT))
+    dialect = spoken(dialect)
+    tree = grow(ids.tolist(), mask.sum(1).tolist(), rows, dialect.start)
     tokens, depth, above, node = (t.to(ids.device) for t in (tree.tokens, tree.depth, tree.above, tree.node))
+    tokens[:, 0] = _pending(prefix, dialect)  # the root
     sees = torch.cat((prefix.live[:, None, :].expand(-1, tokens.shape[1], -1), above), dim=2)
     logits, _ = model.read_lanes(prefix, tokens, depth, sees)
     logp = torch.log_softmax(logits / temperature, dim=-1)
@@ -184,7 +219,7 @@ def score(
 
 @dataclass(frozen=True)
 class Tree:
-    """The completions of each of R rows as a tree of their beginnings: N nodes a row, the start mark the root.
+    """The completions of each of R rows as a tree of their beginnings: N nodes a row, what they start from the root.
 
     Completions of a group begin alike, and the more so the surer a policy is: read side by side, most of the work
     would be done several times over.

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entropy_vision.policy import Prefix
-from entropy_vision.text import PAD, completion_ids, prompt_ids, token_id
 
 from .align import alignment_loss, label_counts
 from .batch import Batch
@@ -18,7 +17,7 @@ from .buffer import Turns
 from .context import Context, Metrics
 from .flops import Asked
 from .grpo import grpo_step
-from .rollout import pad_rows
+from .rollout import pad_rows, read_pictures
 
 
 def _label_totals(context: Context, batches: Sequence[Batch]) -> Tensor:
@@ -55,25 +54,27 @@ def sft_step(
     Tokens behind the rationale weigh `sft.answer_weight`. They are few, and that a thing at r3c4 and then at r3c1 moved
     is learned from them alone.
     """
-    model, recipe, prices = context.model, context.recipe.sft, context.prices
+    model, recipe, prices, dialect = context.model, context.recipe.sft, context.prices, context.dialect
     rows = [_demonstrations(context, batch) for batch in batches]
     (total,) = context.team.total(sum(float(d.weight.sum()) for d in rows))
-    counts = _label_totals(context, batches)
+    align_weight = recipe.align_weight if context.groups else 0.0
+    counts = _label_totals(context, batches) if align_weight else None
     sums = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0, "flops": 0.0}
     for batch, given in zip(batches, rows, strict=True):
         with context.clock("encode"):
             visual = model.embed_patches(batch.patches)
-            pictures = model.read_patches(batch.patches, visual).rows(batch.owner.to(model.device))
+            pictures = read_pictures(model, dialect, batch.patches, visual).rows(batch.owner.to(model.device))
         said, right = _next_token_loss(context, pictures, given)
         loss = said / total
-        asked = Asked(model.slots(batch.patches).counts, batch.owner.tolist(), (given.live.sum(1) - 1).tolist())
-        read = prices.read_questions(batch.patches, asked)
+        lengths = (given.live.sum(1) - 1).tolist()
+        asked = Asked(model.slots(batch.patches).counts, batch.owner.tolist(), lengths, len(dialect.before))
+        read = prices.read_questions(batch.patches, asked, predicted=True)
         sums["flops"] += read + prices.back(read, batch.patches)
         sums["loss"] += float(loss.detach())
         sums["token_accuracy"] += right / total
-        if recipe.align_weight:
+        if align_weight:
             drawn, accuracy = alignment_loss(visual, batch.words, model.word_embeddings, context.groups, counts)
-            loss = loss + recipe.align_weight * drawn
+            loss = loss + align_weight * drawn
             sums["align_accuracy"] += accuracy
         with context.clock("backward"):
             loss.backward()
@@ -103,15 +104,13 @@ class _Demonstrations:
 
 def _demonstrations(context: Context, batch: Batch) -> _Demonstrations:
     """Those of a batch."""
-    words, answer_weight, rows = context.tokenizer, context.recipe.sft.answer_weight, []
-    behind = token_id(words, "</think>")
+    dialect, answer_weight, rows = context.dialect, context.recipe.sft.answer_weight, []
     weights = []
     for ask in batch.asks:
-        prompt, gold = prompt_ids(words, ask.question), completion_ids(words, ask.gold)
-        thought = gold.index(behind) + 1
+        prompt, (gold, thought) = dialect.prompt(ask.question), dialect.demonstration(ask.gold)
         rows.append(prompt + gold)
         weights.append([0.0] * len(prompt) + [1.0] * thought + [answer_weight] * (len(gold) - thought))
-    ids, live = pad_rows(rows, token_id(words, PAD))
+    ids, live = pad_rows(rows, dialect.pad)
     weight = torch.zeros(ids.shape)
     for i, row in enumerate(weights):
         weight[i, : len(row)] = torch.tensor(row)
