@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from entropy_vision.data.benchmarks import Benchmark
+    from entropy_vision.dialect import Dialect
     from entropy_vision.options import EvalOptions, Profile
     from entropy_vision.policy import EntropyVLM
+    from entropy_vision.processor import EntropyVLMProcessor
     from entropy_vision.question import Item, QuestionSource
     from entropy_vision.rl.batch import Batch
     from entropy_vision.rl.evaluate import Graded
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 
 BLIND = "blind"
 STRICT: Final = "strict"
+WORDS, CHAT = 28, 256  # longest answers, in tokens of a word and of any tokenizer
 _BATCH = 64  # scenes answered at once
+_UNTRAINED = {"frame_count": 8, "difficulty": 0.5, "max_new_tokens": CHAT}  # a policy that was not trained here
 
 
 @dataclass(frozen=True)
@@ -178,13 +183,15 @@ def benchmark_source(task: str, inputs: dict[str, Any], most: int, label: str = 
     from entropy_vision.data.benchmarks import load
 
     stills = load(task, size=int(inputs["image_size"]), frames=int(inputs["frame_count"]))
+    if "fit" in inputs:  # the tower's own
+        stills = stills.seen(replace(stills.view, size=tuple(inputs["size"]), fit=inputs["fit"]))
     if not stills.questions:
         first = stills.skipped[0]
         raise UsageError(
             f"{task}: none of its {stills.rows} rows is a question ({first.where}: {first.reason}); "
             f"entropy-vision benchmarks {task} lists them"
         )
-    videos = stills.seen(replace(stills.view, size=int(inputs["video_size"])))
+    videos = stills if "fit" in inputs else stills.seen(replace(stills.view, size=int(inputs["video_size"])))
     count = min(most, len(stills))
     return _Spread(stills, videos, label or stills.spec.name, count), count
 
@@ -226,39 +233,43 @@ def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, 
 
 def measure(
     model: EntropyVLM,
-    tokenizer: PreTrainedTokenizerFast,
+    dialect: Dialect | PreTrainedTokenizerFast,
     scenes: dict[str, list[Scored]],
     *,
     keeps: Sequence[float],
     selectors: Sequence[str],
     on_done: Callable[[str], None] = lambda note: None,
     profile: Profile = STRICT,
+    max_new_tokens: int = WORDS,
+    chooser_of: Callable[[str], EntropyTokenizer] | None = None,
 ) -> Measured:
     """Answer the same questions at every budget with every selector, and blind.
 
     Args:
+        dialect: the policy's, or its word-level tokenizer.
         scenes: scored scenes by family; their bits are made anew for each selector.
         keeps: fractions in (0, 1].
         profile: what reads the answers; "official" each question's own rule.
+        max_new_tokens: longest answer.
+        chooser_of: what selects by the selector of a name; by default patches of the tower's size.
     """
     from entropy_vision.rl.evaluate import grade
     from entropy_vision.rl.rubric import Rubric
     from entropy_vision.tokenizer import EntropyTokenizer
 
     graded: dict[tuple[str, float], Graded] = {}
-    rubric = Rubric()
+    answer = partial(grade, model, dialect, rubric=Rubric(), profile=profile, max_new_tokens=max_new_tokens)
+    chooser_of = chooser_of or partial(EntropyTokenizer, model.encoder.patch_size, 1.0, None)
     for selector in selectors:
-        chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=selector)
+        chooser = chooser_of(selector)
         scored = [[replace(s, bits=chooser.score(s.frames)) for s in family] for family in scenes.values()]
         for keep in keeps:
             if keep == 1.0 and selector != selectors[0]:
                 graded[selector, keep] = graded[selectors[0], keep]
                 continue
-            graded[selector, keep] = grade(model, tokenizer, batches_of(scored, chooser, keep), rubric, profile=profile)
+            graded[selector, keep] = answer(batches=batches_of(scored, chooser, keep))
             on_done(f"{selector} {keep:g}")
-    graded[BLIND, 0.0] = grade(
-        model, tokenizer, batches_of(scored, chooser, min(keeps)), rubric, blind=True, profile=profile
-    )
+    graded[BLIND, 0.0] = answer(batches=batches_of(scored, chooser, min(keeps)), blind=True)
     on_done(BLIND)
     return Measured(graded)
 
@@ -280,6 +291,31 @@ def as_json(measured: Measured, keeps: Sequence[float], selectors: Sequence[str]
     }
 
 
+def inputs_shown(
+    model: EntropyVLM, processor: EntropyVLMProcessor, dialect: Dialect, checkpoint: Path
+) -> dict[str, Any]:
+    """What a policy is shown: the sizes of the World's pictures it was trained on, length of a video, difficulty.
+
+    A policy with a chat template sees everything at its tower's size and fit, whether it was trained here or not.
+
+    Raises:
+        UsageError: one of the World's own that does not say it.
+    """
+    from entropy_vision.dialect import ChatDialect
+
+    inputs = dict(model.config.inputs)
+    if isinstance(dialect, ChatDialect):
+        side = min(processor.image_size)
+        sizes = {"image_size": side, "video_size": side, "size": processor.image_size, "fit": processor.fit}
+        return {**_UNTRAINED, **inputs, **sizes}
+    if not inputs:
+        raise UsageError(
+            f"{checkpoint} does not say what inputs its policy was trained on (config.json, inputs): "
+            "eval needs a checkpoint that `train` wrote"
+        )
+    return {"max_new_tokens": WORDS, **inputs}
+
+
 def run_eval(options: EvalOptions) -> dict[str, Any]:
     """Measure a checkpoint on the World's test split, or on benchmarks, whose published rule reads the answers.
 
@@ -292,6 +328,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     import torch
 
     from entropy_vision.data import World
+    from entropy_vision.dialect import dialect_of
     from entropy_vision.rl import checkpoint
     from entropy_vision.rl.scenes import score_scene
     from entropy_vision.tokenizer import EntropyTokenizer
@@ -299,26 +336,24 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
     for name in options.selectors:
         EntropyTokenizer(selector=name)  # an unknown name must not wait until the others are measured
     torch.set_num_threads(1)
-    model, tokenizer = checkpoint.load(options.checkpoint)
+    model, processor = checkpoint.load_whole(options.checkpoint)
+    dialect = dialect_of(model, processor, options.system, options.instruction)
     families = options.tasks or World.families(shared=True)
     check_tasks(families)
     labels = labels_of(families)
-    if not model.config.inputs:
-        raise UsageError(
-            f"{options.checkpoint} does not say what inputs its policy was trained on (config.json, inputs): "
-            "eval needs a checkpoint that `train` wrote"
-        )
-    chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector=options.selectors[0])
+    inputs = inputs_shown(model, processor, dialect, options.checkpoint)
+    chooser_of = partial(processor.chooser, 1.0)
+    chooser = chooser_of(options.selectors[0])
     steps = len(families) + len(options.selectors) * len(options.keep) + 1
     with progress("eval", steps) as bar, TemporaryDirectory() as folder:
         # a policy trained on decoded files is measured on decoded files
-        videos = folder if model.config.inputs.get("video_files") else None
+        videos = folder if inputs.get("video_files") else None
         sources: dict[str, tuple[QuestionSource, int]] = {}
         for family in families:
             if ":" in family:
-                sources[family] = benchmark_source(family, model.config.inputs, options.questions, labels[family])
+                sources[family] = benchmark_source(family, inputs, options.questions, labels[family])
             else:
-                source = family_source(family, model.config.inputs, split="test", seed=options.seed, folder=videos)
+                source = family_source(family, inputs, split="test", seed=options.seed, folder=videos)
                 sources[family] = source, options.questions
         scenes = {}
         for family, (source, count) in sources.items():
@@ -329,12 +364,14 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
             bar.advance(note=family)
         measured = measure(
             model,
-            tokenizer,
+            dialect,
             scenes,
             keeps=options.keep,
             selectors=options.selectors,
             on_done=lambda note: bar.advance(note=note),
             profile=options.profile,
+            max_new_tokens=options.max_new_tokens or inputs["max_new_tokens"],
+            chooser_of=chooser_of,
         )
     benchmarks = [source for source, _ in sources.values() if isinstance(source, _Spread)]
     result = {"checkpoint": str(options.checkpoint), "profiles": measured.profiles}

@@ -279,7 +279,7 @@ class EvalOptions:
     """Measure a checkpoint's accuracy at several token budgets, a blind baseline included."""
 
     checkpoint: Positional[Path]
-    """Folder that `train` wrote."""
+    """Folder that `train` or `save_pretrained` wrote, or that of a LLaVA checkpoint of transformers."""
     tasks: tuple[str, ...] = ()
     """Question families of the World, all of them where not given; or benchmarks, each as NAME:FOLDER."""
     keep: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
@@ -291,6 +291,12 @@ class EvalOptions:
     profile: Profile = "official"
     """How answers are read: by the published rule of the benchmark, where it has one, else as in training (strict);
     all of them so; or wherever an answer stands unambiguously (robust)."""
+    system: OptionalName = None
+    """System message for a policy with a chat template; by default what it was trained with, else the template's."""
+    instruction: OptionalName = None
+    """What stands behind every question to such a policy, likewise; by default it asks for <think> and <answer>."""
+    max_new_tokens: OptionalInt = None
+    """Longest answer in tokens; by default what the policy was trained with, else 28, with a chat template 256."""
     seed: int = 0
     """Seed of the questions."""
     json: bool = False
@@ -299,7 +305,7 @@ class EvalOptions:
     def __post_init__(self) -> None:
         _check_keep(*self.keep)
         _check_told_apart(*self.keep)
-        _check_positive(questions=self.questions)
+        _check_positive(questions=self.questions, max_new_tokens=self.max_new_tokens)
         _check_seed(self.seed)
         if not self.selectors:
             raise UsageError("--selectors takes at least one name")

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,7 @@ from transformers.utils import logging
 
 from entropy_vision.atomic import atomic_write, sync_folder
 from entropy_vision.errors import InputError, InputReason, UsageError
-from entropy_vision.policy import EntropyVLM, load_policy
+from entropy_vision.policy import LLAVA, EntropyVLM, load_policy, model_type
 from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.text import answer_text, load_tokenizer
 
@@ -80,7 +81,7 @@ def save(
     run: Path,
     step: int,
     model: EntropyVLM,
-    tokenizer: PreTrainedTokenizerFast,
+    processor: EntropyVLMProcessor,
     optimizer: Optimizer,
     facts: dict[str, object],
     buffers: Sequence[bytes] = (),
@@ -94,7 +95,7 @@ def save(
     with _whole(final) as partial:
         for rank, packed in enumerate(buffers):
             (partial / _BUFFER.format(rank)).write_bytes(packed)
-        save_policy(partial, model, tokenizer)
+        save_policy(partial, model, processor)
         if has_maps(model):
             save_trained(model, partial)
         if is_sharded(model):
@@ -116,18 +117,18 @@ def save_parts(run: Path, model: EntropyVLM, optimizer: Optimizer, leads: bool) 
         save_divided(optimizer.parts_of_tensors(), run / _DIVIDED)
 
 
-def save_policy(folder: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_policy(folder: Path, model: EntropyVLM, processor: EntropyVLMProcessor) -> None:
     """Write what `load` reads, and transformers' AutoProcessor."""
     model = merged(model) if has_maps(model) else model
     with _quietly():
         model.save_pretrained(folder, state_dict=gathered_state(model))
-    EntropyVLMProcessor.for_model(model, tokenizer).save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
-def save_reference(run: Path, model: EntropyVLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_reference(run: Path, model: EntropyVLM, processor: EntropyVLMProcessor) -> None:
     """Keep the policy a run starts from: the run it came from may go on and remove that checkpoint."""
     with _whole(run / REFERENCE) as partial:
-        save_policy(partial, model, tokenizer)
+        save_policy(partial, model, processor)
 
 
 @contextmanager
@@ -154,36 +155,52 @@ def write_facts(folder: Path, facts: dict[str, object]) -> None:
 
 
 def load(folder: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
-    """Policy and tokenizer of a checkpoint or of a run's newest one.
+    """Policy and tokenizer of a checkpoint or of a run's newest one. Raises as `load_whole`."""
+    model, processor = load_whole(folder)
+    return model, processor.tokenizer
+
+
+def load_whole(folder: Path) -> tuple[EntropyVLM, EntropyVLMProcessor]:
+    """Policy and processor of a checkpoint, of a run's newest one, or of a LLaVA checkpoint of transformers.
+
+    A folder with a tokenizer alone beside the policy gets the processor that fits.
 
     Raises:
-        UsageError: nothing is there.
+        UsageError: nothing is there, or a LLaVA checkpoint that `from_llava` refuses.
         InputError: what is there is damaged, or not a checkpoint of this program.
     """
     model = load_model(folder)
     folder = resolve(folder)
     with _damage_named(folder):
-        return model, load_tokenizer(folder)
+        if _is_llava(folder):
+            return model, EntropyVLMProcessor.from_llava(folder)
+        if (folder / "processor_config.json").is_file():
+            return model, cast(EntropyVLMProcessor, EntropyVLMProcessor.from_pretrained(folder))
+        return model, EntropyVLMProcessor.for_model(model, load_tokenizer(folder))
 
 
 def load_model(folder: Path) -> EntropyVLM:
-    """The policy alone, also one that `save_pretrained` wrote without a tokenizer. Raises as `load`."""
+    """The policy alone, also one that `save_pretrained` wrote without a tokenizer. Raises as `load_whole`."""
     folder = resolve(folder)
     with _quietly(), _damage_named(folder):
-        return load_policy(folder)
+        return EntropyVLM.from_llava(folder) if _is_llava(folder) else load_policy(folder)
 
 
-def load_maps(run: Path, rank: int, left: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
-    """Policy and tokenizer of a run that trains low-rank maps, as it was when the checkpoint `left` was made.
+def _is_llava(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and model_type(folder) in LLAVA
+
+
+def load_maps(run: Path, rank: int, left: Path) -> tuple[EntropyVLM, EntropyVLMProcessor]:
+    """Policy and processor of a run that trains low-rank maps, as it was when the checkpoint `left` was made.
 
     Raises:
         InputError: the run's start or the checkpoint is damaged.
     """
-    model, tokenizer = load(run / REFERENCE)
+    model, processor = load_whole(run / REFERENCE)
     train_maps(model, rank)
     with _damage_named(left):
         load_trained(model, left)
-    return model, tokenizer
+    return model, processor
 
 
 def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:

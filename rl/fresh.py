@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config
+from transformers import Qwen3Config
 
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.policy import EntropyVLM, EntropyVLMConfig
+from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.sources import world_words
 from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
 
 from .recipe import DataRecipe, PolicyRecipe
 
 
-def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
+def inputs_of(data: DataRecipe) -> dict[str, Any]:
+    """What `eval` shows a policy that was trained on it."""
+    sizes = {k: getattr(data, k) for k in ("image_size", "video_size", "frame_count", "difficulty")}
+    return sizes | {"video_files": bool(data.video_folder)}
+
+
+def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, EntropyVLMProcessor]:
     """A fresh policy with a word-level tokenizer over the World's vocabulary.
 
     Its language model is Qwen3's, which is Qwen2's decoder with normalised queries and keys: attention can be sharp
@@ -44,9 +53,8 @@ def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[Entro
         unsampled_token_ids=[token_id(tokenizer, t) for t in (PAD, UNKNOWN, ASSISTANT)],
         pad_token_id=text.pad_token_id,
         eos_token_id=text.eos_token_id,
-        inputs={k: getattr(data, k) for k in ("image_size", "video_size", "frame_count", "difficulty")}
-        | {"video_files": bool(data.video_folder)},
+        inputs=inputs_of(data),
     )
     model = EntropyVLM(config)
     model.encoder.load_state_dict(encoder.state_dict())
-    return model, tokenizer
+    return model, EntropyVLMProcessor.for_model(model, tokenizer)

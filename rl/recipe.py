@@ -99,6 +99,17 @@ class DataRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptRecipe:
+    """What is said around a question, to a policy with a chat template. What is left out is what the policy of `init`
+    was trained with, and of one that was not trained here the default."""
+
+    system: str | None = None
+    """The system message; by default the template's own."""
+    instruction: str | None = None
+    """Stands behind every question. By default it asks for <think> … </think> and <answer> … </answer>."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BudgetRecipe:
     """How much of a scene the policy sees. Mixed budgets make one policy serve them all."""
 
@@ -292,6 +303,7 @@ class TrainRecipe:
     is answered there in any case, and a run goes on from there bit for bit."""
     policy: PolicyRecipe = field(default_factory=PolicyRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
+    prompt: PromptRecipe = field(default_factory=PromptRecipe)
     budget: BudgetRecipe = field(default_factory=BudgetRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     sft: SftRecipe = field(default_factory=SftRecipe)

@@ -18,23 +18,22 @@ from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
 from entropy_vision.device import device_of
+from entropy_vision.dialect import ChatDialect, dialect_of
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
-from entropy_vision.text import token_id
-from entropy_vision.tokenizer import EntropyTokenizer
 
 from . import checkpoint
 from .batch import Batch, Dealer, Steps, alignment_groups, make_batch, whole_scenes
 from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
 from .evaluate import grade
-from .fresh import new_policy
+from .fresh import inputs_of, new_policy
 from .lowrank import train_maps
 from .metrics import METRICS, read_metrics
 from .optim import Optimizer, learning_rate
 from .parallel import current_team, stop_signals_go_to
-from .recipe import TrainRecipe
+from .recipe import DataRecipe, TrainRecipe
 from .recompute import recompute_layers
 from .scenes import SceneMemory, Scenes
 from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
@@ -91,11 +90,15 @@ class Trainer:
             self._check_same_settings()
         start = left or (checkpoint.resolve(recipe.init) if recipe.init else None)
         if left is not None and recipe.lora:
-            self.model, self.tokenizer = checkpoint.load_maps(self.run, recipe.lora, left)
+            self.model, self.processor = checkpoint.load_maps(self.run, recipe.lora, left)
         elif start is not None:
-            self.model, self.tokenizer = checkpoint.load(start)
+            self.model, self.processor = checkpoint.load_whole(start)
         else:
-            self.model, self.tokenizer = new_policy(recipe.policy, recipe.data, recipe.seed)
+            self.model, self.processor = new_policy(recipe.policy, recipe.data, recipe.seed)
+        self.model.float()  # a pretrained one may come in half precision, in which small updates are lost
+        self.tokenizer = self.processor.tokenizer
+        self.dialect = dialect_of(self.model, self.processor, recipe.prompt.system, recipe.prompt.instruction)
+        self.data = self._made_known()
         if left is None and recipe.lora:
             torch.manual_seed(recipe.seed)  # the maps are the same in every process
             train_maps(self.model, recipe.lora)
@@ -119,17 +122,16 @@ class Trainer:
         if is_sharded(self.model):
             gather(self.model)
         self.words = alignment_groups(world_words())
-        self.selector = EntropyTokenizer(
-            patch_size=self.model.encoder.patch_size, keep=recipe.eval.keep, selector=recipe.budget.selector
-        )
+        self.selector = self.processor.chooser(recipe.eval.keep, recipe.budget.selector)
         self.context = Context(
             model=self.model,
             tokenizer=self.tokenizer,
             recipe=recipe,
-            groups=[torch.tensor([token_id(self.tokenizer, w) for w in group], device=device) for group in self.words],
+            groups=[group.to(device) for group in self._groups()],
             rubric=recipe.grpo.rubric(),
             reference=self._reference(),
             team=self.team,
+            speech=self.dialect,
         )
         self._validation: list[Batch] | None = None
         self._trackers: list[Tracker] = []
@@ -161,6 +163,40 @@ class Trainer:
                 "name another out, or remove the folder"
             )
 
+    def _made_known(self) -> DataRecipe:
+        """The recipe's data at the sizes the policy takes, and a pretrained policy told what it will be trained on.
+
+        A policy of the World's own takes pictures of the recipe's sizes. Any other has learned to see at its tower's,
+        and says in its config from here on how it is asked, and in its generation config what ends its turn.
+        """
+        data, dialect = self.recipe.data, self.dialect
+        if not isinstance(dialect, ChatDialect):
+            return data
+        side = min(self.processor.image_size)
+        data = replace(data, image_size=side, video_size=side)
+        self.model.config.inputs = (
+            inputs_of(data) | asdict(dialect.wording) | {"max_new_tokens": self.recipe.grpo.max_new_tokens}
+        )
+        self.model.generation_config.eos_token_id = list(dialect.ends)
+        return data
+
+    def _groups(self) -> list[torch.Tensor]:
+        """Token ids of the words that patches are aligned with; none where the tokenizer lacks one.
+
+        Raises:
+            UsageError: it does, and the stage is alignment.
+        """
+        recipe, vocabulary = self.recipe, self.tokenizer.get_vocab()
+        lacking = [word for group in self.words for word in group if word not in vocabulary]
+        if not lacking:
+            return [torch.tensor([vocabulary[word] for word in group]) for group in self.words]
+        told = f"the tokenizer lacks {len(lacking)} of the World's words ({', '.join(lacking[:3])}, ...) as tokens"
+        if recipe.stage == "align":
+            raise UsageError(f'stage = "align" draws visual tokens to words, and {told}: begin with stage = "sft"')
+        if recipe.stage == "sft" and recipe.sft.align_weight:
+            self._say(f"sft: without alignment (sft.align_weight), since {told}")
+        return []
+
     def _reference(self) -> EntropyVLM | None:
         if self.recipe.stage != "grpo" or self.recipe.grpo.beta == 0:
             return None
@@ -169,7 +205,7 @@ class Trainer:
         folder = kept if not self.begins and kept.exists() else began
         if not folder.exists():
             raise UsageError(f"{self.run} began from {began}, which is gone; begin again in another out")
-        return checkpoint.load(folder)[0].requires_grad_(False).to(self.model.device)
+        return checkpoint.load_model(folder).float().requires_grad_(False).to(self.model.device)
 
     @property
     def end(self) -> int:
@@ -188,7 +224,7 @@ class Trainer:
 
     def _media(self, split: str) -> list[tuple[Scenes, int]]:
         """The scenes of each medium and how many of them a step takes."""
-        data = self.recipe.data
+        data = self.data
         counts = {"image": data.image_scenes, "video": data.video_scenes}
         return [(self.memory.world(medium, split, data, self.selector), count) for medium, count in counts.items()]
 
@@ -212,7 +248,7 @@ class Trainer:
         with self._precision():
             graded = grade(
                 self.model,
-                self.tokenizer,
+                self.dialect,
                 self.validation(),
                 self.context.rubric,
                 temperature=temperature,
@@ -244,7 +280,7 @@ class Trainer:
             atomic_write(self.run / "config.toml", to_toml(recipe))
             self._forget_what_comes_after()
             if self.begins and (self.context.reference is not None or recipe.lora):
-                checkpoint.save_reference(self.run, self.context.reference or self.model, self.tokenizer)
+                checkpoint.save_reference(self.run, self.context.reference or self.model, self.processor)
         with _requests_to_stop() as asked, self._tracked():
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
@@ -436,7 +472,7 @@ class Trainer:
         if is_sharded(self.model):
             checkpoint.save_parts(self.run, self.model, self.optimizer, self.team.leads)
         if self.team.leads:
-            checkpoint.save(self.run, self.step, self.model, self.tokenizer, self.optimizer, self.facts, buffers)
+            checkpoint.save(self.run, self.step, self.model, self.processor, self.optimizer, self.facts, buffers)
         self.team.total(0.0)
 
     @contextmanager

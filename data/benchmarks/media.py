@@ -16,6 +16,7 @@ from entropy_vision.frames import Frames, Size, check_size, decode
 from entropy_vision.probe import Limits
 from entropy_vision.sampling import Sampling, spread
 from entropy_vision.still import decode_still
+from entropy_vision.visuals import Fit, fitted
 
 from .folder import Folder, Found, check_name, inside
 
@@ -29,17 +30,30 @@ class View:
 
     Attributes:
         size: as in `read_video`; None keeps the stored size.
+        fit: how they are brought to `size`, which is (height, width) for all but "stretch"; see `visuals.fitted`.
         sampling: which frames of a video.
 
     Raises:
-        UsageError: the size is none.
+        UsageError: the size is none, or none that `fit` takes.
     """
 
     size: Size = 224
     sampling: Sampling = _SIXTEEN
+    fit: Fit = "stretch"
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if self.fit != "stretch" and not isinstance(self.size, tuple):
+            raise UsageError(f"fit={self.fit!r} takes a size of (height, width), got {self.size!r}")
+
+    @property
+    def decoded(self) -> Size:
+        """The size that media are decoded at."""
+        return self.size if self.fit == "stretch" else None
+
+    def fitted(self, frames: Frames) -> Frames:
+        """Decoded frames at `size`."""
+        return fitted(frames, self.size, self.fit) if isinstance(self.size, tuple) else frames
 
 
 class Picture(Protocol):
@@ -149,7 +163,11 @@ class Stills:
             InputError: an image is missing or damaged.
             UsageError: images of several sizes and no size to bring them to.
         """
-        stills = [self._decode(picture.name, content, view) for picture in self.pictures for content in picture.read()]
+        stills = [
+            view.fitted(self._decode(picture.name, content, view)).pixels
+            for picture in self.pictures
+            for content in picture.read()
+        ]
         if not stills:
             raise InputError(self.name, InputReason.EMPTY, "the question has no image")
         if len({still.shape for still in stills}) > 1:
@@ -158,9 +176,10 @@ class Stills:
         return Frames(pixels=np.concatenate(stills), pts_seconds=np.arange(len(stills), dtype=np.float64))
 
     @staticmethod
-    def _decode(name: str, content: bytes, view: View) -> np.ndarray:
-        size = (view.size, view.size) if isinstance(view.size, int) else view.size
-        return decode_still(Path(name), size=size, limits=Limits(), content=content)[0]
+    def _decode(name: str, content: bytes, view: View) -> Frames:
+        size = (view.decoded, view.decoded) if isinstance(view.decoded, int) else view.decoded
+        pixels = decode_still(Path(name), size=size, limits=Limits(), content=content)[0]
+        return Frames(pixels=pixels, pts_seconds=np.zeros(len(pixels)))
 
     def missing(self) -> list[str]:
         """Names of the images that are not there."""
@@ -193,7 +212,7 @@ class Clip:
         found = self.file.found()
         with found.local() as path:
             try:
-                return decode(path, view.sampling, size=view.size, span=self.span)[0]
+                return view.fitted(decode(path, view.sampling, size=view.decoded, span=self.span)[0])
             except InputError as error:  # of a copy it would name a file that is gone
                 raise InputError(found.name, error.reason, error.detail) from None
 
