@@ -119,6 +119,44 @@ class EntropyTokenizer:
             cover = choose(self._count(bits, budget, least, choose))
         return self._gather(frames, bits, cover)
 
+    def narrow(self, kept: PatchSet, budget: Budget) -> PatchSet:
+        """Of patches chosen before those that a budget of fewer would have chosen from the frames.
+
+        Args:
+            kept: with bits of the whole grid, chosen by this tokenizer's selector.
+            budget: in tokens or keep.
+
+        Raises:
+            UsageError: another patch size or selector, a budget of more than there is, or fewer patches that the
+                selector would not choose without the pixels, or not all from these.
+        """
+        count, held = budget.size(kept.bits.size), len(kept)
+        if kept.patch_size != self.patch_size or kept.selector != self.selector.name:
+            raise UsageError(
+                f"the patches were chosen by {kept.selector} at patch size {kept.patch_size}, "
+                f"not by {self.selector.name} at {self.patch_size}"
+            )
+        if count is None or count > held:
+            wanted = " ".join(f"{name} = {value:g}" for name, value in asdict(budget).items() if value is not None)
+            raise UsageError(f"{wanted} asks for more than was kept: {held} of {kept.bits.size} patches")
+        if count == held:
+            return kept
+        frames, rows, columns = kept.grid
+        if kept.spans is not None or not self.selector.by_bits_alone(frames):
+            raise UsageError(
+                f"{count} patches cannot be chosen from {held} that {self.selector.name} kept of {frames} frame(s): "
+                f"the choice needs the pixels; take {held / kept.bits.size:g} of the patches, or decode the file"
+            )
+        shape = (frames, rows * self.patch_size, columns * self.patch_size, 3)
+        blank = Frames(pixels=np.broadcast_to(np.uint8(0), shape), pts_seconds=np.zeros(frames))
+        mask = self.selector.choose(kept.bits, count, blank, self.patch_size)
+        if (mask & ~kept.mask).any():
+            raise UsageError(f"{count} patches of {self.selector.name} are not all among the {held} that were kept")
+        chosen = mask[tuple(kept.positions.T)]
+        return PatchSet(
+            pixels=kept.pixels[chosen], positions=kept.positions[chosen], bits=kept.bits, selector=kept.selector
+        )
+
     def _gather(self, frames: Frames, bits: np.ndarray, cover: np.ndarray) -> PatchSet:
         """The patches of a cover, rows as `merge.search` has them."""
         positions, spans = np.ascontiguousarray(cover[:, :3]), np.ascontiguousarray(cover[:, 3:])

@@ -38,6 +38,10 @@ class Selector(ABC):
         """
         raise UsageError(f"{self.name} scores whole videos only; what streams is rate")
 
+    def by_bits_alone(self, moments: int) -> bool:
+        """Whether `choose` goes by the bits alone for so many frames, so that it can be made without their pixels."""
+        return type(self).choose is Selector.choose
+
     def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C] with exactly `count` True and, where count >= F, at least one in every frame.
 

@@ -32,6 +32,10 @@ class Dtd(Selector):
         """float32 [F, R, C], share of the grey scale in [0, 1]; 256 in the first frame."""
         return frame_difference(frames.pixels, patch_size, unit=255)
 
+    def by_bits_alone(self, moments: int) -> bool:
+        """Always."""
+        return True
+
     def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: the first frame, then equally many of each later frame, its largest changes."""
         falling = np.argsort(-bits.reshape(len(bits), -1), axis=1, kind="stable")

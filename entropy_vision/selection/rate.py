@@ -37,6 +37,10 @@ class Rate(Selector):
         """A fresh one: each frame given those before."""
         return Bits(patch_size)
 
+    def by_bits_alone(self, moments: int) -> bool:
+        """Of a still; what a video has shown before is told by pixels."""
+        return moments == 1
+
     def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: the most bits, given what the choice has shown before, and a floor of coverage."""
         if count == bits.size:

@@ -25,6 +25,10 @@ class Uniform(Selector):
         """float32 [F, R, C], all one: every patch counts the same, so Budget(bits=n) keeps n patches."""
         return np.ones((frames.count, *grid_size(*frames.size, patch_size)), np.float32)
 
+    def by_bits_alone(self, moments: int) -> bool:
+        """Always."""
+        return True
+
     def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: the lattice of `count` patches."""
         moments, rows, columns = bits.shape

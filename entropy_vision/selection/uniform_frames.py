@@ -28,6 +28,10 @@ class UniformFrames(Selector):
         """float32 [F, R, C], all one: every patch counts the same, so Budget(bits=n) keeps n patches."""
         return np.ones((frames.count, *grid_size(*frames.size, patch_size)), np.float32)
 
+    def by_bits_alone(self, moments: int) -> bool:
+        """Always."""
+        return True
+
     def choose(self, bits: np.ndarray, count: int, frames: Frames, patch_size: int) -> np.ndarray:
         """bool [F, R, C]: floor(count / (R * C)) whole frames, the rest spread over the others."""
         moments, rows, columns = bits.shape

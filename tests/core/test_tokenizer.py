@@ -186,3 +186,42 @@ def test_what_cannot_stream_says_so() -> None:
     push(drifting(1)[0])
     with pytest.raises(ValueError, match="a frame of"):
         push(drifting(1, 32, 64)[0])
+
+
+@pytest.mark.parametrize("moments", [1, 4])
+@pytest.mark.parametrize("name", selectors())
+def test_fewer_of_what_was_kept_are_those_of_the_frames_or_refused(name: str, moments: int) -> None:
+    """Chosen without pixels from half of the patches: every budget below, none of it wrong."""
+    frames = as_frames(drifting(moments, 40, 48, seed=3))
+    tokenizer = EntropyTokenizer(patch_size=8, keep=0.5, selector=name)
+    kept = tokenizer(frames)
+    bits, exact = tokenizer.score(frames), 0
+    assert tokenizer.narrow(kept, Budget(keep=0.5)) is kept
+    for count in range(1, len(kept)):
+        try:
+            fewer = tokenizer.narrow(kept, Budget(tokens=count))
+        except UsageError:
+            continue
+        wanted = tokenizer.select(frames, bits, Budget(tokens=count))
+        np.testing.assert_array_equal(fewer.positions, wanted.positions)
+        np.testing.assert_array_equal(fewer.pixels, wanted.pixels)
+        np.testing.assert_array_equal(fewer.bits, wanted.bits)
+        exact += 1
+    if moments == 1:
+        assert exact == len(kept) - 1 or name in ("uniform", "uniform_frames")
+    else:
+        assert exact == 0 if name == "rate" else exact > 0
+
+
+def test_more_than_was_kept_or_of_another_tokenizer_is_refused() -> None:
+    frames = _frames(2, 32, 32)
+    kept = EntropyTokenizer(patch_size=8, keep=0.25)(frames)
+    with pytest.raises(UsageError, match=r"keep = 0\.5 asks for more than was kept: 8 of 32"):
+        EntropyTokenizer(patch_size=8).narrow(kept, Budget(keep=0.5))
+    with pytest.raises(UsageError, match="chosen by rate at patch size 8, not by rate at 16"):
+        EntropyTokenizer(patch_size=16).narrow(kept, Budget(keep=0.25))
+    with pytest.raises(UsageError, match="not by evs at 8"):
+        EntropyTokenizer(patch_size=8, selector="evs").narrow(kept, Budget(keep=0.25))
+    merged = EntropyTokenizer(patch_size=8, keep=0.5, merge=2)(_frames(1, 32, 32))
+    with pytest.raises(UsageError, match="needs the pixels"):
+        EntropyTokenizer(patch_size=8, keep=0.5).narrow(merged, Budget(keep=0.25))
