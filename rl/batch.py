@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entropy_vision.budget import Budget
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
@@ -21,7 +20,8 @@ from entropy_vision.sources import Words
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .parallel import Team
-from .scenes import Ask, Scenes, Scored
+from .recipe import Each
+from .scenes import Ask, Pool, Scene
 
 # of a patch's area under an object's box: from here on the patch shows the object, up to there it does not;
 # in between (a corner of the box may hold no pixel of a circle) it is not asked
@@ -38,7 +38,7 @@ class Batch:
         asks: Q questions.
         words: per kept patch the words it should be aligned with: int8 [N, 4] indices into `alignment_groups()`
             (colour, shape, place, time), -1 where a group says nothing about the patch.
-        keep: the budget all scenes were selected at.
+        keeps: the budget that each of the S scenes was selected at.
         seconds: what choosing the patches took.
         skipped: scenes that were dealt and left out, because their file cannot be read.
     """
@@ -47,9 +47,14 @@ class Batch:
     owner: Tensor
     asks: tuple[Ask, ...]
     words: Tensor
-    keep: float
+    keeps: tuple[float, ...]
     seconds: float = 0.0
     skipped: int = 0
+
+    @property
+    def keep(self) -> float:
+        """The mean budget."""
+        return sum(self.keeps) / len(self.keeps)
 
 
 def alignment_groups(words: Words) -> tuple[tuple[str, ...], ...]:
@@ -57,8 +62,8 @@ def alignment_groups(words: Words) -> tuple[tuple[str, ...], ...]:
     return (("none", *words.colors), words.shapes, words.places, words.times)
 
 
-def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequence[Sequence[str]]) -> np.ndarray:
-    """What each kept patch shows: int8 [K, 4] word indices by group, -1 for nothing to say.
+def label_patches(kept: PatchSet, objects: Sequence[SceneObject] | None, groups: Sequence[Sequence[str]]) -> np.ndarray:
+    """What each kept patch shows: int8 [K, 4] word indices by group, -1 for nothing to say (all, without `objects`).
 
     A patch belongs to the object that covers most of it, where that is at least two fifths of its area; patches that
     an object only grazes have no label. The place is that of the object's centre: what a rationale says of it.
@@ -68,6 +73,8 @@ def label_patches(kept: PatchSet, objects: Sequence[SceneObject], groups: Sequen
     frame_count, rows, columns = kept.grid
     frame, row, column = kept.positions.T
     labels = np.full((len(kept), 4), -1, np.int8)
+    if objects is None:
+        return labels
     most = np.zeros(len(kept))
     for thing in objects:
         x0, y0, x1, y1 = np.nan_to_num(thing.boxes[frame], nan=-9.0).T
@@ -92,22 +99,27 @@ def _overlap(low: np.ndarray, high: np.ndarray, start: np.ndarray, end: np.ndarr
 
 
 def make_batch(
-    scenes: Sequence[Scored], tokenizer: EntropyTokenizer, keep: float, groups: Sequence[Sequence[str]] | None
+    scenes: Sequence[Scene],
+    tokenizer: EntropyTokenizer,
+    keep: float | Sequence[float],
+    groups: Sequence[Sequence[str]] | None,
 ) -> Batch:
-    """Select `keep` of every scene's patches and pack them with their questions and, given `groups`, labels."""
+    """Select `keep` of every scene's patches (one budget for all, or one each) and pack them with their questions and,
+    given `groups`, labels."""
     return make_batches(scenes, tokenizer, keep, groups)[0]
 
 
 def make_batches(
-    scenes: Sequence[Scored],
+    scenes: Sequence[Scene],
     tokenizer: EntropyTokenizer,
-    keep: float,
+    keep: float | Sequence[float],
     groups: Sequence[Sequence[str]] | None,
     most: int = 0,
 ) -> list[Batch]:
     """The same as several batches of at most `most` visual tokens each, in order; a scene of more is one by itself."""
     began = time.perf_counter()
-    kept = [tokenizer.select(s.frames, s.bits, Budget(keep=keep)) for s in scenes]
+    keeps = [keep] * len(scenes) if isinstance(keep, int | float) else keep
+    kept = [scene.kept(tokenizer, one) for scene, one in zip(scenes, keeps, strict=True)]
     seconds = time.perf_counter() - began
     parts: list[list[int]] = [[]]
     tokens = 0
@@ -117,40 +129,44 @@ def make_batches(
             tokens = 0
         parts[-1].append(i)
         tokens += len(one)
-    batches = [_pack([scenes[i] for i in part], [kept[i] for i in part], keep, groups) for part in parts]
+    batches = [_pack([scenes[i] for i in p], [kept[i] for i in p], [keeps[i] for i in p], groups) for p in parts]
     return [replace(batches[0], seconds=seconds), *batches[1:]]
 
 
 def _pack(
-    scenes: Sequence[Scored], kept: Sequence[PatchSet], keep: float, groups: Sequence[Sequence[str]] | None
+    scenes: Sequence[Scene],
+    kept: Sequence[PatchSet],
+    keeps: Sequence[float],
+    groups: Sequence[Sequence[str]] | None,
 ) -> Batch:
     labels = [label_patches(k, s.objects, groups) for k, s in zip(kept, scenes, strict=True)] if groups else []
     words = np.concatenate(labels) if labels else np.empty((0, 4), np.int8)
     owner = torch.tensor([i for i, s in enumerate(scenes) for _ in s.asks])
     asks = tuple(ask for s in scenes for ask in s.asks)
-    return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), keep)
+    return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), tuple(keeps))
 
 
-def whole_scenes(scenes: Scenes, indices: Sequence[int]) -> tuple[list[Scored], int]:
-    """The scenes of these numbers whose files can be read, and how many cannot: no other ever takes their place."""
-    whole = []
-    for index in indices:
+def whole_scenes(scenes: Pool, indices: Sequence[int]) -> dict[int, Scene]:
+    """Those of these scenes whose files can be read, by their place in the list: no other ever takes one's place."""
+    whole = {}
+    for place, index in enumerate(indices):
         with suppress(InputError):
-            whole.append(scenes[index])
-    return whole, len(indices) - len(whole)
+            whole[place] = scenes[index]
+    return whole
 
 
 class Dealer:
     """Deals the batches of a step: a pure function of (seed, step).
 
     Each step has one batch for each medium, or several of at most `most` visual tokens, at one keep drawn for the
-    step. Scenes are drawn without order from a pool of `pool` scenes a medium, so that memory and video files stay
-    bounded. Each process of a team gets its share of the same scenes.
+    step, or for each scene (`each`). Scenes without end are drawn without order from a pool of `pool` a medium, so that
+    memory and video files stay bounded; of those that have an end every pass takes each one once. Each process of a
+    team gets its share of the same scenes.
     """
 
     def __init__(
         self,
-        media: Sequence[tuple[Scenes, int]],
+        media: Sequence[tuple[Pool, int]],
         tokenizer: EntropyTokenizer,
         *,
         keeps: Sequence[float],
@@ -159,9 +175,10 @@ class Dealer:
         seed: int,
         groups: Sequence[Sequence[str]],
         most: int = 0,
+        each: Each = "step",
         team: Team = Team(),  # noqa: B008  (frozen)
     ) -> None:
-        self.team, self.most = team, most
+        self.team, self.most, self.each = team, most, each
         self.media, self.tokenizer, self.groups = media, tokenizer, groups
         self.keeps, self.weights = list(keeps), np.asarray(weights, float) / sum(weights)
         self.pool, self.seed = pool, seed
@@ -176,18 +193,37 @@ class Dealer:
         keep = float(rng.choice(self.keeps, p=self.weights))
         batches: list[Batch] = []
         lost = 0
-        for scenes, count in self.media:
+        for medium, (scenes, count) in enumerate(self.media):
             if count:
-                chosen = rng.choice(self.pool, size=count, replace=False)
+                if scenes.count is None:
+                    chosen = rng.choice(self.pool, size=count, replace=False)
+                else:
+                    chosen = self._next(medium, scenes.count, step * count, count)
+                keeps = np.full(count, keep)
+                if self.each == "scene":
+                    keeps = rng.choice(self.keeps, size=count, p=self.weights)
                 # in order, so that most scenes come to the same process each time and are scored by it alone
                 mine = np.array_split(np.sort(chosen), self.team.size)[self.team.rank].tolist()
-                whole, skipped = whole_scenes(scenes, mine)
-                lost += skipped
+                budgets = np.array_split(keeps, self.team.size)[self.team.rank].tolist()
+                whole = whole_scenes(scenes, mine)
+                lost += len(mine) - len(whole)
                 if whole:
-                    batches += make_batches(whole, self.tokenizer, keep, self.groups, self.most)
+                    budgets = [budgets[place] for place in whole]
+                    batches += make_batches(list(whole.values()), self.tokenizer, budgets, self.groups, self.most)
         if not batches:
             raise InputError(f"step {step + 1}", InputReason.DAMAGED, f"none of its {lost} scenes can be read")
         return [replace(batches[0], skipped=lost), *batches[1:]]
+
+    def _next(self, medium: int, scenes: int, first: int, count: int) -> np.ndarray:
+        """The places `first` .. `first + count` of an endless row of passes over all scenes, each in its own order."""
+        parts = []
+        while count:
+            turn, at = divmod(first, scenes)
+            # the streams of steps have 0 where these have the medium
+            rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, medium + 1, turn]))
+            parts.append(rng.permutation(scenes)[at : at + count])
+            first, count = first + len(parts[-1]), count - len(parts[-1])
+        return np.concatenate(parts)
 
 
 class Steps(torch.utils.data.Dataset[list[Batch]]):

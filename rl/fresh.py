@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,18 +18,27 @@ from .recipe import DataRecipe, PolicyRecipe
 
 
 def inputs_of(data: DataRecipe) -> dict[str, Any]:
-    """What `eval` shows a policy that was trained on it."""
+    """What pictures and videos a policy is trained on, for whoever measures it."""
     sizes = {k: getattr(data, k) for k in ("image_size", "video_size", "frame_count", "difficulty")}
     return sizes | {"video_files": bool(data.video_folder)}
 
 
-def new_policy(recipe: PolicyRecipe, data: DataRecipe, seed: int) -> tuple[EntropyVLM, EntropyVLMProcessor]:
-    """A fresh policy with a word-level tokenizer over the World's vocabulary.
+def words_of(texts: Iterable[str]) -> set[str]:
+    """The words of some texts, as the word-level tokenizer parts them."""
+    parts = word_tokenizer(()).backend_tokenizer
+    normal = (parts.normalizer.normalize_str(text) for text in texts)
+    return {word for text in normal for word, _ in parts.pre_tokenizer.pre_tokenize_str(text)}
+
+
+def new_policy(
+    recipe: PolicyRecipe, data: DataRecipe, seed: int, texts: Iterable[str] = ()
+) -> tuple[EntropyVLM, EntropyVLMProcessor]:
+    """A fresh policy with a word-level tokenizer over the World's vocabulary and the words of `texts`.
 
     Its language model is Qwen3's, which is Qwen2's decoder with normalised queries and keys: attention can be sharp
     before the weights have grown, and a small policy learns to look in half the steps (docs/notebook.md).
     """
-    tokenizer = word_tokenizer(world_words().all)
+    tokenizer = word_tokenizer({*world_words().all, *words_of(texts)})
     text = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=recipe.width,

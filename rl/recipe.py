@@ -15,6 +15,7 @@ from .rubric import Rubric, TruncatedPolicy
 from .trackers import TrackerName
 
 Stage = Literal["align", "sft", "grpo"]
+Each = Literal["step", "scene"]
 
 
 def _check(recipe: Any, low: float, *names: str, above: bool = False, high: float = math.inf) -> None:
@@ -60,8 +61,17 @@ class PolicyRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """Which scenes are dealt."""
+    """Which scenes are dealt: the World's, or those of the user's own files."""
 
+    questions: tuple[str, ...] = ()
+    """Files to learn from, each NAME:FOLDER as `eval --tasks` takes it or NAME/SPLIT:FOLDER; none: the World."""
+    shards: tuple[str, ...] = ()
+    """Folders that `preprocess` wrote of the files' pictures and videos: kept patches are taken from there, nothing is
+    decoded or selected, and a budget can be no larger than what they hold."""
+    world_share: float = 0.0
+    """Beside files, this share of each medium's scenes in a step is the World's."""
+    memory: int = 256
+    """Scenes of files a medium that each process keeps in memory once they are decoded, those dealt last."""
     image_scenes: int = 16
     """Image scenes a step."""
     video_scenes: int = 6
@@ -75,7 +85,7 @@ class DataRecipe:
     difficulty: float = 0.5
     """The World's difficulty, 0..1."""
     pool: int = 4000
-    """Scenes a medium from which every step draws."""
+    """Scenes of the World a medium from which every step draws; files are gone through from end to end."""
     seed: int = 0
     """Seed of the World."""
     video_folder: str = ""
@@ -88,14 +98,19 @@ class DataRecipe:
     """Processes that make scenes ahead of the trainer; 0 makes them in between."""
 
     def __post_init__(self) -> None:
-        _check(self, 0, "image_scenes", "video_scenes", "workers", "micro_tokens")
-        _check(self, 0, "difficulty", high=1)
+        _check(self, 0, "image_scenes", "video_scenes", "workers", "micro_tokens", "memory")
+        _check(self, 1, "image_size", "video_size", "frame_count")
+        _check(self, 0, "difficulty", "world_share", high=1)
         _check(self, 0, "seed", high=HIGHEST_SEED)
         most = max(self.image_scenes, self.video_scenes)
         if not most:
             raise UsageError("data.image_scenes and data.video_scenes are both 0: nothing to train on")
         if self.pool < most:
             raise UsageError(f"data.pool must be at least {most}, the scenes of a step, got {self.pool}")
+        if self.shards and not self.questions:
+            raise UsageError("data.shards needs data.questions: the World's scenes are in no shard")
+        if self.world_share and not self.questions:
+            raise UsageError("data.world_share needs data.questions: without files all scenes are the World's")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +131,12 @@ class BudgetRecipe:
     selector: str = "rate"
     """Name of the selector."""
     keep: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
-    """Fractions of patches to keep; one is drawn for each step."""
+    """Fractions of patches to keep."""
     weights: tuple[float, ...] = (0.1, 0.2, 0.4, 0.3)
     """How often each of them is drawn."""
+    each: Each = "step"
+    """What one is drawn for: every step, or every scene, so that a step learns at several budgets. All completions of a
+    question see the same patches either way."""
 
     def __post_init__(self) -> None:
         if not self.keep or len(self.keep) != len(self.weights):
@@ -200,6 +218,8 @@ class GrpoRecipe:
     """Optimiser steps on each batch of completions; the ratio bound acts from the second on."""
     max_new_tokens: int = 28
     """Longest completion."""
+    profile: Literal["strict", "robust"] = "strict"
+    """How answers are read: in a well-formed completion only, or wherever one stands unambiguously (`verify`)."""
     accuracy_weight: float = 1.0
     """Weight of the accuracy reward."""
     format_weight: float = 0.1
@@ -233,6 +253,7 @@ class GrpoRecipe:
         return Rubric(
             accuracy=self.accuracy_weight,
             format=self.format_weight,
+            profile=self.profile,
             format_when_wrong=self.format_when_wrong,
             when_truncated=self.when_truncated,
             when_unparsable=self.when_unparsable,
@@ -244,6 +265,10 @@ class GrpoRecipe:
 class EvalRecipe:
     """Measurements on the validation split, for gates and for reward_before and reward_after."""
 
+    questions: tuple[str, ...] = ()
+    """Files to be measured on, named as in data.questions; none: the World, or a share of data.questions."""
+    share: float = 0.1
+    """How much of data.questions is held out where eval.questions names none, in scenes."""
     every: int = 0
     """Steps between measurements of greedy accuracy; 0 measures none."""
     scenes: int = 60
@@ -254,7 +279,9 @@ class EvalRecipe:
     def __post_init__(self) -> None:
         _check(self, 0, "every")
         _check(self, 1, "scenes")
-        _check(self, 0, "keep", above=True, high=1)
+        _check(self, 0, "keep", "share", above=True, high=1)
+        if self.share == 1:
+            raise UsageError("eval.share must be below 1: at 1 nothing is left to learn from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +344,11 @@ class TrainRecipe:
         if self.lora and self.parallel == "shard":
             raise UsageError(
                 'lora needs parallel = "replicate": low-rank maps have little of the state that "shard" divides'
+            )
+        if self.stage == "align" and self.data.questions:
+            raise UsageError(
+                'stage = "align" learns what each patch shows, which only the World knows: leave out data.questions, '
+                'or take stage = "sft"'
             )
         if self.stage == "grpo" and not self.init:
             raise UsageError(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from entropy_vision.budget import Budget
 from entropy_vision.console import say
 from entropy_vision.errors import InputError
 from entropy_vision.frames import Frames
+from entropy_vision.patchset import PatchSet
 from entropy_vision.question import Answer, Item, QuestionSource, SceneObject
 from entropy_vision.sources import world_source
 from entropy_vision.text import gold_completion
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .recipe import DataRecipe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,21 @@ class Ask:
     profile: str = "strict"
 
 
+class Scene(Protocol):
+    """What a batch is made of: questions, and patches at the budgets it is asked for.
+
+    `objects` are what is drawn; None where nobody knows.
+    """
+
+    @property
+    def asks(self) -> tuple[Ask, ...]: ...
+
+    @property
+    def objects(self) -> Sequence[SceneObject] | None: ...
+
+    def kept(self, tokenizer: EntropyTokenizer, keep: float) -> PatchSet: ...
+
+
 @dataclass(frozen=True)
 class Scored:
     """A scene whose bits are known, ready to be selected at any budget."""
@@ -37,7 +59,11 @@ class Scored:
     frames: Frames
     bits: np.ndarray
     asks: tuple[Ask, ...]
-    objects: Sequence[SceneObject]
+    objects: Sequence[SceneObject] | None
+
+    def kept(self, tokenizer: EntropyTokenizer, keep: float) -> PatchSet:
+        """The patches that `tokenizer` chooses."""
+        return tokenizer.select(self.frames, self.bits, Budget(keep=keep))
 
 
 def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
@@ -57,35 +83,72 @@ def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
     return Scored(frames, tokenizer.score(frames), asks, tuple(items[0].objects))
 
 
-class Scenes:
-    """The scenes of one source, each scored when it is first asked for and kept in memory.
+class Pool(Protocol):
+    """Scenes by number; `count` of them, None where they never end. A scene that cannot be read is an InputError."""
 
-    A scene whose file cannot be read raises its `InputError` every time, and is said once.
+    @property
+    def count(self) -> int | None: ...
+
+    def __getitem__(self, index: int) -> Scene: ...
+
+
+class Remembered(ABC):
+    """Scenes by number, of which the `most` asked for last are kept in memory (None: all).
+
+    One that cannot be read raises its `InputError` every time, and is said once.
     """
 
-    def __init__(self, source: QuestionSource, tokenizer: EntropyTokenizer) -> None:
-        self.source, self.tokenizer = source, tokenizer
-        self._scored: dict[int, Scored] = {}
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+        self._made: OrderedDict[int, Scene] = OrderedDict()
         self._bad: dict[int, InputError] = {}
 
-    def __getitem__(self, index: int) -> Scored:
+    @abstractmethod
+    def make(self, index: int) -> Scene:
+        """Scene `index` anew."""
+
+    def __getitem__(self, index: int) -> Scene:
         if index in self._bad:
             raise self._bad[index]
-        if index not in self._scored:
+        if index not in self._made:
             try:
-                self._scored[index] = score_scene(self.source.scene(index), self.tokenizer)
+                self._made[index] = self.make(index)
             except InputError as error:
                 self._bad[index] = error
                 say(f"left out: {error}")
                 raise
-        return self._scored[index]
+        made = self._made[index]
+        self._made.move_to_end(index)
+        if self.most is not None and len(self._made) > self.most:
+            self._made.popitem(last=False)
+        return made
+
+
+class Scenes(Remembered):
+    """The scenes of one source, each scored when it is first asked for and kept in memory."""
+
+    count: int | None = None
+
+    def __init__(self, source: QuestionSource, tokenizer: EntropyTokenizer) -> None:
+        super().__init__()
+        self.source, self.tokenizer = source, tokenizer
+
+    def make(self, index: int) -> Scored:
+        """Scene `index`, drawn and scored."""
+        return score_scene(self.source.scene(index), self.tokenizer)
 
 
 class SceneMemory:
-    """The World's scenes that a process has seen, so that the stages it runs one after the other share them."""
+    """What a process has seen of the World and of files, so that the stages it runs one after the other share it."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], Scenes] = {}
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What `make` gave when `key` was asked for first."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]  # type: ignore[no-any-return]
 
     def world(self, medium: str, split: str, data: DataRecipe, tokenizer: EntropyTokenizer) -> Scenes:
         """Scenes of the World as `data` describes them, scored by `tokenizer`'s selector."""
@@ -94,15 +157,18 @@ class SceneMemory:
         frame_count, folder = (data.frame_count, data.video_folder or None) if video else (None, None)
         # the fingerprint holds the budget too, which no score depends on: one eval.keep for a run's stages
         key = (medium, split, data.difficulty, data.seed, size, frame_count, folder, tokenizer.fingerprint())
-        if key not in self._known:
-            source = world_source(
-                medium,
-                split=split,
-                difficulty=data.difficulty,
-                seed=data.seed,
-                size=size,
-                frame_count=frame_count,
-                folder=folder,
-            )
-            self._known[key] = Scenes(source, tokenizer)
-        return self._known[key]
+        return self.once(
+            key,
+            lambda: Scenes(
+                world_source(
+                    medium,
+                    split=split,
+                    difficulty=data.difficulty,
+                    seed=data.seed,
+                    size=size,
+                    frame_count=frame_count,
+                    folder=folder,
+                ),
+                tokenizer,
+            ),
+        )

@@ -30,12 +30,13 @@ from .context import Context, Metrics
 from .evaluate import grade
 from .fresh import inputs_of, new_policy
 from .lowrank import train_maps
+from .media import Fitted, asked_of, fingerprint, learned_texts, pools_of, spread, stored_of, told
 from .metrics import METRICS, read_metrics
 from .optim import Optimizer, learning_rate
 from .parallel import current_team, stop_signals_go_to
-from .recipe import DataRecipe, TrainRecipe
+from .recipe import TrainRecipe
 from .recompute import recompute_layers
-from .scenes import SceneMemory, Scenes
+from .scenes import Pool, SceneMemory
 from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
 from .stages import STEPS
 from .trackers import Tracker, open_tracker
@@ -94,11 +95,14 @@ class Trainer:
         elif start is not None:
             self.model, self.processor = checkpoint.load_whole(start)
         else:
-            self.model, self.processor = new_policy(recipe.policy, recipe.data, recipe.seed)
+            asked = asked_of(recipe, self.memory)
+            texts = learned_texts(asked) if asked else ()
+            self.model, self.processor = new_policy(recipe.policy, recipe.data, recipe.seed, texts)
         self.model.float()  # a pretrained one may come in half precision, in which small updates are lost
         self.tokenizer = self.processor.tokenizer
         self.dialect = dialect_of(self.model, self.processor, recipe.prompt.system, recipe.prompt.instruction)
-        self.data = self._made_known()
+        self.fit = self._made_known()
+        self.asked = asked_of(recipe, self.memory, self.fit)
         if left is None and recipe.lora:
             torch.manual_seed(recipe.seed)  # the maps are the same in every process
             train_maps(self.model, recipe.lora)
@@ -114,8 +118,13 @@ class Trainer:
             release(self.model)
         self.optimizer = Optimizer(self.model, recipe)
         self.facts: dict[str, object] = {"step": 0, "init": str(start or "")}
+        if self.asked:
+            self.facts["questions"] = fingerprint(self.asked)
         if left is not None:
+            asked = self.facts.get("questions")
             self.facts = checkpoint.load_state(left, self.optimizer)
+            if self.facts.get("questions") != asked:
+                raise UsageError(f"the files of data.questions have changed since {self.run} began: name another out")
             checkpoint.check_buffers(left, self.turn, self.team.size)
             if self.step > recipe.steps:
                 raise UsageError(f"{self.run} is at step {self.step} already; steps = {recipe.steps} cannot be fewer")
@@ -163,22 +172,24 @@ class Trainer:
                 "name another out, or remove the folder"
             )
 
-    def _made_known(self) -> DataRecipe:
-        """The recipe's data at the sizes the policy takes, and a pretrained policy told what it will be trained on.
+    def _made_known(self) -> Fitted | None:
+        """How a pretrained policy takes its pictures, and that policy told what it will be trained on.
 
-        A policy of the World's own takes pictures of the recipe's sizes. Any other has learned to see at its tower's,
-        and says in its config from here on how it is asked, and in its generation config what ends its turn.
+        A policy of the World's own takes pictures of the recipe's sizes: None. Any other has learned to see at its
+        tower's, and says in its config from here on how it is asked, and in its generation config what ends its turn.
         """
         data, dialect = self.recipe.data, self.dialect
         if not isinstance(dialect, ChatDialect):
-            return data
-        side = min(self.processor.image_size)
-        data = replace(data, image_size=side, video_size=side)
+            if data.questions:
+                self.model.config.inputs = inputs_of(data)
+            return None
+        height, width = self.processor.image_size
+        fit = Fitted(self.processor.fit, (height, width))
         self.model.config.inputs = (
-            inputs_of(data) | asdict(dialect.wording) | {"max_new_tokens": self.recipe.grpo.max_new_tokens}
+            inputs_of(fit.sized(data)) | asdict(dialect.wording) | {"max_new_tokens": self.recipe.grpo.max_new_tokens}
         )
         self.model.generation_config.eos_token_id = list(dialect.ends)
-        return data
+        return fit
 
     def _groups(self) -> list[torch.Tensor]:
         """Token ids of the words that patches are aligned with; none where the tokenizer lacks one.
@@ -222,11 +233,9 @@ class Trainer:
         """Updates done on the completions of the step that follows, where a run was left inside it."""
         return int(self.facts.get("turn", 0))  # type: ignore[call-overload]
 
-    def _media(self, split: str) -> list[tuple[Scenes, int]]:
-        """The scenes of each medium and how many of them a step takes."""
-        data = self.data
-        counts = {"image": data.image_scenes, "video": data.video_scenes}
-        return [(self.memory.world(medium, split, data, self.selector), count) for medium, count in counts.items()]
+    def _media(self, split: str) -> list[tuple[Pool, int]]:
+        """The scenes of each medium and how many of them a step takes, or the measurement."""
+        return pools_of(self.recipe, split, self.selector, self.memory, self.team.size, self.fit)
 
     # ---- measuring -------------------------------------------------------------------------------------------
 
@@ -234,8 +243,8 @@ class Trainer:
         """This process's share of the validation split at the recipe's evaluation budget."""
         if self._validation is None:
             recipe = self.recipe
-            mine = self.team.share(list(range(recipe.eval.scenes)))
-            scenes = [whole_scenes(scored, mine)[0] for scored, count in self._media("val") if count]
+            pools = [(pool, spread(count, pool.count)) for pool, count in self._media("val") if count]
+            scenes = [list(whole_scenes(pool, self.team.share(places)).values()) for pool, places in pools]
             self._validation = [
                 make_batch(some[i : i + _BATCH], self.selector, recipe.eval.keep, self.words)
                 for some in scenes
@@ -244,19 +253,28 @@ class Trainer:
         return self._validation
 
     def grade(self, temperature: float) -> tuple[float, float]:
-        """Mean accuracy and reward of the policy on the validation split."""
-        with self._precision():
-            graded = grade(
-                self.model,
-                self.dialect,
-                self.validation(),
-                self.context.rubric,
-                temperature=temperature,
-                seed=self.recipe.seed * 1_009 + self.team.rank,
-                max_new_tokens=self.recipe.grpo.max_new_tokens,
-            )
+        """Mean accuracy and reward of the policy on the validation split.
+
+        Raises:
+            UsageError: not one of its scenes can be read.
+        """
+        mine = (0.0, 0.0, 0.0)  # of a process whose share cannot be read
+        if batches := self.validation():
+            with self._precision():
+                graded = grade(
+                    self.model,
+                    self.dialect,
+                    batches,
+                    self.context.rubric,
+                    temperature=temperature,
+                    seed=self.recipe.seed * 1_009 + self.team.rank,
+                    max_new_tokens=self.recipe.grpo.max_new_tokens,
+                )
+            mine = (float(len(graded.keys)), graded.accuracy.sum(), graded.reward.sum())
         self.model.train()
-        n, right, reward = self.team.total(len(graded.keys), graded.accuracy.sum(), graded.reward.sum())
+        n, right, reward = self.team.total(*mine)
+        if not n:
+            raise UsageError("not one scene of the validation split can be read: eval.questions names others")
         return right / n, reward / n
 
     def _precision(self) -> torch.autocast:
@@ -281,6 +299,8 @@ class Trainer:
             self._forget_what_comes_after()
             if self.begins and (self.context.reference is not None or recipe.lora):
                 checkpoint.save_reference(self.run, self.context.reference or self.model, self.processor)
+        for line in told(self.asked, stored_of(recipe, self.selector, self.memory)) if self.asked else ():
+            self._say(line)
         with _requests_to_stop() as asked, self._tracked():
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
@@ -304,6 +324,7 @@ class Trainer:
             "steps": self.step,
             "reward_before": self.facts.get("reward_before"),
             "reward_after": self.facts.get("reward_after"),
+            **({"left_out": {task: len(rows) for task, rows in self.asked.skipped.items()}} if self.asked else {}),
         }
 
     def _loop(self, asked_to_stop: Callable[[], bool]) -> None:
@@ -328,7 +349,6 @@ class Trainer:
                 metrics["seconds"] = time.perf_counter() - began
                 metrics["cpu_seconds"] = time.process_time() - cpu_began
                 metrics |= self.context.clock.take() | self._counts(batches)
-                metrics["keep"] = batches[0].keep
                 self.facts["step"] = step + 1
                 self.facts.pop("turn", None)
                 if self._gate(step + 1, metrics) and "end" not in self.facts:
@@ -349,10 +369,15 @@ class Trainer:
                     return
 
     def _counts(self, batches: list[Batch]) -> Metrics:
-        """What the step has seen, of all processes: visual tokens, and scenes whose file could not be read."""
-        tokens, skipped = self.team.total(sum(sum(b.patches.counts) for b in batches), sum(b.skipped for b in batches))
+        """What the step has seen, of all processes: visual tokens, scenes whose file could not be read, mean keep."""
+        tokens, skipped, keeps, scenes = self.team.total(
+            sum(sum(b.patches.counts) for b in batches),
+            sum(b.skipped for b in batches),
+            sum(sum(b.keeps) for b in batches),
+            sum(len(b.keeps) for b in batches),
+        )
         self.facts["skipped"] = int(self.facts.get("skipped", 0)) + int(skipped)  # type: ignore[call-overload]
-        return {"visual_tokens": tokens, "skipped": skipped}
+        return {"visual_tokens": tokens, "skipped": skipped, "keep": keeps / scenes}
 
     def _left(self, batches: Sequence[Batch]) -> Buffer | None:
         """This process's part of the step that the run was left in."""
@@ -400,6 +425,7 @@ class Trainer:
             self.selector,
             keeps=recipe.budget.keep,
             weights=recipe.budget.weights,
+            each=recipe.budget.each,
             pool=recipe.data.pool,
             seed=recipe.seed,
             groups=self.words,

@@ -47,6 +47,7 @@ class Question:
         medium: what it is about.
         meta: `profile`, the name under which `verify` scores it, and what the aggregation needs.
         mask: evidence, bool [F, R, C] at patch size 16 of the frames it is given, where the truth is known.
+        rationale: the thoughts that the file demonstrates before its answer, without tags; "" where it has none.
     """
 
     key: str
@@ -56,6 +57,7 @@ class Question:
     medium: Medium
     meta: Mapping[str, Any] = field(default_factory=dict)
     mask: Callable[[Frames], np.ndarray] | None = None
+    rationale: str = ""
 
     @property
     def scene(self) -> str:
@@ -80,6 +82,7 @@ class Question:
             family=self.family,
             key=self.key,
             scene=self.scene,
+            rationale=self.rationale,
             meta=self.meta,
         )
 

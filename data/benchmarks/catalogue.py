@@ -68,7 +68,11 @@ def find(name: str, folder: str | Path | None = None, split: str | None = None) 
         if not given:
             raise UsageError(f"say where the files of {name} are: load(name, folder), or NAME:FOLDER")
         folder = given
-    spec = spec_of(name)
+    bare, _, part = name.partition("/")
+    spec = spec_of(bare if bare in BENCHMARKS else name)
+    if part and not spec.splits:
+        raise UsageError(f"{spec.name} has no splits, its file is one: write {spec.name}:{folder}")
+    split = split or part or None
     path = Path(folder)
     if not spec.splits:
         if not path.is_file():
@@ -92,7 +96,7 @@ def load(
     """Read a benchmark's questions; pictures and videos are decoded when an item is asked for.
 
     Args:
-        name: of the benchmark, or `NAME:FOLDER` in one.
+        name: of the benchmark, or `NAME:FOLDER` in one; with its split, `NAME/SPLIT`.
         folder: what holds its files, unpacked or in the zips they were published in; a zip; or for a container
             (vlmevalkit, llava, video-r1, webdataset) the file itself.
         split: the benchmark's usual one where not given. A container's split is the name of its file.

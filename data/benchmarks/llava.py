@@ -26,7 +26,7 @@ _FIELDS = ("conversations",)
 _MARK = re.compile(r"<(?:image|video)>\s*")
 _OPTION = re.compile(r"^\s*\(?([A-Z])[.):]\s+(.+?)\s*$", re.MULTILINE)
 _LETTER = re.compile(r"\(?([A-Z])\)?\s*[.:)]?(?:\s+(.*))?", re.DOTALL)
-_TAGGED = re.compile(r"\s*(?:<think>.*?</think>\s*)?<answer>(.*?)</answer>\s*", re.DOTALL)
+_TAGGED = re.compile(r"\s*(?:<think>(.*?)</think>\s*)?<answer>(.*?)</answer>\s*", re.DOTALL)
 _REAL = re.compile(r"[+-]?\d+\.\d+")
 _WORDS = 8  # a longer answer is a sentence, and no rule says which other sentence is as right
 
@@ -63,12 +63,13 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         family=str(row.values.get("data_source") or "conversation"),
         medium=_medium(row, folder),
         meta={"profile": "robust", "question": text, "id": str(row.values.get("id", "")), "turn": row.values["turn"]},
+        rationale=((tagged.group(1) or "") if (tagged := _TAGGED.fullmatch(told)) else "").strip(),
     )
 
 
 def _answer(question: str, told: str) -> Answer:
     tagged = _TAGGED.fullmatch(told)
-    told = (tagged.group(1) if tagged else told).strip()
+    told = (tagged.group(2) if tagged else told).strip()
     options = _options(question)
     letter, bare = _LETTER.fullmatch(told), [option.rstrip(".") for option in options]
     if told.rstrip(".") in bare:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,16 @@ class Medium(Protocol):
     @property
     def moving(self) -> bool: ...
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files it is in, those of all parts of a video the same."""
+        ...
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What `preprocess` may have called it; nothing where it is no whole file that could be an input."""
+        ...
+
     def frames(self, view: View) -> Frames: ...
 
     def missing(self) -> list[str]: ...
@@ -103,6 +114,11 @@ class Named:
     def name(self) -> str:
         """What messages call it."""
         return f"{self.folder.root}/{self.names[0]}"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The paths where it may be, as inputs of `preprocess` are called; absolute."""
+        return tuple(os.path.abspath(f"{self.folder.root}/{name}") for name in self.names if inside(name))
 
     def found(self) -> Found:
         """The file.
@@ -154,7 +170,17 @@ class Stills:
     @property
     def name(self) -> str:
         """The same for questions about the same images."""
-        return "|".join(picture.name for picture in self.pictures)
+        return "|".join(self.files)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of its images."""
+        return tuple(picture.name for picture in self.pictures)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Of a single image that is a file, or a member of a tar."""
+        return getattr(self.pictures[0], "sources", ()) if len(self.pictures) == 1 else ()
 
     def frames(self, view: View) -> Frames:
         """Decode them.
@@ -203,6 +229,16 @@ class Clip:
         """The same for questions about the same seconds of the same file."""
         return self.file.name if self.span is None else f"{self.file.name}@{self.span[0]:g}-{self.span[1]:g}"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The name of its file."""
+        return (self.file.name,)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Of a whole file."""
+        return self.file.sources if self.span is None else ()
+
     def frames(self, view: View) -> Frames:
         """Decode it.
 
@@ -239,6 +275,7 @@ class Unfolded:
     rate: float
     span: tuple[float, float] | None = None
     moving: ClassVar[bool] = True
+    sources: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -248,7 +285,12 @@ class Unfolded:
     def name(self) -> str:
         """The same for questions about the same seconds of the same folder."""
         at = "" if self.span is None else f"@{self.span[0]:g}-{self.span[1]:g}"
-        return f"{self.folder.root}/{self.names[0]}{at}"
+        return f"{self.files[0]}{at}"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The name of its folder."""
+        return (f"{self.folder.root}/{self.names[0]}",)
 
     def frames(self, view: View) -> Frames:
         """Decode those that `view` takes.

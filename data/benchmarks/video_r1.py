@@ -21,6 +21,7 @@ from .scores import family, meta, over_questions
 
 _FIELDS = ("problem", "problem_type", "data_type", "solution", "path")
 _SOLUTION = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
+_PROCESS = re.compile(r"<think>\s*(.*?)\s*</think>", re.DOTALL)
 _BEHIND = (
     "\nPlease think about this question as if you were a human pondering deeply. Engage in an internal dialogue using "
     "expressions such as 'let me think', 'wait', 'Hmm', 'oh, I see', 'let's break it down', etc, or other natural "
@@ -60,6 +61,7 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         family=kind,
         medium=_medium(row, folder),
         meta={"profile": "robust", "question": question, "source": str(row.values.get("data_source") or "all")},
+        rationale=found.group(1) if (found := _PROCESS.fullmatch(str(row.values.get("process") or "").strip())) else "",
     )
 
 
@@ -87,7 +89,7 @@ SPEC = Spec(
     title="Any problems in Video-R1's form (arXiv:2503.21776)",
     media="any",
     files=("the .json; the files its field path names, below its folder",),
-    columns=(*_FIELDS, "options (choices)", "data_source (optional)"),
+    columns=(*_FIELDS, "options (choices)", "data_source, process (optional)"),
     splits=(),
     prompt="problem, Options: ↵ A. … ↵ and the template that asks for <think> and <answer> (Video-R1)",
     metric="accuracy over questions, MRA of regressions; by problem_type and data_source beside it",

@@ -1,4 +1,4 @@
-"""Any questions in a WebDataset tar: for every key a KEY.json {question, answer, options?} and the media beside it.
+"""Any questions in a WebDataset tar: for every key a KEY.json {question, answer, options?, rationale?} and media.
 
 Media are KEY.jpg, .png, .webp or .mp4, also numbered as in KEY.0.jpg. The question is put as it stands, with its
 options listed. (The form of the JSON is this project's: WebDataset fixes names, not fields.)
@@ -7,6 +7,7 @@ options listed. (The form of the JSON is this project's: WebDataset fixes names,
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,10 @@ class _Member:
     def name(self) -> str:
         return f"{self.tar}:{self.member}"
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (f"tar://{self.member}::{os.path.abspath(self.tar)}",)
+
     def content(self) -> bytes:
         with self.tar.open("rb") as file:
             file.seek(self.offset)
@@ -67,6 +72,14 @@ class _Video:
     @property
     def name(self) -> str:
         return self.member.name
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.member.sources
 
     def frames(self, view: View) -> Frames:
         with tempfile.NamedTemporaryFile(suffix=PurePosixPath(self.member.member).suffix) as copy:
@@ -119,6 +132,7 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
         family=str(row.values.get("category") or "question"),
         medium=_medium(row),
         meta={"profile": "robust", "question": question},
+        rationale=str(row.values.get("rationale") or ""),
     )
 
 
@@ -139,7 +153,7 @@ SPEC = Spec(
     title="Any questions in a WebDataset tar",
     media="any",
     files=("the .tar: KEY.json and KEY.jpg, .png, .webp or .mp4",),
-    columns=(*_FIELDS, "options, category (optional)"),
+    columns=(*_FIELDS, "options, category, rationale (optional)"),
     splits=(),
     prompt="question ↵ A. … as it stands",
     metric="accuracy over questions; by category beside it",

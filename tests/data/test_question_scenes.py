@@ -1,0 +1,101 @@
+"""Question files as scenes: what shares a picture is one, and what is held out shares none with what is learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from benchmark_files import clevr, picture
+from benchmark_files import webdataset as tar_file
+from question_sets import question_set, turns
+
+from entropy_vision.data.benchmarks import load
+from entropy_vision.data.benchmarks.media import View
+from entropy_vision.data.benchmarks.scenes import FileScenes, Group, apart_from, group_scenes, hold_out, read_questions
+from entropy_vision.errors import UsageError
+from entropy_vision.question_files import read_asked
+
+
+def _groups(*tasks: str) -> list[Group]:
+    return group_scenes(read_questions(tasks)[0])
+
+
+def _names(groups: Sequence[Group]) -> set[str]:
+    return {group[0].scene for group in groups}
+
+
+def test_questions_about_one_picture_are_one_scene_whichever_file_asks_them(tmp_path: Path) -> None:
+    task = question_set(tmp_path, images=3)
+    (tmp_path / "more.jsonl").write_text(json.dumps(turns("image", "1.png", "red", 1)) + "\n")
+    groups = _groups(task, f"llava:{tmp_path / 'more.jsonl'}")
+    assert [len(group) for group in groups] == [2, 4, 2]
+    scenes = FileScenes(groups, View(size=32))
+    assert len(scenes) == 3 and scenes.frames(1).size == (32, 32)
+    assert scenes.sources(1) == (str(tmp_path / "1.png"), str(tmp_path / "images" / "1.png"))
+
+
+def test_what_is_held_out_is_whole_scenes_by_lot_and_always_the_same(tmp_path: Path) -> None:
+    groups = _groups(question_set(tmp_path, images=40))
+    train, held = hold_out(groups, 0.25, seed=0)
+    assert len(held) == 10 and not _names(train) & _names(held) and len(train) == 30
+    assert _names(hold_out(groups, 0.25, seed=0)[1]) == _names(held)
+    assert _names(hold_out(groups, 0.25, seed=1)[1]) != _names(held)
+    assert [g for g in groups if g in train] == train  # in the order of the file
+    assert len(hold_out(groups, 1e-6, seed=0)[1]) == 1
+
+
+def test_rows_that_are_added_leave_most_sides_as_they_are(tmp_path: Path) -> None:
+    before = _names(hold_out(_groups(question_set(tmp_path, images=40)), 0.25, seed=0)[1])
+    after = _names(hold_out(_groups(question_set(tmp_path, images=44)), 0.25, seed=0)[1])
+    assert len(after) == 11 and len(before & after) >= 8
+
+
+def test_parts_of_a_video_and_pairs_that_share_a_picture_are_on_one_side(tmp_path: Path) -> None:
+    for name in "abcdef":
+        picture(tmp_path / f"{name}.png")
+    pairs = [["a.png", "b.png"], ["b.png", "c.png"], ["d.png"], ["e.png"], ["f.png"]]
+    rows = [{**turns("image", "", "red", i), "image": names} for i, names in enumerate(pairs)]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = _groups(f"llava:{tmp_path / 'talk.jsonl'}")
+    for seed in range(12):
+        train, held = hold_out(groups, 0.4, seed=seed)
+        seen = {name for group in train for name in group[0].medium.files}
+        assert seen.isdisjoint(name for group in held for name in group[0].medium.files)
+    together = [g for g in groups if len(g[0].medium.files) == 2]
+    assert apart_from(groups, together[:1]) == [g for g in groups if g not in together]
+
+
+def test_a_file_of_its_own_to_be_measured_on_takes_its_pictures_out_of_training(tmp_path: Path) -> None:
+    sizes = {"share": 0.1, "seed": 0, "image_size": 32, "video_size": 32, "frame_count": 4}
+    task = question_set(tmp_path, images=5, videos=1)
+    (tmp_path / "val.jsonl").write_text(json.dumps(turns("image", "1.png", "red", 1)) + "\n")
+    asked = read_asked([task], [f"llava:{tmp_path / 'val.jsonl'}"], **sizes)
+    assert {m: len(some) for m, some in asked.train.items()} == {"image": 4, "video": 1}
+    assert {m: len(some) for m, some in asked.val.items()} == {"image": 1}
+    with pytest.raises(UsageError, match=r"no scene .* all are in eval\.questions too"):
+        read_asked([task], [task], **sizes)
+    assert asked.train["video"].frames(0).count == 4
+
+
+def test_a_split_is_named_behind_the_benchmark(tmp_path: Path) -> None:
+    folder = clevr(tmp_path, "")
+    assert load(f"clevr/val:{folder}").split == load(f"clevr:{folder}").split == "val"
+    with pytest.raises(UsageError, match="no split 'tran'"):
+        load(f"clevr/tran:{folder}")
+    with pytest.raises(UsageError, match=r"llava has no splits.*write llava:"):
+        load(f"llava/train:{question_set(tmp_path).partition(':')[2]}")
+    with pytest.raises(UsageError, match="clever/val"):
+        load(f"clever/val:{folder}")
+
+
+def test_thoughts_before_an_answer_are_its_rationale(tmp_path: Path) -> None:
+    asked = load(question_set(tmp_path / "llava", images=1))
+    assert [(q.rationale, q.answer.value) for q in asked.questions] == [("it looks red", "red"), ("", True)]
+    assert asked[0].rationale == "it looks red"
+    row = {"problem": "How many?", "problem_type": "numerical", "data_type": "image", "path": "a.png", "options": []}
+    told = {"solution": "<answer>2</answer>", "process": "<think>One and one.</think>"}
+    (tmp_path / "r1.json").write_text(json.dumps([{**row, **told}, {**row, "solution": "<answer>3</answer>"}]))
+    assert [q.rationale for q in load(f"video-r1:{tmp_path / 'r1.json'}").questions] == ["One and one.", ""]
+    assert [q.rationale for q in load(f"webdataset:{tar_file(tmp_path, '')}").questions] == ["", ""]
