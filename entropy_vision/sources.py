@@ -64,6 +64,13 @@ def world_source(
     return world
 
 
+def world_families(medium: str) -> tuple[str, ...]:
+    """The families that are asked of the World's "image" or "video" scenes."""
+    from entropy_vision.data.world.families import SHARED
+
+    return tuple(name for name, family in SHARED.items() if family.media == medium)
+
+
 @dataclass(frozen=True)
 class Words:
     """The World's language.

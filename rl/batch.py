@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -19,8 +19,9 @@ from entropy_vision.question import SceneObject
 from entropy_vision.sources import Words
 from entropy_vision.tokenizer import EntropyTokenizer
 
+from .contrast import other_view
 from .parallel import Team
-from .recipe import Each
+from .recipe import ContrastView, Each
 from .scenes import Ask, Pool, Scene
 
 # of a patch's area under an object's box: from here on the patch shows the object, up to there it does not;
@@ -41,6 +42,7 @@ class Batch:
         keeps: the budget that each of the S scenes was selected at.
         seconds: what choosing the patches took.
         skipped: scenes that were dealt and left out, because their file cannot be read.
+        contrast: some of the questions about another view of their scenes.
     """
 
     patches: PackedPatches
@@ -50,11 +52,25 @@ class Batch:
     keeps: tuple[float, ...]
     seconds: float = 0.0
     skipped: int = 0
+    contrast: Contrasted | None = None
 
     @property
     def keep(self) -> float:
         """The mean budget."""
         return sum(self.keeps) / len(self.keeps)
+
+
+@dataclass(frozen=True)
+class Contrasted:
+    """C questions of a batch about another view of their scenes.
+
+    Attributes:
+        batch: these questions.
+        questions: int64 [C], which of the batch's they are.
+    """
+
+    batch: Batch
+    questions: Tensor
 
 
 def alignment_groups(words: Words) -> tuple[tuple[str, ...], ...]:
@@ -115,11 +131,16 @@ def make_batches(
     keep: float | Sequence[float],
     groups: Sequence[Sequence[str]] | None,
     most: int = 0,
+    other: Callable[[int, PatchSet], PatchSet | None] | None = None,
 ) -> list[Batch]:
-    """The same as several batches of at most `most` visual tokens each, in order; a scene of more is one by itself."""
+    """The same as several batches of at most `most` visual tokens each, in order; a scene of more is one by itself.
+
+    `other` gives another view of a scene by its place and its kept patches, for the batches' `contrast`.
+    """
     began = time.perf_counter()
     keeps = [keep] * len(scenes) if isinstance(keep, int | float) else keep
     kept = [scene.kept(tokenizer, one) for scene, one in zip(scenes, keeps, strict=True)]
+    views = [other(place, patches) if other else None for place, patches in enumerate(kept)]
     seconds = time.perf_counter() - began
     parts: list[list[int]] = [[]]
     tokens = 0
@@ -129,7 +150,11 @@ def make_batches(
             tokens = 0
         parts[-1].append(i)
         tokens += len(one)
-    batches = [_pack([scenes[i] for i in p], [kept[i] for i in p], [keeps[i] for i in p], groups) for p in parts]
+    batches = []
+    for part in parts:
+        some = [scenes[i] for i in part]
+        batch = _pack(some, [kept[i] for i in part], [keeps[i] for i in part], groups)
+        batches.append(_contrasted(batch, some, [views[i] for i in part]))
     return [replace(batches[0], seconds=seconds), *batches[1:]]
 
 
@@ -144,6 +169,16 @@ def _pack(
     owner = torch.tensor([i for i, s in enumerate(scenes) for _ in s.asks])
     asks = tuple(ask for s in scenes for ask in s.asks)
     return Batch(PackedPatches.pack(kept), owner, asks, torch.from_numpy(words), tuple(keeps))
+
+
+def _contrasted(batch: Batch, scenes: Sequence[Scene], views: Sequence[PatchSet | None]) -> Batch:
+    """The batch with the questions about scenes that have another view."""
+    seen = [place for place, view in enumerate(views) if view is not None]
+    if not seen:
+        return batch
+    shown = [view for view in views if view is not None]
+    other = _pack([scenes[i] for i in seen], shown, [batch.keeps[i] for i in seen], None)
+    return replace(batch, contrast=Contrasted(other, torch.isin(batch.owner, torch.tensor(seen)).nonzero()[:, 0]))
 
 
 def whole_scenes(scenes: Pool, indices: Sequence[int]) -> dict[int, Scene]:
@@ -176,15 +211,20 @@ class Dealer:
         groups: Sequence[Sequence[str]],
         most: int = 0,
         each: Each = "step",
+        contrast: ContrastView = "none",
         team: Team = Team(),  # noqa: B008  (frozen)
     ) -> None:
-        self.team, self.most, self.each = team, most, each
+        self.team, self.most, self.each, self.contrast = team, most, each, contrast
         self.media, self.tokenizer, self.groups = media, tokenizer, groups
         self.keeps, self.weights = list(keeps), np.asarray(weights, float) / sum(weights)
         self.pool, self.seed = pool, seed
 
-    def deal(self, step: int) -> list[Batch]:
+    def deal(self, step: int, weights: Mapping[str, float] | None = None) -> list[Batch]:
         """The batches of step `step`. A scene whose file is damaged is left out and counted.
+
+        Args:
+            weights: of a curriculum's arms: scenes are drawn in proportion to the mean weight of their questions, and
+                each of these is asked as often as its weight is of the greatest in its scene.
 
         Raises:
             InputError: nothing of this process's share is left.
@@ -195,7 +235,9 @@ class Dealer:
         lost = 0
         for medium, (scenes, count) in enumerate(self.media):
             if count:
-                if scenes.count is None:
+                if weights is not None:
+                    chosen = self._drawn(rng, scenes, count, weights)
+                elif scenes.count is None:
                     chosen = rng.choice(self.pool, size=count, replace=False)
                 else:
                     chosen = self._next(medium, scenes.count, step * count, count)
@@ -207,12 +249,42 @@ class Dealer:
                 budgets = np.array_split(keeps, self.team.size)[self.team.rank].tolist()
                 whole = whole_scenes(scenes, mine)
                 lost += len(mine) - len(whole)
-                if whole:
-                    budgets = [budgets[place] for place in whole]
-                    batches += make_batches(list(whole.values()), self.tokenizer, budgets, self.groups, self.most)
+                lots = [self._stream(medium, step, mine[place]) for place in whole]
+                batches += self._shown(list(whole.values()), [budgets[place] for place in whole], lots, weights)
         if not batches:
             raise InputError(f"step {step + 1}", InputReason.DAMAGED, f"none of its {lost} scenes can be read")
         return [replace(batches[0], skipped=lost), *batches[1:]]
+
+    def _shown(
+        self,
+        scenes: list[Scene],
+        budgets: Sequence[float],
+        lots: Sequence[np.random.Generator],
+        weights: Mapping[str, float] | None,
+    ) -> list[Batch]:
+        """Some scenes of a medium as batches; `lots` are what is drawn with for each of them."""
+        if not scenes:
+            return []
+        if weights is not None:
+            scenes = [thinned(scene, weights, lot) for scene, lot in zip(scenes, lots, strict=True)]
+
+        def other(place: int, kept: PatchSet) -> PatchSet | None:
+            return other_view(scenes[place], kept, self.contrast, lots[place])
+
+        seen_otherwise = other if self.contrast != "none" else None
+        return make_batches(scenes, self.tokenizer, budgets, self.groups, self.most, seen_otherwise)
+
+    def _drawn(self, rng: np.random.Generator, scenes: Pool, count: int, weights: Mapping[str, float]) -> np.ndarray:
+        """Different scenes by their chances."""
+        chances = scenes.chances(weights)
+        if scenes.count is not None:
+            return rng.choice(scenes.count, size=count, replace=False, p=chances / chances.sum())
+        levels = rng.choice(len(chances), size=count, p=chances / chances.sum())
+        return levels * self.pool + rng.choice(self.pool, size=count, replace=False)
+
+    def _stream(self, medium: int, step: int, index: int) -> np.random.Generator:
+        """What is drawn for one scene of a step, whichever process has it; a step's own stream has 0 for the scene."""
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=[0, index + 1, medium + 1, step]))
 
     def _next(self, medium: int, scenes: int, first: int, count: int) -> np.ndarray:
         """The places `first` .. `first + count` of an endless row of passes over all scenes, each in its own order."""
@@ -226,6 +298,17 @@ class Dealer:
         return np.concatenate(parts)
 
 
+def thinned(scene: Scene, weights: Mapping[str, float], lots: np.random.Generator) -> Scene:
+    """The scene with each question left in as often as its arm's weight is of the greatest among them."""
+    heavy = [weights[ask.arm] for ask in scene.asks]
+    drawn = lots.random(len(heavy)) * max(heavy)
+    return scene.with_asks(tuple(a for a, w, lot in zip(scene.asks, heavy, drawn, strict=True) if lot < w))
+
+
+Order = int | tuple[int, Mapping[str, float]]
+"""Which step, counted from the first, and by what weights of a curriculum."""
+
+
 class Steps(torch.utils.data.Dataset[list[Batch]]):
     """The dealer as a map-style dataset over steps, so that a worker process deals ahead."""
 
@@ -235,5 +318,16 @@ class Steps(torch.utils.data.Dataset[list[Batch]]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, index: int) -> list[Batch]:
-        return self.dealer.deal(self.first + index)
+    def __getitem__(self, order: Order) -> list[Batch]:
+        index, weights = (order, None) if isinstance(order, int) else order
+        return self.dealer.deal(self.first + index, weights)
+
+
+class Planned(torch.utils.data.Sampler[Order]):
+    """Steps with their weights, which are asked for no earlier than the loader wants a step."""
+
+    def __init__(self, first: int, last: int, weights: Callable[[int], Mapping[str, float]]) -> None:
+        self.first, self.last, self.weights = first, last, weights
+
+    def __iter__(self) -> Iterator[Order]:
+        return ((step - self.first, self.weights(step)) for step in range(self.first, self.last))

@@ -36,6 +36,8 @@ class Context:
     groups: Sequence[Tensor]
     rubric: Rubric
     reference: EntropyVLM | None = None
+    arms: tuple[str, ...] = ()
+    """Kinds of questions whose learnability a curriculum wants to know."""
     team: Team = field(default_factory=Team)
     clock: Clock = field(default_factory=Clock)
     speech: Dialect | None = None

@@ -16,6 +16,8 @@ from .advantage import grpo_advantages
 from .batch import Batch
 from .buffer import Buffer, NotFinite, Rolled, Turns
 from .context import Context, Metrics
+from .contrast import bonus
+from .curriculum import arm_sums
 from .flops import Asked, beginnings
 from .health import Scored, tally
 from .loss import loss_denominator, policy_terms
@@ -54,7 +56,8 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     with context.clock("encode"), torch.set_grad_enabled(not parted):
         read = read_questions(context.model, context.dialect, batch)
     rollouts, rewards = _draw(context, batch.asks, read, generator)
-    total = _totalled(context, rewards)
+    against = _against(context, batch, generator)
+    total = _totalled(context, rewards, against)
     sums = {
         "reward": float(total.sum()),
         "accuracy": sum(r.verdict.score for r in rewards),
@@ -62,10 +65,15 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
         "length": float(rollouts.mask.sum()),
         "entropy": float(rollouts.entropy.sum()),
     }
+    scores = _scores(context, rewards)
+    sums |= arm_sums(context.arms, [ask.arm for ask in batch.asks], scores.tolist())
     with context.clock("verify"):
         sums |= _watched(context, batch, rollouts, rewards)
     asked = _asked(context, batch)
     sums["flops"] = context.prices.read_questions(batch.patches, asked) + _sampling(context, rollouts, asked.slots)
+    if against is not None:
+        sums |= _told(context, scores, against)
+        sums["flops"] += against.flops
     if context.recipe.grpo.equal_groups == "resample":
         sums["resampled"] = 0.0
         for _ in range(context.recipe.grpo.resample_rounds):
@@ -74,18 +82,71 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
                 break
             asks = [batch.asks[i] for i in again.tolist()]
             drawn, verified = _draw(context, asks, read.rows(again.to(context.model.device)), generator)
-            total[again] = _totalled(context, verified)
+            total[again] = _totalled(context, verified, against and against.rows(again))
             rollouts = _with_groups(rollouts, again, drawn, context.recipe.grpo.group_size)
             sums["flops"] += _sampling(context, drawn, [asked.slots[i] for i in again.tolist()])
             sums["resampled"] += len(verified)
     return Rolled(batch, None if parted else read, rollouts, total, sums)
 
 
+@dataclass(frozen=True)
+class _Against:
+    """What Q groups are compared with.
+
+    Attributes:
+        scores: float64 [Q], mean score of the completions that saw another view; nan where there is none.
+        flops: what it took.
+    """
+
+    scores: Tensor
+    flops: int
+
+    def rows(self, questions: Tensor) -> _Against:
+        """Of some of the questions."""
+        return _Against(self.scores[questions], 0)
+
+
+@torch.no_grad()
+def _against(context: Context, batch: Batch, generator: torch.Generator) -> _Against | None:
+    """Half a group for each question that has another view, sampled from it; None where the recipe wants none."""
+    if context.recipe.grpo.contrast == "none":
+        return None
+    mean = torch.full((len(batch.asks),), math.nan, dtype=torch.float64)
+    if batch.contrast is None:
+        return _Against(mean, 0)
+    other, size = batch.contrast.batch, context.recipe.grpo.group_size // 2
+    with context.clock("encode"):
+        read = read_questions(context.model, context.tokenizer, other)
+    rollouts, rewards = _draw(context, other.asks, read, generator, size)
+    scores = torch.tensor([r.verdict.score for r in rewards], dtype=torch.float64)
+    mean[batch.contrast.questions] = scores.view(-1, size).mean(1)
+    asked = _asked(context, other)
+    flops = context.prices.read_questions(other.patches, asked) + _sampling(context, rollouts, asked.slots, size)
+    return _Against(mean, flops)
+
+
+def _told(context: Context, scores: Tensor, against: _Against) -> Metrics:
+    """Of groups: those that have a contrast, those that were paid for it, and by how much they are better; as sums
+    over completions."""
+    size, seen = scores.shape[1], ~against.scores.isnan()
+    gap = (scores.mean(1) - against.scores)[seen]
+    return {
+        "contrasted": float(seen.sum()) * size,
+        "contrast_paid": float((_bonus(context, scores, against) > 0).any(1).sum()) * size,
+        "contrast_gap": float(gap.sum()) * size,
+    }
+
+
+def _bonus(context: Context, scores: Tensor, against: _Against) -> Tensor:
+    recipe = context.recipe.grpo
+    return bonus(scores, against.scores, weight=recipe.contrast_weight, factor=recipe.contrast_factor)
+
+
 def _draw(
-    context: Context, asks: Sequence[Ask], read: Prefix, generator: torch.Generator
+    context: Context, asks: Sequence[Ask], read: Prefix, generator: torch.Generator, size: int = 0
 ) -> tuple[Rollouts, list[Reward]]:
-    """A group for each question behind what was read of it, with the rewards."""
-    recipe, size = context.recipe.grpo, context.recipe.grpo.group_size
+    """A group (of `size` instead of the recipe's) for each question behind what was read of it, with the rewards."""
+    recipe, size = context.recipe.grpo, size or context.recipe.grpo.group_size
     with context.clock("generate"):
         rollouts = sample(
             context.model,
@@ -117,9 +178,9 @@ def _asked(context: Context, batch: Batch) -> Asked:
     return Asked(context.model.slots(batch.patches).counts, batch.owner.tolist(), lengths, len(dialect.before))
 
 
-def _sampling(context: Context, rollouts: Rollouts, slots: Sequence[int]) -> int:
-    """FLOPs of sampling a group behind each question's slots."""
-    groups = beginnings(rollouts.ids, rollouts.mask, context.recipe.grpo.group_size)
+def _sampling(context: Context, rollouts: Rollouts, slots: Sequence[int], size: int = 0) -> int:
+    """FLOPs of sampling a group (of `size` instead of the recipe's) behind each question's slots."""
+    groups = beginnings(rollouts.ids, rollouts.mask, size or context.recipe.grpo.group_size)
     return sum(map(context.prices.sample, groups, slots))
 
 
@@ -146,8 +207,16 @@ def _watched(context: Context, batch: Batch, rollouts: Rollouts, rewards: Sequen
     return {name: tallied[name] for name in _WATCHED}
 
 
-def _totalled(context: Context, rewards: Sequence[Reward]) -> Tensor:
-    return torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, context.recipe.grpo.group_size)
+def _totalled(context: Context, rewards: Sequence[Reward], against: _Against | None = None) -> Tensor:
+    """float64 [Q, G], the bonus over a contrast included."""
+    total = torch.tensor([r.total for r in rewards], dtype=torch.float64).view(-1, context.recipe.grpo.group_size)
+    return total if against is None else total + _bonus(context, _scores(context, rewards), against)
+
+
+def _scores(context: Context, rewards: Sequence[Reward]) -> Tensor:
+    """float64 [Q, G], what the verifier said."""
+    scores = torch.tensor([r.verdict.score for r in rewards], dtype=torch.float64)
+    return scores.view(-1, context.recipe.grpo.group_size)
 
 
 def _with_groups(rollouts: Rollouts, chosen: Tensor, drawn: Rollouts, size: int) -> Rollouts:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from statistics import fmean
+
+import numpy as np
 
 from entropy_vision.budget import Budget
 from entropy_vision.errors import UsageError
@@ -13,6 +16,7 @@ from entropy_vision.grid import grid_size
 from entropy_vision.patchset import PatchSet
 from entropy_vision.question import Answer
 from entropy_vision.question_files import Asked, FileQuestion, FileScenes, StoredPatches, read_asked, stored_patches
+from entropy_vision.sources import world_families
 from entropy_vision.text import TAGS, gold_completion
 from entropy_vision.tokenizer import EntropyTokenizer
 from entropy_vision.visuals import Fit
@@ -49,6 +53,19 @@ class FilePool(Remembered):
         """The questions of a scene; nothing is decoded."""
         return tuple(map(as_ask, self.files.questions(index)))
 
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """The families of their questions."""
+        return tuple(sorted({family for families in self._families for family in families}))
+
+    @cached_property
+    def _families(self) -> list[list[str]]:
+        return [[question.family for question in self.files.questions(i)] for i in range(len(self.files))]
+
+    def chances(self, weights: Mapping[str, float]) -> np.ndarray:
+        """The mean weight of each scene's questions."""
+        return np.array([fmean(weights[family] for family in families) for families in self._families])
+
     def make(self, index: int) -> Scene:
         """Scene `index`, decoded and scored; nobody knows what it shows."""
         frames = self.files.frames(index)
@@ -66,6 +83,10 @@ class Stored:
     def kept(self, tokenizer: EntropyTokenizer, keep: float) -> PatchSet:
         """All of them, or fewer where `tokenizer` can tell which."""
         return tokenizer.narrow(self.patches, Budget(keep=keep))
+
+    def with_asks(self, asks: tuple[Ask, ...]) -> Stored:
+        """The same scene with other questions."""
+        return replace(self, asks=asks)
 
 
 class StoredPool(FilePool):
@@ -110,6 +131,36 @@ class Fitted:
     def sized(self, data: DataRecipe) -> DataRecipe:
         """The recipe's data with the World's pictures, which are squares, of that size."""
         return replace(data, image_size=min(self.size), video_size=min(self.size))
+
+
+class Levels:
+    """The World's scenes of one medium at several difficulties, as a curriculum draws them."""
+
+    count: int | None = None
+
+    def __init__(self, levels: Sequence[tuple[str, Pool]], families: Sequence[str], pool: int) -> None:
+        """
+        Args:
+            levels: scenes, and what the arms of their questions end with.
+            families: of the questions that every scene is asked.
+            pool: how many scenes of each.
+        """
+        self.levels, self.families, self.pool = tuple(levels), tuple(families), pool
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Families by difficulties."""
+        return tuple(family + level for level, _ in self.levels for family in self.families)
+
+    def __getitem__(self, index: int) -> Scene:
+        number, place = divmod(index, self.pool)
+        level, scenes = self.levels[number]
+        scene = scenes[place]
+        return scene.with_asks(tuple(replace(ask, level=level) for ask in scene.asks))
+
+    def chances(self, weights: Mapping[str, float]) -> np.ndarray:
+        """The mean weight of each level's families."""
+        return np.array([fmean(weights[family + level] for family in self.families) for level, _ in self.levels])
 
 
 def asked_of(recipe: TrainRecipe, memory: SceneMemory, fitted: Fitted | None = None) -> Asked | None:
@@ -211,7 +262,9 @@ def pools_of(
         UsageError: files hold no scene of a medium that is asked for, or fewer than there are processes.
     """
     asked = asked_of(recipe, memory, fitted)
-    data = fitted.sized(recipe.data) if fitted is not None else recipe.data
+    if fitted is not None:
+        recipe = replace(recipe, data=fitted.sized(recipe.data))
+    data = recipe.data
     from_files = {} if asked is None else asked.train if split == "train" else asked.val
     own = bool(data.questions or (split == "val" and recipe.eval.questions))
     pools: list[tuple[Pool, int]] = []
@@ -223,12 +276,25 @@ def pools_of(
             count = recipe.eval.scenes if count or recipe.eval.questions else 0
         if files is not None and count > drawn:
             key = (split, medium, id(files), data.memory, data.shards, tokenizer.fingerprint())
-            pool = memory.once(key, partial(_file_pool, files, medium, replace(recipe, data=data), tokenizer, memory))
+            pool = memory.once(key, partial(_file_pool, files, medium, recipe, tokenizer, memory))
             pools.append((pool, min(count - drawn, len(files))))
         if drawn or not own:
-            pools.append((memory.world(medium, split, data, tokenizer), drawn))
+            weighed = recipe.curriculum.by != "none" and split == "train"
+            world = (
+                _levels(medium, recipe, tokenizer, memory) if weighed else memory.world(medium, split, data, tokenizer)
+            )
+            pools.append((world, drawn))
     _check_enough(split, pools, processes)
     return pools
+
+
+def _levels(medium: str, recipe: TrainRecipe, tokenizer: EntropyTokenizer, memory: SceneMemory) -> Levels:
+    data, told_apart = recipe.data, recipe.curriculum.difficulties
+    levels = [
+        (f"@{one:g}" if told_apart else "", memory.world(medium, "train", replace(data, difficulty=one), tokenizer))
+        for one in told_apart or (data.difficulty,)
+    ]
+    return Levels(levels, world_families(medium), data.pool)
 
 
 def _file_pool(

@@ -16,6 +16,7 @@ from .trackers import TrackerName
 
 Stage = Literal["align", "sft", "grpo"]
 Each = Literal["step", "scene"]
+ContrastView = Literal["none", "shuffled", "random"]
 
 
 def _check(recipe: Any, low: float, *names: str, above: bool = False, high: float = math.inf) -> None:
@@ -240,7 +241,17 @@ class GrpoRecipe:
     resample_rounds: int = 3
     """How often resample draws a group again at most. Reward and its like are logged of the first draw."""
 
+    contrast: ContrastView = "none"
+    """Compare each group with half as many completions that see another view of its scene, and pay its right answers
+    more where it does as well or better (see `contrast`): shuffled takes the frames of a video in another order, random
+    as many patches by lot."""
+    contrast_weight: float = 0.3
+    """What a right answer then earns beside its reward."""
+    contrast_factor: float = 0.8
+    """The group's accuracy must be at least this much of the contrast's."""
+
     def __post_init__(self) -> None:
+        _check(self, 0, "contrast_weight", "contrast_factor")
         _check(self, 2, "group_size")  # a group of one has no baseline
         _check(self, 1, "updates", "max_new_tokens", "resample_rounds")
         _check(self, 0, "temperature", above=True)
@@ -259,6 +270,33 @@ class GrpoRecipe:
             when_unparsable=self.when_unparsable,
             format_limit=self.format_limit,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumRecipe:
+    """Which questions GRPO asks more of; see `curriculum`."""
+
+    by: Literal["none", "learnability"] = "none"
+    """none asks all alike; learnability asks a kind of question in proportion to p (1 - p), p being the accuracy of its
+    recent groups, and of several difficulties draws scenes of those whose questions have most of it."""
+    difficulties: tuple[float, ...] = ()
+    """The World's difficulties to draw scenes of, each told apart; none: data.difficulty alone."""
+    floor: float = 0.2
+    """The least weight of a kind, as a share of the greatest: nothing is forgotten."""
+    window: int = 20
+    """Steps after which what a group showed weighs a third."""
+    lag: int = 16
+    """Steps from a group to the first that it weighs in: so far ahead batches may be made."""
+
+    def __post_init__(self) -> None:
+        _check(self, 0, "floor", above=True, high=1)
+        _check(self, 1, "window", "lag")
+        if not all(0 <= one <= 1 for one in self.difficulties) or len(set(self.difficulties)) < len(self.difficulties):
+            raise UsageError(
+                f"curriculum.difficulties must be different numbers in 0..1, got {list(self.difficulties)}"
+            )
+        if self.difficulties and self.by == "none":
+            raise UsageError('curriculum.difficulties needs curriculum.by = "learnability": nothing chooses among them')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +373,7 @@ class TrainRecipe:
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     sft: SftRecipe = field(default_factory=SftRecipe)
     grpo: GrpoRecipe = field(default_factory=GrpoRecipe)
+    curriculum: CurriculumRecipe = field(default_factory=CurriculumRecipe)
     eval: EvalRecipe = field(default_factory=EvalRecipe)
 
     def __post_init__(self) -> None:
@@ -350,6 +389,13 @@ class TrainRecipe:
                 'stage = "align" learns what each patch shows, which only the World knows: leave out data.questions, '
                 'or take stage = "sft"'
             )
+        if self.grpo.contrast == "random" and self.data.shards:
+            raise UsageError(
+                'grpo.contrast = "random" chooses among all patches, and data.shards holds the kept ones: take '
+                '"shuffled", or leave out data.shards'
+            )
+        if self.stage != "grpo" and self.curriculum.by != "none":
+            raise UsageError('curriculum.by = "learnability" needs stage = "grpo": it goes by the accuracy of groups')
         if self.stage == "grpo" and not self.init:
             raise UsageError(
                 'stage = "grpo" needs init = "RUN": a policy that cannot answer earns no reward to learn from'

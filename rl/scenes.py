@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ask:
-    """A question as the trainer needs it: text and truth, no pixels; `profile` reads answers as they are published."""
+    """A question as the trainer needs it: text and truth, no pixels; `profile` reads answers as they are published.
+
+    `level` tells questions of a family that a curriculum weighs apart.
+    """
 
     key: str
     family: str
@@ -35,6 +38,12 @@ class Ask:
     answer: Answer
     gold: str
     profile: str = "strict"
+    level: str = ""
+
+    @property
+    def arm(self) -> str:
+        """The kind of question, as a curriculum weighs it."""
+        return self.family + self.level
 
 
 class Scene(Protocol):
@@ -51,6 +60,8 @@ class Scene(Protocol):
 
     def kept(self, tokenizer: EntropyTokenizer, keep: float) -> PatchSet: ...
 
+    def with_asks(self, asks: tuple[Ask, ...]) -> Scene: ...
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -64,6 +75,10 @@ class Scored:
     def kept(self, tokenizer: EntropyTokenizer, keep: float) -> PatchSet:
         """The patches that `tokenizer` chooses."""
         return tokenizer.select(self.frames, self.bits, Budget(keep=keep))
+
+    def with_asks(self, asks: tuple[Ask, ...]) -> Scored:
+        """The same scene with other questions."""
+        return replace(self, asks=asks)
 
 
 def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
@@ -84,12 +99,21 @@ def score_scene(items: Sequence[Item], tokenizer: EntropyTokenizer) -> Scored:
 
 
 class Pool(Protocol):
-    """Scenes by number; `count` of them, None where they never end. A scene that cannot be read is an InputError."""
+    """Scenes by number; `count` of them, None where they never end. A scene that cannot be read is an InputError.
+
+    A curriculum draws among them by `chances`, for weights of its arms: float [count], or where they never end one of
+    each level, level l being the numbers from l * pool to (l + 1) * pool.
+    """
 
     @property
     def count(self) -> int | None: ...
 
+    @property
+    def arms(self) -> tuple[str, ...]: ...
+
     def __getitem__(self, index: int) -> Scene: ...
+
+    def chances(self, weights: Mapping[str, float]) -> np.ndarray: ...
 
 
 class Remembered(ABC):
@@ -128,6 +152,7 @@ class Scenes(Remembered):
     """The scenes of one source, each scored when it is first asked for and kept in memory."""
 
     count: int | None = None
+    arms: tuple[str, ...] = ()
 
     def __init__(self, source: QuestionSource, tokenizer: EntropyTokenizer) -> None:
         super().__init__()
@@ -136,6 +161,10 @@ class Scenes(Remembered):
     def make(self, index: int) -> Scored:
         """Scene `index`, drawn and scored."""
         return score_scene(self.source.scene(index), self.tokenizer)
+
+    def chances(self, weights: Mapping[str, float]) -> np.ndarray:
+        """They are of one level."""
+        return np.ones(1)
 
 
 class SceneMemory:

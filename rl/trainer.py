@@ -24,9 +24,10 @@ from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
 
 from . import checkpoint
-from .batch import Batch, Dealer, Steps, alignment_groups, make_batch, whole_scenes
+from .batch import Batch, Dealer, Planned, Steps, alignment_groups, make_batch, whole_scenes
 from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
+from .curriculum import Curriculum
 from .evaluate import grade
 from .fresh import inputs_of, new_policy
 from .lowrank import train_maps
@@ -43,6 +44,7 @@ from .trackers import Tracker, open_tracker
 
 _BATCH = 32  # scenes graded at once
 _SAME_REQUEST = 5.0  # seconds
+_AHEAD = 8  # steps that each worker process makes at most before they are wanted
 
 
 @contextmanager
@@ -132,6 +134,7 @@ class Trainer:
             gather(self.model)
         self.words = alignment_groups(world_words())
         self.selector = self.processor.chooser(recipe.eval.keep, recipe.budget.selector)
+        self.curriculum = self._curriculum()
         self.context = Context(
             model=self.model,
             tokenizer=self.tokenizer,
@@ -141,6 +144,7 @@ class Trainer:
             reference=self._reference(),
             team=self.team,
             speech=self.dialect,
+            arms=self.curriculum.arms if self.curriculum else (),
         )
         self._validation: list[Batch] | None = None
         self._trackers: list[Tracker] = []
@@ -207,6 +211,12 @@ class Trainer:
         if recipe.stage == "sft" and recipe.sft.align_weight:
             self._say(f"sft: without alignment (sft.align_weight), since {told}")
         return []
+
+    def _curriculum(self) -> Curriculum | None:
+        if self.recipe.curriculum.by == "none":
+            return None
+        arms = sorted({arm for pool, count in self._media("train") if count for arm in pool.arms})
+        return Curriculum(self.recipe.curriculum, arms, self.facts.get("curriculum"))  # type: ignore[arg-type]
 
     def _reference(self) -> EntropyVLM | None:
         if self.recipe.stage != "grpo" or self.recipe.grpo.beta == 0:
@@ -349,6 +359,9 @@ class Trainer:
                 metrics["seconds"] = time.perf_counter() - began
                 metrics["cpu_seconds"] = time.process_time() - cpu_began
                 metrics |= self.context.clock.take() | self._counts(batches)
+                if self.curriculum:
+                    metrics |= self.curriculum.record(step, metrics)
+                    self.facts["curriculum"] = self.curriculum.state
                 self.facts["step"] = step + 1
                 self.facts.pop("turn", None)
                 if self._gate(step + 1, metrics) and "end" not in self.facts:
@@ -418,28 +431,37 @@ class Trainer:
             clock.add("select", sum(b.seconds for b in batches))
             yield batches
 
-    def _deal(self, first: int) -> Iterator[list[Batch]]:
+    def _dealer(self) -> Dealer:
         recipe = self.recipe
-        dealer = Dealer(
+        return Dealer(
             self._media("train"),
             self.selector,
             keeps=recipe.budget.keep,
             weights=recipe.budget.weights,
             each=recipe.budget.each,
+            contrast=recipe.grpo.contrast if recipe.stage == "grpo" else "none",
             pool=recipe.data.pool,
             seed=recipe.seed,
             groups=self.words,
             most=recipe.data.micro_tokens,
             team=self.team,
         )
-        steps = Steps(dealer, first, recipe.steps)
-        workers = recipe.data.workers
+
+    def _deal(self, first: int) -> Iterator[list[Batch]]:
+        recipe = self.recipe
+        workers, ahead, planned = recipe.data.workers, _AHEAD, None
+        if self.curriculum:
+            planned = Planned(first, recipe.steps, self.curriculum.weights)
+            # weights of a step must be known when it is the last of those under way
+            workers = min(workers, recipe.curriculum.lag - 1)
+            ahead = min(ahead, (recipe.curriculum.lag - 1) // max(workers, 1))
         return iter(
             torch.utils.data.DataLoader(
-                steps,
+                Steps(self._dealer(), first, recipe.steps),
                 batch_size=None,
+                sampler=planned,
                 num_workers=workers,
-                prefetch_factor=8 if workers else None,
+                prefetch_factor=ahead if workers else None,
                 worker_init_fn=_leave_signals_to_the_trainer,
             )
         )
