@@ -12,6 +12,7 @@ import numpy as np
 
 from entropy_vision.budget import Budget
 from entropy_vision.errors import UsageError
+from entropy_vision.frames import Size
 from entropy_vision.grid import grid_size
 from entropy_vision.patchset import PatchSet
 from entropy_vision.question import Answer
@@ -164,7 +165,7 @@ class Levels:
 
 
 def asked_of(recipe: TrainRecipe, memory: SceneMemory, fitted: Fitted | None = None) -> Asked | None:
-    """The questions of the recipe's files, with pictures as `fitted` or of the recipe's sizes; None where it names none.
+    """The questions of the recipe's files; None where it names none. Pictures come as `fitted`, or at its sizes.
 
     Raises:
         UsageError: as `read_asked`, or shards beside a policy that takes pictures in another way than they were cut.
@@ -177,13 +178,20 @@ def asked_of(recipe: TrainRecipe, memory: SceneMemory, fitted: Fitted | None = N
             f"data.shards holds stretched pictures, and this policy takes them by {fitted.fit!r}: leave data.shards out"
         )
     key = ("asked", data.questions, measured.questions, measured.share, data.seed)
-    sizes = {"image_size": data.image_size, "video_size": data.video_size, "frame_count": data.frame_count}
-    fit = "stretch"
-    if fitted is not None:
-        fit, sizes = fitted.fit, sizes | {"image_size": fitted.size, "video_size": fitted.size}
+    fit: Fit = "stretch" if fitted is None else fitted.fit
+    sizes: tuple[Size, Size] = (data.image_size, data.video_size) if fitted is None else (fitted.size, fitted.size)
     return memory.once(
-        (*key, fit, *sizes.values()),
-        lambda: read_asked(data.questions, measured.questions, share=measured.share, seed=data.seed, fit=fit, **sizes),
+        (*key, fit, *sizes, data.frame_count),
+        lambda: read_asked(
+            data.questions,
+            measured.questions,
+            share=measured.share,
+            seed=data.seed,
+            image_size=sizes[0],
+            video_size=sizes[1],
+            frame_count=data.frame_count,
+            fit=fit,
+        ),
     )
 
 

@@ -204,8 +204,8 @@ def _member(
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     limit = timedelta(seconds=timeout)
     os.environ["LOCAL_RANK"] = str(rank)  # which accelerator is its own
-    meet = {"init_method": f"file://{meeting}", "rank": rank, "world_size": size, "timeout": limit}
-    dist.init_process_group(_backend(), **meet)
+    where = f"file://{meeting}"
+    dist.init_process_group(_backend(), init_method=where, rank=rank, world_size=size, timeout=limit)
     try:
         outcome = work(*arguments)
     except (EntropyVisionError, OSError) as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
 
@@ -29,7 +29,8 @@ class _Behind(Cache):
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Keys and values of all that was read, [B, heads, S, head_width] each."""
         if self.past:
-            key_states, value_states = (torch.cat(pair, dim=-2) for pair in zip(self.past, (key_states, value_states)))
+            keys, values = self.past
+            key_states, value_states = torch.cat((keys, key_states), -2), torch.cat((values, value_states), -2)
         self.whole = key_states, value_states
         return self.whole
 
@@ -41,7 +42,7 @@ def recompute_layers(model: EntropyVLM) -> None:
         _wrap(layer)
 
 
-def _wrap(layer: nn.Module) -> None:
+def _wrap(layer: Any) -> None:
     forward: Callable[..., Any] = layer.forward
 
     def again(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -49,7 +50,7 @@ def _wrap(layer: nn.Module) -> None:
         if not torch.is_grad_enabled() or name is None:
             return forward(hidden_states, *args, **kwargs)
         held = kwargs.pop(name)
-        index = cast(Any, layer).self_attn.layer_idx
+        index = layer.self_attn.layer_idx
         past = _held(held, index)
 
         def run(hidden: Tensor, *before: Tensor) -> tuple[Any, Tensor, Tensor]:

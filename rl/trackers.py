@@ -1,4 +1,4 @@
-"""The metrics of a run, sent to where people watch many runs beside each other. metrics.jsonl is written in any case."""
+"""The metrics of a run, sent to where people watch many runs side by side; metrics.jsonl is written in any case."""
 
 from __future__ import annotations
 

@@ -123,9 +123,9 @@ class Trainer:
         if self.asked:
             self.facts["questions"] = fingerprint(self.asked)
         if left is not None:
-            asked = self.facts.get("questions")
+            files = self.facts.get("questions")
             self.facts = checkpoint.load_state(left, self.optimizer)
-            if self.facts.get("questions") != asked:
+            if self.facts.get("questions") != files:
                 raise UsageError(f"the files of data.questions have changed since {self.run} began: name another out")
             checkpoint.check_buffers(left, self.turn, self.team.size)
             if self.step > recipe.steps:

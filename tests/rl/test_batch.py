@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from entropy_vision import EntropyTokenizer, Frames
 from entropy_vision.question import SceneObject
 from entropy_vision.rl.batch import Batch, Dealer, alignment_groups, label_patches
+from entropy_vision.rl.parallel import Team
 from entropy_vision.rl.scenes import Scenes
 from entropy_vision.sources import Words, world_source, world_words
 from entropy_vision.text import answer_text
@@ -48,7 +52,7 @@ def test_labels_ask_nothing_of_a_patch_that_an_object_only_grazes() -> None:
     assert labels[1, 3, 0] == 0
 
 
-def _dealer(seed: int = 0) -> Dealer:
+def _dealer(seed: int = 0, **settings: Any) -> Dealer:
     image = world_source("image", split="train", difficulty=0.5, seed=0, size=96)
     video = world_source("video", split="train", difficulty=0.5, seed=0, size=64, frame_count=8)
     chooser = EntropyTokenizer(patch_size=8, keep=0.25)
@@ -60,6 +64,7 @@ def _dealer(seed: int = 0) -> Dealer:
         pool=50,
         seed=seed,
         groups=alignment_groups(world_words()),
+        **settings,
     )
 
 
@@ -97,3 +102,18 @@ def test_batches_hold_exactly_the_budget_and_every_question_knows_its_scene() ->
         for batch in (images, videos):
             assert all(a.gold.endswith(f"<answer> {answer_text(a.answer)} </answer>") for a in batch.asks)
     assert len(keeps) == 3
+
+
+def test_budgets_are_drawn_for_a_step_or_for_each_scene_alike_in_any_number_of_processes() -> None:
+    step, scene = _dealer(), _dealer(each="scene")
+    mixed = 0
+    for number in range(6):
+        assert len({keep for batch in step.deal(number) for keep in batch.keeps}) == 1
+        images, videos = scene.deal(number)
+        for batch, patches in ((images, 144), (videos, 512)):
+            assert list(batch.patches.counts) == [max(1, round(keep * patches)) for keep in batch.keeps]
+            assert batch.keep == pytest.approx(np.mean(batch.keeps))
+        mixed += len(set(images.keeps)) > 1
+        parts = [_dealer(each="scene", team=Team(rank, 2)).deal(number) for rank in (0, 1)]
+        assert images.keeps + videos.keeps == sum((part[m].keeps for m in (0, 1) for part in parts), ())
+    assert mixed > 2
