@@ -35,7 +35,12 @@ def test_sums_are_the_variance_of_each_arms_groups() -> None:
 
 def test_a_step_is_weighed_by_what_was_known_a_lag_before_it() -> None:
     curriculum = Curriculum(CurriculumRecipe(by="learnability", lag=3, window=10), ARMS)
-    logged = [curriculum.record(step, _shown(0.2) | {"loss": 1.0}) for step in range(6)]
+    logged, ahead = [], [curriculum.weights(step) for step in range(3)]
+    for step in range(6):
+        logged.append(curriculum.record(step, _shown(0.2) | {"loss": 1.0}))
+        ahead.append(curriculum.weights(step + 3))  # a loader may ask as early as that
+    for asked, line in zip(ahead, logged, strict=False):
+        assert {f"curriculum_{arm}": weight for arm, weight in asked.items()}.items() <= line.items()
     assert [line["curriculum_easy"] for line in logged] == [1, 1, 1, 0.2, 0.2, 0.2]  # what step 0 showed weighs in 3
     assert {line["curriculum_sometimes"] for line in logged} == {line["curriculum_hard"] for line in logged} == {1.0}
     assert logged[0]["curriculum_learnability"] == pytest.approx(0.1)
