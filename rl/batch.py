@@ -319,7 +319,9 @@ class Steps(torch.utils.data.Dataset[list[Batch]]):
         return self.last - self.first
 
     def __getitem__(self, order: Order) -> list[Batch]:
-        index, weights = (order, None) if isinstance(order, int) else order
+        if isinstance(order, int):
+            return self.dealer.deal(self.first + order)
+        index, weights = order
         return self.dealer.deal(self.first + index, weights)
 
 
