@@ -37,7 +37,7 @@ class _Behind(Cache):
 
 def recompute_layers(model: EntropyVLM) -> None:
     """From now on no activation inside a layer of tower or language model is kept for the backward pass."""
-    model.encoder.set_grad_checkpointing(True)
+    cast(Any, model.encoder).set_grad_checkpointing(True)
     for layer in cast(Any, model.language.base_model).layers:
         _wrap(layer)
 
