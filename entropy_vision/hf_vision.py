@@ -61,7 +61,8 @@ class HFVisionEncoder(nn.Module):
         kind, mean, std = (settings.pop(name, None) for name in ("model_type", "mean", "std"))
         if kind not in TOWERS or mean is None or std is None:
             raise UsageError(f"an encoder config needs model_type ({', '.join(TOWERS)}), mean and std, got {kind!r}")
-        return cls(AutoModel.from_config(AutoConfig.for_model(kind, **settings)), -1, mean, std)
+        tower = AutoModel.from_config(AutoConfig.for_model(kind, **settings), dtype=torch.get_default_dtype())
+        return cls(tower, -1, mean, std)
 
     @property
     def width(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from entropy_vision.encoder import VisionEncoder
@@ -35,7 +36,9 @@ def fresh_parts(config: EntropyVLMConfig, text_config: PreTrainedConfig) -> Part
     else:
         encoder = VisionEncoder.from_config(config.vision)
     projector = make_projector(config.projector, encoder.width, text_config.hidden_size)
-    return Parts(encoder, projector, AutoModelForCausalLM.from_config(text_config))
+    # checkpoints name a precision for each part; what holds is that of the whole
+    language = AutoModelForCausalLM.from_config(text_config, dtype=torch.get_default_dtype())
+    return Parts(encoder, projector, language)
 
 
 def check_decoder(config: PreTrainedConfig) -> None:
