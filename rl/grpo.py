@@ -116,7 +116,7 @@ def _against(context: Context, batch: Batch, generator: torch.Generator) -> _Aga
         return _Against(mean, 0)
     other, size = batch.contrast.batch, context.recipe.grpo.group_size // 2
     with context.clock("encode"):
-        read = read_questions(context.model, context.tokenizer, other)
+        read = read_questions(context.model, context.dialect, other)
     rollouts, rewards = _draw(context, other.asks, read, generator, size)
     scores = torch.tensor([r.verdict.score for r in rewards], dtype=torch.float64)
     mean[batch.contrast.questions] = scores.view(-1, size).mean(1)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from media import drifting, write
+from small_chat import VICUNA, pieces_tokenizer, with_parts
+from tokenizers import AddedToken
 
 from entropy_vision import EntropyVLMProcessor
+from tests.core.test_llava import _save
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -41,6 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "video.mp4", drifting(4, 96, 128), fps=2)
     write(folder / "videos" / "first.mp4", drifting(4, 64, 64))
     write(folder / "videos" / "second.mkv", drifting(4, 64, 96, seed=1))
+    tokenizer = pieces_tokenizer(with_parts(VICUNA))
+    tokenizer.add_tokens([AddedToken("<video>", special=True, normalized=False)])
+    _save(folder / "llava-1.5", "llava", tokenizer=tokenizer)
     (folder / "entropy_vision").mkdir()
     (folder / "entropy_vision" / "recipes").symlink_to(ROOT / "entropy_vision" / "recipes")
     return folder
@@ -76,7 +82,14 @@ def test_the_quick_commands_run(folder: Path) -> None:
 
 # short of what the README's lines take: the shape of the command is what is tried here
 LESS = {
-    "train": ["steps=2", "data.image_scenes=2", "data.video_scenes=1", "data.pool=8", "eval.scenes=2"],
+    "train": [
+        "steps=2",
+        "data.image_scenes=2",
+        "data.video_scenes=1",
+        "data.pool=8",
+        "eval.scenes=2",
+        "grpo.max_new_tokens=8",
+    ],
     "eval": ["--questions", "4"],
     "bench": ["--repeats", "1", "--frames", "2"],
 }
@@ -106,7 +119,6 @@ def test_the_first_lines_of_the_python_block_run(folder: Path) -> None:
 
 @pytest.mark.parametrize(("theirs", "kind"), [("llava", "qwen2_5_vl"), ("onevision", "qwen3_vl")])
 def test_the_block_of_policies_runs(theirs: str, kind: str, tmp_path: Path) -> None:
-    from tests.core.test_llava import _save
     from tests.core.test_qwen_vl import _model
     from tests.small_policy import small_policy
 
