@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from entropy_vision.policy import EntropyVLM
 
+from .muon import DividedMuon
 from .recipe import TrainRecipe
 
 _BETA1 = 0.9
@@ -41,7 +43,7 @@ class Optimizer:
         rest = [p for p in self.names if id(p) not in by_muon]
         decayed = [p for p in rest if p.ndim >= 2 and id(p) not in tables]
         plain = [p for p in rest if p.ndim < 2 or id(p) in tables]
-        self.parts: list[torch.optim.Optimizer] = [
+        self.parts: list[torch.optim.Optimizer | DividedMuon] = [
             torch.optim.AdamW(
                 [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}],
                 lr=optim.lr,
@@ -49,7 +51,15 @@ class Optimizer:
             )
         ]
         self.rates = [optim.lr]
-        if by_muon:
+        # whose state is here; of a policy that is divided among processes, a matrix of Muon's has one owner
+        self.stated = {p: self.names[p] for p in rest}
+        if by_muon and isinstance(hidden[0], DTensor):
+            muon = DividedMuon(cast(list[DTensor], hidden), optim.muon_lr, optim.weight_decay)
+            self.stated |= {whole: self.names[hidden[i]] for i, whole in muon.owned.items()}
+            self.parts.append(muon)
+            self.rates.append(optim.muon_lr)
+        elif by_muon:
+            self.stated |= {p: self.names[p] for p in hidden}
             self.parts.append(torch.optim.Muon(hidden, lr=optim.muon_lr, weight_decay=optim.weight_decay))
             self.rates.append(optim.muon_lr)
 
@@ -67,18 +77,18 @@ class Optimizer:
 
     def parts_of_tensors(self) -> dict[str, Tensor]:
         """The same as it is: where the policy is divided among processes, this process's parts."""
-        return {f"{moment}:{self.names[p]}": torch.as_tensor(value).detach() for p, moment, value in self._moments()}
+        return {f"{moment}:{self.stated[p]}": torch.as_tensor(value).detach() for p, moment, value in self._moments()}
 
     def shapes(self) -> dict[str, Tensor]:
-        """The parameters that are stepped, by name."""
-        return {name: p for p, name in self.names.items()}
+        """The parameters whose state is here, by name."""
+        return {name: p for p, name in self.stated.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put such a state back."""
         for part in self.parts:
             for group in part.param_groups:
                 for p in group["params"]:
-                    mine = {k.split(":")[0]: t for k, t in tensors.items() if k.split(":", 1)[1] == self.names[p]}
+                    mine = {k.split(":")[0]: t for k, t in tensors.items() if k.split(":", 1)[1] == self.stated[p]}
                     if mine:
                         part.state[p] = {m: t.clone() if m == "step" else _laid_out(t, p) for m, t in mine.items()}
 

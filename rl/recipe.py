@@ -404,11 +404,6 @@ class TrainRecipe:
             raise UsageError(
                 "sft.stop_accuracy is measured every eval.every steps, and that is 0: set one or the other"
             )
-        if self.parallel == "shard" and self.optim.muon_lr:
-            raise UsageError(
-                'parallel = "shard" needs optim.muon_lr = 0: Muon orthogonalises whole matrices, and no process holds '
-                "one at the time of the update; AdamW takes them (a learning rate of its own: optim.lr)"
-            )
         self.check_team(self.processes)
 
     def check_team(self, size: int) -> None:

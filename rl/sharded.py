@@ -109,12 +109,15 @@ def load_divided(folder: Path, shapes: dict[str, Tensor]) -> dict[str, Tensor]:
     """Named tensors of a distributed checkpoint, however many processes wrote it.
 
     Args:
-        shapes: parameter -> a tensor laid out as its moments are to be: whole, or a process's part.
+        shapes: parameter -> a tensor laid out as its moments are to be: whole, or a process's part. Of parameters that
+            are not among them nothing is read.
     """
     held = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     tensors: dict[str, Tensor] = {}
     for key, known in held.items():
-        like = shapes[key.split(":", 1)[1]].detach()
+        if (name := key.split(":", 1)[1]) not in shapes:
+            continue
+        like = shapes[name].detach()
         size = cast(Any, known).size
         tensors[key] = torch.zeros_like(like) if tuple(size) == tuple(like.shape) else torch.zeros(size)
     dcp.load(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
