@@ -10,8 +10,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -30,13 +32,15 @@ from entropy_vision.text import answer_text, load_tokenizer
 
 from .batch import Batch
 from .buffer import Buffer
-from .lowrank import has_maps, load_trained, merged, save_trained, train_maps
+from .lowrank import has_maps, load_trained, merged, save_trained, train_maps, trained
 from .optim import Optimizer
-from .sharded import divided, gathered_state, is_sharded, load_divided, save_divided
+from .refused import refusals_name
+from .sharded import gathered_state, is_part, is_sharded, load_divided, save_divided
 
 _NAME = re.compile(r"step-(\d{6})(?:\.(\d+))?")
 _DIVIDED = "optimizer"
 _BUFFER = "buffer-{}.safetensors"
+_FACTS = "state.json"  # it makes a folder count as a checkpoint: the first thing to go where one is removed
 REFERENCE = "reference"
 """Folder, inside a run's, of the policy that it began from: GRPO's KL penalty compares with it, and low-rank maps stand
 beside its matrices."""
@@ -65,10 +69,13 @@ def _in_order(run: Path) -> list[Path]:
     return [p for *_, p in sorted((int(m[1]), int(m[2] or 0), p) for m, p in named if m)]
 
 
+def _complete(run: Path) -> list[Path]:
+    return [p for p in _in_order(run) if (p / _FACTS).is_file()]
+
+
 def newest(run: Path) -> Path | None:
     """The newest complete checkpoint of a run, found by looking, never by a pointer file."""
-    complete = [p for p in _in_order(run) if (p / "state.json").is_file()]
-    return complete[-1] if complete else None
+    return next(reversed(_complete(run)), None)
 
 
 def resolve(path: str | Path) -> Path:
@@ -77,58 +84,119 @@ def resolve(path: str | Path) -> Path:
     return folder if (folder / "config.json").is_file() else newest(folder) or folder
 
 
-def save(
-    run: Path,
-    step: int,
-    model: EntropyVLM,
-    processor: EntropyVLMProcessor,
-    optimizer: Optimizer,
-    facts: dict[str, object],
-    buffers: Sequence[bytes] = (),
-    keep: int = 2,
-) -> Path:
-    """Write the checkpoint of `step` beside its final name, then rename; all but the newest `keep` are removed.
+@dataclass(frozen=True)
+class Moment:
+    """What a checkpoint is written from: a run as it is at one moment.
 
-    `buffers` are every process's completions (`Buffer.packed`), of a checkpoint inside a step.
+    Attributes:
+        facts: what is known beside weights, see `write_facts`.
+        model: the policy that `weights` are of; its configuration is what is read of it.
+        weights: of the policy without low-rank maps, whole; like `maps` and `buffers` of the process that leads alone.
+        maps: what is trained where that is not every weight; empty otherwise.
+        optimizer: its state as named tensors: whole, or of a divided policy what this process holds.
+        buffers: every process's completions (`Buffer.packed`), of a checkpoint inside a step.
     """
-    final = step_folder(run, step, int(facts.get("turn", 0)))  # type: ignore[call-overload]
+
+    facts: dict[str, object]
+    model: EntropyVLM
+    weights: Mapping[str, Tensor]
+    maps: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    buffers: Sequence[bytes] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: EntropyVLM,
+        optimizer: Optimizer,
+        facts: dict[str, object],
+        buffers: Sequence[bytes] = (),
+        *,
+        leads: bool = True,
+        copied: bool = False,
+    ) -> Moment:
+        """What a run is now.
+
+        Args:
+            leads: whether this process writes what is written once.
+            copied: nothing in it is changed by the steps that follow.
+        """
+        host = _on_host if copied else dict[str, Tensor]
+        plain = merged(model) if leads and has_maps(model) else model
+        return cls(
+            facts=dict(facts),
+            model=plain,
+            weights=host(gathered_state(plain)) if leads else {},
+            maps=host(trained(model)) if leads and plain is not model else {},
+            optimizer=host(optimizer.parts_of_tensors()) if is_sharded(model) else optimizer.tensors(),
+            buffers=buffers,
+        )
+
+
+def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in host memory; what is one tensor under two names stays one. Parts stay parts, where they are."""
+    copies: dict[object, Tensor] = {}
+    copied = {}
+    for name, tensor in tensors.items():
+        place = name if is_part(tensor) else (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place not in copies:
+            copies[place] = tensor.clone() if is_part(tensor) else tensor.to("cpu", copy=True)
+        copied[name] = copies[place]
+    return copied
+
+
+def save(run: Path, moment: Moment, processor: EntropyVLMProcessor, keep: int = 2) -> Path:
+    """Write a checkpoint beside its final name, then rename; of whole ones all but the newest `keep` are removed.
+
+    Raises:
+        OSError: the disk is full, or the machine refuses otherwise; the checkpoints there are stay.
+    """
+    step, turn = (int(moment.facts.get(name, 0)) for name in ("step", "turn"))  # type: ignore[call-overload]
+    final = step_folder(run, step, turn)
     with _whole(final) as partial:
-        for rank, packed in enumerate(buffers):
+        for rank, packed in enumerate(moment.buffers):
             (partial / _BUFFER.format(rank)).write_bytes(packed)
-        save_policy(partial, model, processor)
-        if has_maps(model):
-            save_trained(model, partial)
-        if is_sharded(model):
+        _save_weights(partial, moment.model, moment.weights, processor)
+        if moment.maps:
+            save_trained(moment.maps, partial)
+        if is_sharded(moment.model):
             os.replace(run / _DIVIDED, partial / _DIVIDED)
         else:
-            save_file(optimizer.tensors(), partial / "optimizer.safetensors")
-        write_facts(partial, facts)
-    for old in _in_order(run)[:-keep]:
-        shutil.rmtree(old)
+            save_file(dict(moment.optimizer), partial / "optimizer.safetensors")
+        write_facts(partial, moment.facts)
+    kept = _complete(run)[-keep:]
+    for folder in _in_order(run):
+        if folder not in kept:
+            _remove(folder)
     return final
 
 
-def save_parts(run: Path, model: EntropyVLM, optimizer: Optimizer, leads: bool) -> None:
-    """What each process holds of the optimiser's state, for the `save` that follows; all processes call it."""
+def save_parts(run: Path, moment: Moment, leads: bool, group: dist.ProcessGroup | None = None) -> None:
+    """What each process holds of the optimiser's state, for the `save` that follows; all processes call it.
+
+    Args:
+        group: what they talk over meanwhile; a thread beside the steps needs one that the steps do not use.
+    """
     if leads:
         shutil.rmtree(run / _DIVIDED, ignore_errors=True)
-    dist.barrier()
-    with divided(model):
-        save_divided(optimizer.parts_of_tensors(), run / _DIVIDED)
-
-
-def save_policy(folder: Path, model: EntropyVLM, processor: EntropyVLMProcessor) -> None:
-    """Write what `load` reads, and transformers' AutoProcessor."""
-    model = merged(model) if has_maps(model) else model
-    with _quietly():
-        model.save_pretrained(folder, state_dict=gathered_state(model))
-    processor.save_pretrained(folder)
+    dist.barrier(group)
+    save_divided(moment.optimizer, run / _DIVIDED, group)
 
 
 def save_reference(run: Path, model: EntropyVLM, processor: EntropyVLMProcessor) -> None:
     """Keep the policy a run starts from: the run it came from may go on and remove that checkpoint."""
+    model = merged(model) if has_maps(model) else model
     with _whole(run / REFERENCE) as partial:
-        save_policy(partial, model, processor)
+        _save_weights(partial, model, gathered_state(model), processor)
+
+
+def _save_weights(
+    folder: Path, model: EntropyVLM, weights: Mapping[str, Tensor], processor: EntropyVLMProcessor
+) -> None:
+    """Write what `load` reads, and transformers' AutoProcessor."""
+    with _quietly():
+        model.save_pretrained(folder, state_dict=dict(weights))
+    processor.save_pretrained(folder)
 
 
 @contextmanager
@@ -137,21 +205,27 @@ def _whole(final: Path) -> Iterator[Path]:
     partial = final.with_name(final.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    with refusals_name(final):
+        yield partial
     for file in partial.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
     if final.exists():
-        (final / "state.json").unlink(missing_ok=True)  # it makes a checkpoint count: half a folder must not
-        shutil.rmtree(final)
+        _remove(final)
     os.replace(partial, final)
     sync_folder(final.parent)
 
 
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint, which counts no more from the first moment on: half a folder must not."""
+    (folder / _FACTS).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
 def write_facts(folder: Path, facts: dict[str, object]) -> None:
     """What a checkpoint knows about its run beside weights: `step`, rewards, whether a gate ended it."""
-    atomic_write(folder / "state.json", json.dumps(facts))
+    atomic_write(folder / _FACTS, json.dumps(facts))
 
 
 def load(folder: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
@@ -210,7 +284,7 @@ def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:
             optimizer.load(load_divided(folder / _DIVIDED, optimizer.shapes()))
         else:
             optimizer.load(load_file(folder / "optimizer.safetensors"))
-        facts: dict[str, object] = json.loads((folder / "state.json").read_text())
+        facts: dict[str, object] = json.loads((folder / _FACTS).read_text())
     return facts
 
 

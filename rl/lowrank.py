@@ -7,6 +7,7 @@ own start and the maps as they are: a product that was added and taken away agai
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -57,9 +58,9 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_trained(model: nn.Module, folder: Path) -> None:
+def save_trained(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Write it into a checkpoint."""
-    save_file({name: p.cpu().contiguous() for name, p in trained(model).items()}, folder / TRAINED)
+    save_file({name: p.cpu().contiguous() for name, p in tensors.items()}, folder / TRAINED)
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:

@@ -363,6 +363,11 @@ class TrainRecipe:
     """Seconds that a process waits for the others before the run ends with a word on who waits for what."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
+    checkpoint_keep: int = 2
+    """Checkpoints that are kept; older ones are removed once a newer one is whole."""
+    checkpoint_async: bool = False
+    """Write checkpoints behind the steps that follow, from a copy in memory. At most one is written at a time, and the
+    run ends when the last one is there."""
     checkpoint_updates: bool = False
     """Save after every update inside a step's batch of completions as well (grpo.updates above 1). A request to stop
     is answered there in any case, and a run goes on from there bit for bit."""
@@ -377,7 +382,7 @@ class TrainRecipe:
     eval: EvalRecipe = field(default_factory=EvalRecipe)
 
     def __post_init__(self) -> None:
-        _check(self, 1, "steps", "threads", "checkpoint_every", "processes", "timeout")
+        _check(self, 1, "steps", "threads", "checkpoint_every", "checkpoint_keep", "processes", "timeout")
         _check(self, 0, "lora")
         _check(self, 0, "seed", high=HIGHEST_SEED)
         if self.lora and self.parallel == "shard":

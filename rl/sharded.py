@@ -10,8 +10,7 @@ step is computed are the weights and one gradient.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +18,17 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+from torch.futures import Future
 
 from entropy_vision.policy import EntropyVLM
+
+from .refused import refusals_name
 
 
 def shard(model: EntropyVLM) -> None:
@@ -74,16 +79,6 @@ def release(model: EntropyVLM) -> None:
         unit.reshard()
 
 
-@contextmanager
-def divided(model: EntropyVLM) -> Iterator[None]:
-    """The weights as parts while the block runs: that is what an optimiser steps and its state is shaped like."""
-    if is_sharded(model):
-        release(model)
-    yield
-    if is_sharded(model):
-        gather(model)
-
-
 def reduce_gradients(model: EntropyVLM) -> None:
     """Add all processes' gradients and leave each its part of the sum; weights are parts afterwards.
 
@@ -100,9 +95,27 @@ def reduce_gradients(model: EntropyVLM) -> None:
             parts[name].grad = None
 
 
-def save_divided(tensors: dict[str, Tensor], folder: Path) -> None:
-    """Write named tensors, each process its parts, as a distributed checkpoint; all processes call it."""
-    dcp.save(tensors, checkpoint_id=folder)
+class _Writer(dcp.FileSystemWriter):
+    """torch's own; but that a disk is full is still known when the other processes are told."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        with refusals_name(Path(self.path)):
+            return super().write_data(plan, planner)
+
+
+def save_divided(tensors: Mapping[str, Tensor], folder: Path, group: dist.ProcessGroup | None = None) -> None:
+    """Write named tensors, each process its parts, as a distributed checkpoint; all processes of a group call it.
+
+    Raises:
+        OSError: the machine refuses to write it, in whichever process.
+    """
+    try:
+        dcp.save(dict(tensors), storage_writer=_Writer(folder), process_group=group)
+    except CheckpointException as error:
+        for one, _ in error.failures.values():
+            if isinstance(one, OSError):
+                raise one from error
+        raise
 
 
 def load_divided(folder: Path, shapes: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,6 +146,11 @@ def gathered_state(model: EntropyVLM) -> dict[str, Tensor]:
         kept = {n: b for n, b in module.named_buffers(recurse=False) if n not in module._non_persistent_buffers_set}
         named |= {f"{prefix}.{name}".lstrip("."): buffer for name, buffer in kept.items()}
     return named
+
+
+def is_part(x: Tensor) -> bool:
+    """Whether a tensor is what a process holds of one that is divided."""
+    return isinstance(x, DTensor)
 
 
 def whole(x: Tensor) -> Tensor:

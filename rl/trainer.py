@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import torch
+import torch.distributed as dist
 
 from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
@@ -25,6 +28,7 @@ from entropy_vision.sources import world_words
 
 from . import checkpoint
 from .batch import Batch, Dealer, Planned, Steps, alignment_groups, make_batch, whole_scenes
+from .behind import Behind
 from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
 from .curriculum import Curriculum
@@ -148,6 +152,11 @@ class Trainer:
         )
         self._validation: list[Batch] | None = None
         self._trackers: list[Tracker] = []
+        self._behind = Behind()
+        # what writes behind the steps talks over lines of its own: its collectives and theirs come in any order
+        apart = recipe.checkpoint_async and is_sharded(self.model)
+        limit = timedelta(seconds=recipe.timeout)
+        self._lines = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=limit)) if apart else None
 
     def _check_same_settings(self) -> None:
         """A run goes on only as what it was; how far, how often saved and on how many processes may change."""
@@ -167,6 +176,8 @@ class Trainer:
             trackers=now.trackers,
             checkpoint_every=now.checkpoint_every,
             checkpoint_updates=now.checkpoint_updates,
+            checkpoint_async=now.checkpoint_async,
+            checkpoint_keep=now.checkpoint_keep,
             data=replace(before.data, workers=now.data.workers),
         )
         if before != now:
@@ -311,7 +322,7 @@ class Trainer:
                 checkpoint.save_reference(self.run, self.context.reference or self.model, self.processor)
         for line in told(self.asked, stored_of(recipe, self.selector, self.memory)) if self.asked else ():
             self._say(line)
-        with _requests_to_stop() as asked, self._tracked():
+        with _requests_to_stop() as asked, self._behind, self._tracked():
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
             if self.step < self.end:
@@ -321,16 +332,17 @@ class Trainer:
                 self._loop(asked)
             if self.facts.get("graded") != self.step:
                 self.facts |= {"reward_after": self.grade(recipe.grpo.temperature)[1], "graded": self.step}
+                self._behind.wait()
                 if self.team.leads:
                     checkpoint.write_facts(checkpoint.step_folder(self.run, self.step, self.turn), self.facts)
             if any(self.team.gather(asked())):  # it came while the result was measured: no other stage may begin
                 raise Terminated(f"stopped after step {self.step}, the last of {self.run}, saved", self._result())
-        return self._result()
+            return self._result()
 
     def _result(self) -> dict[str, object]:
         return {
             "stage": self.recipe.stage,
-            "checkpoint": str(checkpoint.newest(self.run)),
+            "checkpoint": str(self._saved_last()),
             "steps": self.step,
             "reward_before": self.facts.get("reward_before"),
             "reward_after": self.facts.get("reward_after"),
@@ -417,7 +429,7 @@ class Trainer:
         checkpoint.save_evidence(path, batches, error.buffer)
         return (
             f"step {step + 1}: {error}; its batch is in {path}, the weights before it in "
-            f"{checkpoint.newest(self.run) or 'no checkpoint yet'}; begin again in another out with a lower optim.lr"
+            f"{self._saved_last() or 'no checkpoint yet'}; begin again in another out with a lower optim.lr"
         )
 
     def _dealt(self, first: int) -> Iterator[list[Batch]]:
@@ -505,23 +517,41 @@ class Trainer:
             say(message)
 
     def _save(self, buffer: Buffer | None = None) -> None:
-        """Save once, by the process that leads; nobody goes on before it is there.
+        """Save once, by the process that leads: nobody goes on before it is there, or with `checkpoint_async` before
+        what is to be saved is copied and the save before this one is there.
 
         Raises:
             UsageError: an update has made a weight nan or infinite; the checkpoints there are stay as they are.
+            OSError: the machine refuses to write, this time or the time before.
         """
         poisoned = [n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())]
         if poisoned:
             raise UsageError(
                 f"after step {self.step} {poisoned[0]} is not finite, so nothing was saved; the weights before it are "
-                f"in {checkpoint.newest(self.run) or 'no checkpoint yet'}: begin again from there with a lower optim.lr"
+                f"in {self._saved_last() or 'no checkpoint yet'}: begin again from there with a lower optim.lr"
             )
         buffers = self.team.gather(buffer.packed()) if buffer else []
-        if is_sharded(self.model):
-            checkpoint.save_parts(self.run, self.model, self.optimizer, self.team.leads)
-        if self.team.leads:
-            checkpoint.save(self.run, self.step, self.model, self.processor, self.optimizer, self.facts, buffers)
+        behind = self.recipe.checkpoint_async
+        self._behind.wait()  # one copy at a time
+        moment = checkpoint.Moment.of(
+            self.model, self.optimizer, self.facts, buffers, leads=self.team.leads, copied=behind
+        )
+        if behind:
+            self._behind.start(lambda: self._write(moment))
+            return
+        self._write(moment)
         self.team.total(0.0)
+
+    def _write(self, moment: checkpoint.Moment) -> None:
+        if is_sharded(self.model):
+            checkpoint.save_parts(self.run, moment, self.team.leads, self._lines)
+        if self.team.leads:
+            checkpoint.save(self.run, moment, self.processor, self.recipe.checkpoint_keep)
+
+    def _saved_last(self) -> Path | None:
+        """The newest checkpoint, once what is being written is there."""
+        self._behind.wait()
+        return checkpoint.newest(self.run)
 
     @contextmanager
     def _tracked(self) -> Iterator[None]:

@@ -44,9 +44,10 @@ FEW_IMAGES: dict[str, object] = {
 }
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """What a run's newest checkpoint holds of policy and optimiser, the state of all processes as whole tensors."""
-    folder = newest(run)
+def weights(run: Path, folder: Path | None = None) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of policy and optimiser, the state of all processes as whole tensors: a run's newest one,
+    or that in `folder`."""
+    folder = folder or newest(run)
     assert folder is not None
     policy, divided = load_file(folder / "model.safetensors"), folder / "optimizer"
     if not divided.is_dir():

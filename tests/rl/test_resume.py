@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,12 @@ from entropy_vision.rl.recipe import GrpoRecipe, OptimRecipe, TrainRecipe
 from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import Trainer
 
+_BY_ADAMW = {"optim": OptimRecipe(lr=3e-3, muon_lr=0.0, warmup=5)}
+
 
 def _recipe(run: Path, guessing: Path, steps: int, **changes: object) -> TrainRecipe:
     grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05)
     settings = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "checkpoint_every": 1, "checkpoint_updates": True}
-    if changes.get("parallel") == "shard":
-        settings["optim"] = OptimRecipe(lr=3e-3, muon_lr=0.0, warmup=5)
     return small_recipe("grpo", run, steps=steps, **(settings | changes))
 
 
@@ -46,28 +45,29 @@ def _left_at(place: str, whole: Path, run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "processes", "parallel", "places"),
+    ("steps", "processes", "parallel", "changes", "places"),
     [
-        (3, 1, "replicate", ["step-000000.1", "step-000001", "step-000002.1"]),
-        pytest.param(12, 1, "replicate", None, marks=pytest.mark.slow),
-        pytest.param(12, 2, "replicate", None, marks=pytest.mark.slow),
-        pytest.param(12, 2, "shard", None, marks=pytest.mark.slow),
+        (3, 1, "replicate", {}, ["step-000000.1", "step-000001", "step-000002.1"]),
+        pytest.param(12, 1, "replicate", {}, None, marks=pytest.mark.slow),
+        pytest.param(12, 2, "replicate", {}, None, marks=pytest.mark.slow),
+        pytest.param(12, 2, "shard", _BY_ADAMW, None, marks=pytest.mark.slow),
+        pytest.param(12, 2, "shard", {"checkpoint_async": True}, None, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_goes_on_bit_for_bit_from_every_place(
     steps: int,
     processes: int,
     parallel: str,
+    changes: dict[str, object],
     places: list[str] | None,
     tmp_path: Path,
     guessing: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two updates a step: every place between them and between steps. The whole run keeps all its checkpoints."""
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", partial(checkpoint.save, keep=100))
-        recipe = _recipe(tmp_path / "whole", guessing, steps, processes=processes, parallel=parallel)
-        in_team(processes, run_recipes, [recipe])
+    recipe = _recipe(
+        tmp_path / "whole", guessing, steps, processes=processes, parallel=parallel, checkpoint_keep=100, **changes
+    )
+    in_team(processes, run_recipes, [recipe])
     whole = tmp_path / "whole"
     made = sorted(p.name for p in whole.glob("step-*"))
     assert len(made) == 2 * steps and all(m["bounded"] >= 0 < m["grad_norm"] for m in read_metrics(whole))
