@@ -1,9 +1,8 @@
 """Muon where matrices are divided among processes: every matrix has an owner, who updates it as a whole.
 
 Muon (K. Jordan and others, 2024) orthogonalises whole matrices, of which a process holds some rows. So each owner is
-sent everybody's rows of weights and summed gradients in one exchange, steps torch's own Muon, and sends rows of the
-updated weights back in a second one. The numbers are those of one process; momentum and the work are divided by
-matrices.
+sent everybody's rows of the weights and of the summed gradients, steps torch's own Muon, and sends rows of the updated
+weights back. The numbers are those of one process; momentum and the work are divided by matrices.
 """
 
 from __future__ import annotations

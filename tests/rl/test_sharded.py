@@ -49,23 +49,20 @@ def test_two_that_hold_parts_compute_what_one_computes(stage: str, tmp_path: Pat
     assert _furthest(_model(tmp_path / "one"), _model(tmp_path / "two")) <= 1e-5
 
 
-def test_muon_updates_parts_as_it_updates_copies(tmp_path: Path) -> None:
-    """One update, at the rate of recipes/sft.toml: its matrices and their momentum are equal bit for bit.
+@pytest.mark.parametrize("stage", ["align", "sft"])
+def test_with_muon_two_parts_compute_what_two_copies_compute(stage: str, tmp_path: Path) -> None:
+    """Five steps at the rates of recipes/align.toml and sft.toml: weights and state are equal bit for bit.
 
-    Later updates are not: AdamW rounds a row by where it begins in memory, and Muon, in half precision, makes updates
-    of full size of what is nothing but rounding in the next gradient.
+    Two numbers add up to the same in any order. More would not, nor would the gradient's norm, so that is not bounded:
+    Muon, in half precision, makes updates of full size of what is nothing but rounding in a gradient.
     """
-    optim = OptimRecipe(lr=2e-3, muon_lr=0.02, warmup=1, max_grad_norm=1e9)  # a norm is a sum, in an order of its own
+    optim = OptimRecipe(lr=2e-3, muon_lr=0.02, warmup=2, max_grad_norm=1e9)
     for parallel in ("replicate", "shard"):
         run = tmp_path / parallel
-        in_team(2, run_recipes, [_recipe("sft", run, processes=2, parallel=parallel, optim=optim, steps=1)])
+        in_team(2, run_recipes, [_recipe(stage, run, processes=2, parallel=parallel, optim=optim)])
     copies, parts = (weights(tmp_path / name) for name in ("replicate", "shard"))
-    momenta = {name for name in copies if name.startswith("momentum_buffer:")}
-    matrices = {name.split(":")[1] for name in momenta}
-    assert len(matrices) > 10 and copies.keys() == parts.keys()
-    exact = momenta | matrices
-    assert same({name: copies[name] for name in exact}, {name: parts[name] for name in exact})
-    assert _furthest(copies, parts) <= 1e-6
+    assert sum(name.startswith("momentum_buffer:") for name in copies) > 10
+    assert same(copies, parts)
 
 
 @pytest.mark.parametrize("muon_lr", [0.0, 0.006])
