@@ -13,6 +13,7 @@ from entropy_vision.dialect import Dialect, spoken
 from entropy_vision.policy import EntropyVLM
 
 from .clock import Clock
+from .engines import Engine, Own
 from .flops import Prices
 from .parallel import Team
 from .recipe import TrainRecipe
@@ -28,6 +29,7 @@ class Context:
     Attributes:
         groups: token ids of the words that patches are aligned with; empty where the tokenizer lacks them.
         speech: how the policy is spoken to; None where its word-level tokenizer says it.
+        sampler: who samples completions; None leaves it to the policy itself.
     """
 
     model: EntropyVLM
@@ -41,6 +43,12 @@ class Context:
     team: Team = field(default_factory=Team)
     clock: Clock = field(default_factory=Clock)
     speech: Dialect | None = None
+    sampler: Engine | None = None
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Who samples completions."""
+        return self.sampler or Own(self.model, self.dialect)
 
     @cached_property
     def dialect(self) -> Dialect:

@@ -18,10 +18,11 @@ from .buffer import Buffer, NotFinite, Rolled, Turns
 from .context import Context, Metrics
 from .contrast import bonus
 from .curriculum import arm_sums
+from .engines import Wanted
 from .flops import Asked, beginnings
 from .health import Scored, tally
 from .loss import loss_denominator, policy_terms
-from .rollout import Rollouts, read_questions, sample, score
+from .rollout import Rollouts, read_questions, score
 from .rubric import Reward
 from .scenes import Ask
 
@@ -55,7 +56,7 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
     parted = context.recipe.data.micro_tokens > 0
     with context.clock("encode"), torch.set_grad_enabled(not parted):
         read = read_questions(context.model, context.dialect, batch)
-    rollouts, rewards = _draw(context, batch.asks, read, generator)
+    rollouts, rewards = _draw(context, batch, range(len(batch.asks)), read, generator)
     against = _against(context, batch, generator)
     total = _totalled(context, rewards, against)
     sums = {
@@ -80,8 +81,8 @@ def roll(context: Context, batch: Batch, generator: torch.Generator) -> Rolled:
             again = (total == total[:, :1]).all(1).nonzero()[:, 0]
             if not len(again):
                 break
-            asks = [batch.asks[i] for i in again.tolist()]
-            drawn, verified = _draw(context, asks, read.rows(again.to(context.model.device)), generator)
+            rows = read.rows(again.to(context.model.device))
+            drawn, verified = _draw(context, batch, again.tolist(), rows, generator)
             total[again] = _totalled(context, verified, against and against.rows(again))
             rollouts = _with_groups(rollouts, again, drawn, context.recipe.grpo.group_size)
             sums["flops"] += _sampling(context, drawn, [asked.slots[i] for i in again.tolist()])
@@ -117,7 +118,7 @@ def _against(context: Context, batch: Batch, generator: torch.Generator) -> _Aga
     other, size = batch.contrast.batch, context.recipe.grpo.group_size // 2
     with context.clock("encode"):
         read = read_questions(context.model, context.dialect, other)
-    rollouts, rewards = _draw(context, other.asks, read, generator, size)
+    rollouts, rewards = _draw(context, other, range(len(other.asks)), read, generator, size)
     scores = torch.tensor([r.verdict.score for r in rewards], dtype=torch.float64)
     mean[batch.contrast.questions] = scores.view(-1, size).mean(1)
     asked = _asked(context, other)
@@ -143,21 +144,21 @@ def _bonus(context: Context, scores: Tensor, against: _Against) -> Tensor:
 
 
 def _draw(
-    context: Context, asks: Sequence[Ask], read: Prefix, generator: torch.Generator, size: int = 0
+    context: Context,
+    batch: Batch,
+    questions: Sequence[int],
+    read: Prefix,
+    generator: torch.Generator,
+    size: int = 0,
 ) -> tuple[Rollouts, list[Reward]]:
-    """A group (of `size` instead of the recipe's) for each question behind what was read of it, with the rewards."""
+    """A group (of `size` instead of the recipe's) for some questions behind what was read of them, with the rewards."""
     recipe, size = context.recipe.grpo, size or context.recipe.grpo.group_size
     with context.clock("generate"):
-        rollouts = sample(
-            context.model,
-            context.dialect,
-            read,
-            group=size,
-            temperature=recipe.temperature,
-            max_new_tokens=recipe.max_new_tokens,
-            generator=generator,
+        rollouts = context.engine(
+            Wanted(batch, questions, read, size, recipe.temperature, recipe.max_new_tokens, generator)
         )
     cut, texts = rollouts.truncated.tolist(), rollouts.texts
+    asks = [batch.asks[q] for q in questions]
     with context.clock("verify"):
         return rollouts, [_rewarded(context, asks[row // size], text, cut[row]) for row, text in enumerate(texts)]
 

@@ -238,6 +238,10 @@ class GrpoRecipe:
     """Groups whose rewards are all equal carry no advantage, only their part of the KL penalty: keep reads them in the
     training forward all the same, as the objective is written; skip saves that; resample draws them again, and skips
     those that stay equal. All count in the mean."""
+    engine: Literal["own", "vllm"] = "own"
+    """Who samples completions: the policy itself, or vLLM (experimental; see docs/training.md)."""
+    engine_python: str = ""
+    """The Python of an environment with vLLM, where it is not this one."""
     resample_rounds: int = 3
     """How often resample draws a group again at most. Reward and its like are logged of the first draw."""
 
@@ -401,6 +405,8 @@ class TrainRecipe:
             )
         if self.stage != "grpo" and self.curriculum.by != "none":
             raise UsageError('curriculum.by = "learnability" needs stage = "grpo": it goes by the accuracy of groups')
+        if self.grpo.engine == "vllm" and (self.parallel == "shard" or self.lora):
+            raise UsageError('grpo.engine = "vllm" takes whole weights: it needs parallel = "replicate" and lora = 0')
         if self.stage == "grpo" and not self.init:
             raise UsageError(
                 'stage = "grpo" needs init = "RUN": a policy that cannot answer earns no reward to learn from'

@@ -45,6 +45,7 @@ from .scenes import Pool, SceneMemory
 from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
 from .stages import STEPS
 from .trackers import Tracker, open_tracker
+from .vllm_engine import vllm_engine
 
 _BATCH = 32  # scenes graded at once
 _SAME_REQUEST = 5.0  # seconds
@@ -322,7 +323,7 @@ class Trainer:
                 checkpoint.save_reference(self.run, self.context.reference or self.model, self.processor)
         for line in told(self.asked, stored_of(recipe, self.selector, self.memory)) if self.asked else ():
             self._say(line)
-        with _requests_to_stop() as asked, self._behind, self._tracked():
+        with _requests_to_stop() as asked, self._behind, self._tracked(), self._sampled():
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
             if self.step < self.end:
@@ -552,6 +553,16 @@ class Trainer:
         """The newest checkpoint, once what is being written is there."""
         self._behind.wait()
         return checkpoint.newest(self.run)
+
+    @contextmanager
+    def _sampled(self) -> Iterator[None]:
+        """The recipe's engine, up while the block runs."""
+        if self.recipe.stage != "grpo" or self.recipe.grpo.engine == "own":
+            yield
+            return
+        with vllm_engine(self.model, self.dialect, self.recipe.grpo.engine_python) as engine:
+            self.context = replace(self.context, sampler=engine)
+            yield
 
     @contextmanager
     def _tracked(self) -> Iterator[None]:
