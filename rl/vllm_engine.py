@@ -77,7 +77,7 @@ class VllmEngine:
             self.line.send_bytes(json.dumps(what).encode())
             return dict(json.loads(self.line.recv_bytes()))
         except (EOFError, OSError) as error:
-            raise UsageError(f"vLLM's process has ended; what it said last is in {self.folder / 'log'}") from error
+            raise UsageError(f"vLLM's process has ended: {_last_word(self.folder / 'log')}") from error
 
     def _rollouts(self, ids: list[list[int]], logp: list[list[float]]) -> Rollouts:
         device = self.model.device
@@ -89,7 +89,8 @@ class VllmEngine:
         # of an entropy there is only its estimate by the token that was drawn: its expectation is the entropy
         entropy = -logps
         texts = [self.dialect.text(row) for row in ids]
-        return Rollouts(*(t.to(device) for t in (padded, mask, logps, entropy, cut)), texts)
+        tokens, mask, logps, entropy, cut = (t.to(device) for t in (padded, mask, logps, entropy, cut))
+        return Rollouts(tokens, mask, logps, entropy, cut, texts)
 
 
 @torch.no_grad()
@@ -165,12 +166,16 @@ def _met(listener: Listener, worker: subprocess.Popen[bytes], log: Path) -> Conn
     socket.settimeout(1.0)
     for _ in range(int(_START)):
         if worker.poll() is not None:
-            said = [row for row in log.read_text(errors="replace").splitlines() if row.strip()]
-            raise UsageError(f"vLLM did not start (grpo.engine_python names its Python): {said[-1] if said else '?'}")
+            raise UsageError(f"vLLM did not start (grpo.engine_python names its Python): {_last_word(log)}")
         try:
             connection = listener.accept()
         except TimeoutError:
             continue
         connection.recv_bytes()
         return connection
-    raise UsageError(f"vLLM was not up after {_START:.0f} s; what it said is in {log}")
+    raise UsageError(f"vLLM was not up after {_START:.0f} s; it said last: {_last_word(log)}")
+
+
+def _last_word(log: Path) -> str:
+    said = [row for row in log.read_text(errors="replace").splitlines() if row.strip()]
+    return said[-1] if said else "it said nothing"
