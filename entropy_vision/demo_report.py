@@ -176,7 +176,7 @@ def _accuracy_rows(measured: Measured, costs: dict[Cell, Cost], costed: int) -> 
 
 
 def _curve(run: Path) -> list[CurvePoint]:
-    from entropy_vision.rl.trainer import read_metrics
+    from entropy_vision.rl.metrics import read_metrics
 
     return [CurvePoint(step=int(m["step"]), values={k: m[k] for k in _CURVE if k in m}) for m in read_metrics(run)]
 

@@ -27,6 +27,7 @@ from torch import nn
 from entropy_vision.errors import EntropyVisionError, Terminated, refused_by_machine
 
 T = TypeVar("T")
+_SAME_REQUEST = 5.0  # seconds
 TIMEOUT = 1800
 """Seconds that a process waits for the others where nothing else is said."""
 
@@ -130,6 +131,33 @@ def stop_signals_go_to(handler: Callable[[int, FrameType | None], None]) -> Iter
     finally:
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
+
+
+@contextmanager
+def requests_to_stop() -> Iterator[Callable[[], bool]]:
+    """Remember a SIGTERM or Ctrl-C instead of dying in the middle of a step; one that is repeated acts at once.
+
+    A scheduler that signals a whole group reaches a process twice, directly and through its parent: what follows
+    within some seconds is the same request.
+    """
+    asked = 0.0
+
+    def remember(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if not asked:
+            asked = time.monotonic()
+        elif time.monotonic() - asked > _SAME_REQUEST:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+    with stop_signals_go_to(remember):
+        yield lambda: asked > 0
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """A worker that a signal to the whole group killed would take the trainer's last step with it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def in_team(processes: int, work: Callable[..., T], *arguments: Any, timeout: float = TIMEOUT) -> T:

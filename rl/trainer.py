@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import cast
 
 import torch
@@ -21,7 +17,6 @@ from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
 from entropy_vision.device import device_of
-from entropy_vision.dialect import ChatDialect, dialect_of
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
@@ -33,50 +28,19 @@ from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
 from .curriculum import Curriculum
 from .evaluate import grade
-from .fresh import inputs_of, new_policy
-from .lowrank import train_maps
-from .media import Fitted, asked_of, fingerprint, learned_texts, pools_of, spread, stored_of, told
-from .metrics import METRICS, read_metrics
+from .media import asked_of, fingerprint, pools_of, spread, stored_of, told
+from .metrics import Log, forget_after
 from .optim import Optimizer, learning_rate
-from .parallel import current_team, stop_signals_go_to
+from .parallel import current_team, leave_signals_to_the_trainer, requests_to_stop
+from .prepare import prepare, word_groups
 from .recipe import TrainRecipe
-from .recompute import recompute_layers
 from .scenes import Pool, SceneMemory
 from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
 from .stages import STEPS
-from .trackers import Tracker, open_tracker
 from .vllm_engine import vllm_engine
 
 _BATCH = 32  # scenes graded at once
-_SAME_REQUEST = 5.0  # seconds
 _AHEAD = 8  # steps that each worker process makes at most before they are wanted
-
-
-@contextmanager
-def _requests_to_stop() -> Iterator[Callable[[], bool]]:
-    """Remember a SIGTERM or Ctrl-C instead of dying in the middle of a step; one that is repeated acts at once.
-
-    A scheduler that signals a whole group reaches a process twice, directly and through its parent: what follows
-    within some seconds is the same request.
-    """
-    asked = 0.0
-
-    def remember(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if not asked:
-            asked = time.monotonic()
-        elif time.monotonic() - asked > _SAME_REQUEST:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-
-    with stop_signals_go_to(remember):
-        yield lambda: asked > 0
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """A worker that a signal to the whole group killed would take the trainer's last step with it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class Trainer:
@@ -97,28 +61,16 @@ class Trainer:
         if left is not None:
             self._check_same_settings()
         start = left or (checkpoint.resolve(recipe.init) if recipe.init else None)
-        if left is not None and recipe.lora:
-            self.model, self.processor = checkpoint.load_maps(self.run, recipe.lora, left)
-        elif start is not None:
-            self.model, self.processor = checkpoint.load_whole(start)
-        else:
-            asked = asked_of(recipe, self.memory)
-            texts = learned_texts(asked) if asked else ()
-            self.model, self.processor = new_policy(recipe.policy, recipe.data, recipe.seed, texts)
-        self.model.float()  # a pretrained one may come in half precision, in which small updates are lost
+        prepared = prepare(recipe, left, start, self.memory)
+        self.model, self.processor, self.dialect, self.fit = (
+            prepared.model,
+            prepared.processor,
+            prepared.dialect,
+            prepared.fit,
+        )
         self.tokenizer = self.processor.tokenizer
-        self.dialect = dialect_of(self.model, self.processor, recipe.prompt.system, recipe.prompt.instruction)
-        self.fit = self._made_known()
         self.asked = asked_of(recipe, self.memory, self.fit)
-        if left is None and recipe.lora:
-            torch.manual_seed(recipe.seed)  # the maps are the same in every process
-            train_maps(self.model, recipe.lora)
-        if recipe.frozen_tower:
-            self.model.encoder.requires_grad_(False)
-        if recipe.gradient_checkpointing:
-            recompute_layers(self.model)
-        device = device_of(recipe.device)
-        self.model.to(device)
+        self.model.to(device_of(recipe.device))
         self.begins = left is None
         if recipe.parallel == "shard" and self.team.size > 1:
             shard(self.model)
@@ -144,7 +96,7 @@ class Trainer:
             model=self.model,
             tokenizer=self.tokenizer,
             recipe=recipe,
-            groups=[group.to(device) for group in self._groups()],
+            groups=self._groups(),
             rubric=recipe.grpo.rubric(),
             reference=self._reference(),
             team=self.team,
@@ -152,7 +104,7 @@ class Trainer:
             arms=self.curriculum.arms if self.curriculum else (),
         )
         self._validation: list[Batch] | None = None
-        self._trackers: list[Tracker] = []
+        self._metrics = Log(self.run, recipe.trackers if self.team.leads else (), asdict(recipe), self.step)
         self._behind = Behind()
         # what writes behind the steps talks over lines of its own: its collectives and theirs come in any order
         apart = recipe.checkpoint_async and is_sharded(self.model)
@@ -188,41 +140,13 @@ class Trainer:
                 "name another out, or remove the folder"
             )
 
-    def _made_known(self) -> Fitted | None:
-        """How a pretrained policy takes its pictures, and that policy told what it will be trained on.
-
-        A policy of the World's own takes pictures of the recipe's sizes: None. Any other has learned to see at its
-        tower's, and says in its config from here on how it is asked, and in its generation config what ends its turn.
-        """
-        data, dialect = self.recipe.data, self.dialect
-        if not isinstance(dialect, ChatDialect):
-            if data.questions:
-                self.model.config.inputs = inputs_of(data)
-            return None
-        height, width = self.processor.image_size
-        fit = Fitted(self.processor.fit, (height, width))
-        self.model.config.inputs = (
-            inputs_of(fit.sized(data)) | asdict(dialect.wording) | {"max_new_tokens": self.recipe.grpo.max_new_tokens}
-        )
-        self.model.generation_config.eos_token_id = list(dialect.ends)
-        return fit
-
     def _groups(self) -> list[torch.Tensor]:
-        """Token ids of the words that patches are aligned with; none where the tokenizer lacks one.
-
-        Raises:
-            UsageError: it does, and the stage is alignment.
-        """
-        recipe, vocabulary = self.recipe, self.tokenizer.get_vocab()
-        lacking = [word for group in self.words for word in group if word not in vocabulary]
-        if not lacking:
-            return [torch.tensor([vocabulary[word] for word in group]) for group in self.words]
-        told = f"the tokenizer lacks {len(lacking)} of the World's words ({', '.join(lacking[:3])}, ...) as tokens"
-        if recipe.stage == "align":
-            raise UsageError(f'stage = "align" draws visual tokens to words, and {told}: begin with stage = "sft"')
-        if recipe.stage == "sft" and recipe.sft.align_weight:
-            self._say(f"sft: without alignment (sft.align_weight), since {told}")
-        return []
+        """Token ids of the words that patches are aligned with; none where the tokenizer lacks one."""
+        recipe = self.recipe
+        groups, why = word_groups(self.dialect, self.words, required=recipe.stage == "align")
+        if why and recipe.stage == "sft" and recipe.sft.align_weight:
+            self._say(f"sft: without alignment (sft.align_weight), since {why}")
+        return [group.to(self.model.device) for group in groups]
 
     def _curriculum(self) -> Curriculum | None:
         if self.recipe.curriculum.by == "none":
@@ -318,12 +242,12 @@ class Trainer:
         if self.team.leads:
             self.run.mkdir(parents=True, exist_ok=True)
             atomic_write(self.run / "config.toml", to_toml(recipe))
-            self._forget_what_comes_after()
+            forget_after(self.run, self.step)
             if self.begins and (self.context.reference is not None or recipe.lora):
                 checkpoint.save_reference(self.run, self.context.reference or self.model, self.processor)
         for line in told(self.asked, stored_of(recipe, self.selector, self.memory)) if self.asked else ():
             self._say(line)
-        with _requests_to_stop() as asked, self._behind, self._tracked(), self._sampled():
+        with requests_to_stop() as asked, self._behind, self._metrics, self._sampled():
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
             if self.step < self.end:
@@ -475,7 +399,7 @@ class Trainer:
                 sampler=planned,
                 num_workers=workers,
                 prefetch_factor=ahead if workers else None,
-                worker_init_fn=_leave_signals_to_the_trainer,
+                worker_init_fn=leave_signals_to_the_trainer,
             )
         )
 
@@ -564,31 +488,7 @@ class Trainer:
             self.context = replace(self.context, sampler=engine)
             yield
 
-    @contextmanager
-    def _tracked(self) -> Iterator[None]:
-        """The recipe's trackers, open while the block runs."""
-        if self.team.leads:
-            settings = asdict(self.recipe)
-            self._trackers = [open_tracker(name, self.run, settings, self.step) for name in self.recipe.trackers]
-        try:
-            yield
-        finally:
-            for tracker in self._trackers:
-                tracker.close()
-
     def _log(self, step: int, metrics: Metrics) -> None:
         (metrics["cpu_seconds"],) = self.team.total(metrics["cpu_seconds"])
-        if not self.team.leads:
-            return
-        rounded = {k: round(v, 6) for k, v in metrics.items()}
-        with (self.run / METRICS).open("a") as lines:
-            lines.write(json.dumps({"step": step, **rounded}) + "\n")
-        for tracker in self._trackers:
-            tracker.log(step, rounded)
-
-    def _forget_what_comes_after(self) -> None:
-        """Records behind the step this run goes on from are those of steps that are lost, or of an abandoned run."""
-        path = self.run / METRICS
-        if path.exists():
-            held = [record for record in read_metrics(self.run) if record["step"] <= self.step]
-            atomic_write(path, "".join(f"{json.dumps(record)}\n" for record in held))
+        if self.team.leads:
+            self._metrics.write(step, metrics)

@@ -33,7 +33,7 @@ from entropy_vision.rl.recipe import TrainRecipe
 from entropy_vision.rl.rubric import Rubric
 from entropy_vision.rl.scenes import score_scene
 from entropy_vision.rl.train import run_recipes
-from entropy_vision.rl.trainer import read_metrics
+from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.stats import paired_difference, pass_at_k, wilson_interval
 from entropy_vision.tokenizer import EntropyTokenizer
 

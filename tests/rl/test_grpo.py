@@ -20,11 +20,12 @@ from entropy_vision.rl.advantage import grpo_advantages
 from entropy_vision.rl.batch import Batch, make_batch
 from entropy_vision.rl.context import Context
 from entropy_vision.rl.grpo import Rolled, learn, roll
+from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.rollout import Rollouts, read_questions, score
 from entropy_vision.rl.rubric import Reward
-from entropy_vision.rl.trainer import Trainer, read_metrics
+from entropy_vision.rl.trainer import Trainer
 from entropy_vision.rl.verifiers import Verdict
 from entropy_vision.rl.verifiers.verdict import Status
 from entropy_vision.text import IMAGE, prompt_ids, token_id

@@ -19,10 +19,10 @@ from small_runs import FEW_IMAGES, small_recipe
 from entropy_vision.config import to_toml
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.rl.checkpoint import newest
+from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import current_team, in_team
 from entropy_vision.rl.recipe import DataRecipe, EvalRecipe, GrpoRecipe, PolicyRecipe
 from entropy_vision.rl.train import run_recipes
-from entropy_vision.rl.trainer import read_metrics
 
 
 @pytest.mark.parametrize("stage", ["align", "sft"])

@@ -1,0 +1,104 @@
+"""What a run begins with: a policy that is new, of a checkpoint or pretrained, and how it is spoken to and shown
+pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from entropy_vision.dialect import ChatDialect, Dialect, dialect_of
+from entropy_vision.errors import UsageError
+from entropy_vision.policy import EntropyVLM
+from entropy_vision.processor import EntropyVLMProcessor
+
+from . import checkpoint
+from .fresh import inputs_of, new_policy
+from .lowrank import train_maps
+from .media import Fitted, asked_of, learned_texts
+from .recipe import TrainRecipe
+from .recompute import recompute_layers
+from .scenes import SceneMemory
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A policy that is ready to be trained, on the CPU.
+
+    Attributes:
+        dialect: how it is spoken to.
+        fit: how it takes pictures, where it is pretrained; others take those of the recipe's sizes.
+    """
+
+    model: EntropyVLM
+    processor: EntropyVLMProcessor
+    dialect: Dialect
+    fit: Fitted | None
+
+
+def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: SceneMemory) -> Prepared:
+    """The recipe's policy, with what of it is trained chosen.
+
+    Args:
+        left: the checkpoint that the run goes on from.
+        start: that one or the recipe's `init`; None makes a new policy.
+    """
+    if left is not None and recipe.lora:
+        model, processor = checkpoint.load_maps(Path(recipe.out), recipe.lora, left)
+    elif start is not None:
+        model, processor = checkpoint.load_whole(start)
+    else:
+        asked = asked_of(recipe, memory)
+        texts = learned_texts(asked) if asked else ()
+        model, processor = new_policy(recipe.policy, recipe.data, recipe.seed, texts)
+    model.float()  # a pretrained one may come in half precision, in which small updates are lost
+    dialect = dialect_of(model, processor, recipe.prompt.system, recipe.prompt.instruction)
+    fit = _made_known(recipe, model, processor, dialect)
+    if left is None and recipe.lora:
+        torch.manual_seed(recipe.seed)  # the maps are the same in every process
+        train_maps(model, recipe.lora)
+    if recipe.frozen_tower:
+        model.encoder.requires_grad_(False)
+    if recipe.gradient_checkpointing:
+        recompute_layers(model)
+    return Prepared(model, processor, dialect, fit)
+
+
+def _made_known(
+    recipe: TrainRecipe, model: EntropyVLM, processor: EntropyVLMProcessor, dialect: Dialect
+) -> Fitted | None:
+    """How a pretrained policy takes its pictures, and that policy told what it will be trained on.
+
+    A policy of the World's own takes pictures of the recipe's sizes: None. Any other has learned to see at its
+    tower's, and says in its config from here on how it is asked, and in its generation config what ends its turn.
+    """
+    data = recipe.data
+    if not isinstance(dialect, ChatDialect):
+        if data.questions:
+            model.config.inputs = inputs_of(data)
+        return None
+    height, width = processor.image_size
+    fit = Fitted(processor.fit, (height, width))
+    limit = {"max_new_tokens": recipe.grpo.max_new_tokens}
+    model.config.inputs = inputs_of(fit.sized(data)) | asdict(dialect.wording) | limit
+    model.generation_config.eos_token_id = list(dialect.ends)
+    return fit
+
+
+def word_groups(dialect: Dialect, words: Sequence[Sequence[str]], required: bool) -> tuple[list[Tensor], str]:
+    """Token ids of the words that patches are aligned with, by group, and why there are none where there are none.
+
+    Raises:
+        UsageError: the tokenizer lacks one, and they are `required`.
+    """
+    vocabulary = dialect.tokenizer.get_vocab()
+    lacking = [word for group in words for word in group if word not in vocabulary]
+    if not lacking:
+        return [torch.tensor([vocabulary[word] for word in group]) for group in words], ""
+    why = f"the tokenizer lacks {len(lacking)} of the World's words ({', '.join(lacking[:3])}, ...) as tokens"
+    if required:
+        raise UsageError(f'stage = "align" draws visual tokens to words, and {why}: begin with stage = "sft"')
+    return [], why
