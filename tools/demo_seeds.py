@@ -28,12 +28,12 @@ from entropy_vision.evaluate import family_source
 from entropy_vision.rl.batch import make_batch
 from entropy_vision.rl.checkpoint import load
 from entropy_vision.rl.evaluate import Graded, grade
+from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import TrainRecipe
 from entropy_vision.rl.rubric import Rubric
 from entropy_vision.rl.scenes import score_scene
 from entropy_vision.rl.train import run_recipes
-from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.stats import paired_difference, pass_at_k, wilson_interval
 from entropy_vision.tokenizer import EntropyTokenizer
 
