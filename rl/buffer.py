@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -114,3 +115,15 @@ class NotFinite(ArithmeticError):
     def __init__(self, what: str, buffer: Buffer | None = None) -> None:
         super().__init__(what)
         self.buffer = buffer
+
+
+def finite(loss: Tensor) -> float:
+    """The value of a loss.
+
+    Raises:
+        NotFinite: it is nan or infinite, and a gradient of it would mean nothing even where it is finite.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise NotFinite(f"the loss is {value}")
+    return value

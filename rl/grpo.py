@@ -14,7 +14,7 @@ from entropy_vision.policy import Prefix
 
 from .advantage import grpo_advantages
 from .batch import Batch
-from .buffer import Buffer, NotFinite, Rolled, Turns
+from .buffer import Buffer, NotFinite, Rolled, Turns, finite
 from .context import Context, Metrics
 from .contrast import bonus
 from .curriculum import arm_sums
@@ -345,9 +345,7 @@ def _learn_part(
             kl=recipe.kl,
             denominator=denominator,
         )
-        loss = float(terms.loss.detach())
-    if not math.isfinite(loss):
-        raise NotFinite(f"the loss is {loss}")
+        loss = finite(terms.loss)
     with clock("backward"):
         terms.loss.backward()
     share = int(part.mask.sum()) / tokens

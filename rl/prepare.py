@@ -3,17 +3,18 @@ pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from entropy_vision.dialect import ChatDialect, Dialect, dialect_of
+from entropy_vision.dialect import ChatDialect, Dialect, WordDialect, dialect_of
 from entropy_vision.errors import UsageError
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.processor import EntropyVLMProcessor
+from entropy_vision.text import UNKNOWN, token_id
 
 from . import checkpoint
 from .fresh import inputs_of, new_policy
@@ -56,6 +57,8 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
         model, processor = new_policy(recipe.policy, recipe.data, recipe.seed, texts)
     model.float()  # a pretrained one may come in half precision, in which small updates are lost
     dialect = dialect_of(model, processor, recipe.prompt.system, recipe.prompt.instruction)
+    if left is None and start is not None and isinstance(dialect, WordDialect):
+        check_words(recipe, dialect, memory)
     fit = _made_known(recipe, model, processor, dialect)
     if left is None and recipe.lora:
         torch.manual_seed(recipe.seed)  # the maps are the same in every process
@@ -86,6 +89,35 @@ def _made_known(
     model.config.inputs = inputs_of(fit.sized(data)) | asdict(dialect.wording) | limit
     model.generation_config.eos_token_id = list(dialect.ends)
     return fit
+
+
+def check_words(recipe: TrainRecipe, dialect: WordDialect, memory: SceneMemory) -> None:
+    """See that a policy of words knows those of the recipe's files.
+
+    Raises:
+        UsageError: it lacks some. A word it lacks is `<unk>`, which it can never say: the loss of a demonstration with
+            one is infinite.
+    """
+    asked = asked_of(recipe, memory)
+    lacking = unknown_words(dialect, learned_texts(asked)) if asked else []
+    if lacking:
+        named = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        raise UsageError(
+            f"the vocabulary of init = {recipe.init!r} lacks {len(lacking)} words of data.questions ({named}): train "
+            'stage = "sft" on them without init, so that a new policy learns the words, or take as init a pretrained '
+            "policy, whose tokenizer knows any word"
+        )
+
+
+def unknown_words(dialect: WordDialect, texts: Iterable[str]) -> list[str]:
+    """Words of some texts that a word-level vocabulary lacks, each once, in the order in which they come."""
+    unknown = token_id(dialect.tokenizer, UNKNOWN)
+    lacking: dict[str, None] = {}
+    for text in texts:
+        read = dialect.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        places = zip(read["input_ids"], read["offset_mapping"], strict=True)
+        lacking |= {text[first:last].lower(): None for token, (first, last) in places if token == unknown}
+    return list(lacking)
 
 
 def word_groups(dialect: Dialect, words: Sequence[Sequence[str]], required: bool) -> tuple[list[Tensor], str]:

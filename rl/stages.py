@@ -13,7 +13,7 @@ from entropy_vision.policy import Prefix
 
 from .align import alignment_loss, label_counts
 from .batch import Batch
-from .buffer import Turns
+from .buffer import Turns, finite
 from .context import Context, Metrics
 from .flops import Asked
 from .grpo import grpo_step
@@ -29,16 +29,20 @@ def _label_totals(context: Context, batches: Sequence[Batch]) -> Tensor:
 def align_step(
     context: Context, batches: Sequence[Batch], step: int, update: Callable[[], float], turns: Turns
 ) -> Metrics:
-    """Draw visual tokens to words, averaged over all labelled patches of the step."""
+    """Draw visual tokens to words, averaged over all labelled patches of the step.
+
+    Raises:
+        NotFinite: the loss or its gradient is not; nothing was changed by it.
+    """
     model, counts, prices = context.model, _label_totals(context, batches), context.prices
     sums = {"loss": 0.0, "align_accuracy": 0.0, "flops": 0.0}
     for batch in batches:
         with context.clock("encode"):
             tokens = model.embed_patches(batch.patches)
         loss, accuracy = alignment_loss(tokens, batch.words, model.word_embeddings, context.groups, counts)
+        sums["loss"] += finite(loss)
         with context.clock("backward"):
             loss.backward()
-        sums["loss"] += float(loss.detach())
         sums["align_accuracy"] += accuracy
         encoded = prices.encode(batch.patches)
         sums["flops"] += encoded + prices.back(encoded, batch.patches)
@@ -53,6 +57,9 @@ def sft_step(
 
     Tokens behind the rationale weigh `sft.answer_weight`. They are few, and that a thing at r3c4 and then at r3c1 moved
     is learned from them alone.
+
+    Raises:
+        NotFinite: as `align_step`.
     """
     model, recipe, prices, dialect = context.model, context.recipe.sft, context.prices, context.dialect
     rows = [_demonstrations(context, batch) for batch in batches]
@@ -76,6 +83,7 @@ def sft_step(
             drawn, accuracy = alignment_loss(visual, batch.words, model.word_embeddings, context.groups, counts)
             loss = loss + align_weight * drawn
             sums["align_accuracy"] += accuracy
+        finite(loss)
         with context.clock("backward"):
             loss.backward()
     totals = context.team.total(*sums.values())

@@ -234,3 +234,14 @@ def test_a_policy_learns_what_files_ask_and_says_at_what_sizes(task: str, tmp_pa
     assert learned.grade(0.0) == trainer.grade(0.0)
     learned.train()
     assert all(m["reward"] > 0.2 for m in read_metrics(tmp_path / "grpo"))
+
+
+def test_a_policy_of_words_is_not_trained_on_files_whose_words_it_lacks(task: str, tmp_path: Path) -> None:
+    """The World's policy has none of these: each would be a mark that is never said."""
+    data = DataRecipe(image_scenes=1, video_scenes=0, pool=2, workers=0)
+    world = small_recipe("align", tmp_path / "world", steps=1, data=data, eval=EvalRecipe(scenes=1))
+    Trainer(world).train()
+    lacks = r"init = .*world.* lacks 3 words of data\.questions \(colour, it, looks\): .* without init"
+    for stage in ("sft", "grpo"):
+        with pytest.raises(UsageError, match=lacks):
+            Trainer(file_recipe(stage, tmp_path / stage, task, init=world.out))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from entropy_vision.rl.buffer import Turns
+from entropy_vision.rl.buffer import NotFinite, Turns
 from entropy_vision.rl.recipe import DataRecipe, EvalRecipe, PolicyRecipe, SftRecipe, TrainRecipe
-from entropy_vision.rl.stages import sft_step
+from entropy_vision.rl.stages import align_step, sft_step
 from entropy_vision.rl.trainer import Trainer
-from entropy_vision.text import completion_ids, prompt_ids
+from entropy_vision.text import UNKNOWN, completion_ids, prompt_ids
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,24 @@ def test_gradients_of_the_warm_up_reach_tower_projector_and_language_model(train
         name.split(".")[0] for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.any()
     }
     assert touched == {"encoder", "projector", "language"}
+
+
+def test_a_demonstration_that_can_never_be_said_ends_the_step_before_an_update(trainer: Trainer) -> None:
+    """Its log-probability is -inf, and yet all gradients are finite."""
+    batches = list(next(trainer._deal(0)))
+    asks = tuple(replace(ask, gold=f"<think> {UNKNOWN} </think> <answer> 1 </answer>") for ask in batches[0].asks)
+    batches[0] = replace(batches[0], asks=asks)
+    with pytest.raises(NotFinite, match="the loss is inf"):
+        sft_step(trainer.context, batches, 0, _no_update, Turns())
+
+
+def test_an_alignment_loss_that_is_not_finite_ends_the_step_before_an_update(trainer: Trainer) -> None:
+    context = replace(trainer.context, model=copy.deepcopy(trainer.model))
+    with torch.no_grad():
+        context.model.word_embeddings[context.groups[1]] = float("nan")
+    with pytest.raises(NotFinite, match="the loss is nan"):
+        align_step(context, next(trainer._deal(0)), 0, _no_update, Turns())
+
+
+def _no_update() -> float:
+    raise AssertionError("updated by a loss that is not finite")
