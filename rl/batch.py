@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entropy_vision.errors import InputError, InputReason
+from entropy_vision.errors import EntropyVisionError, InputError, InputReason
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.question import SceneObject
@@ -309,8 +309,11 @@ Order = int | tuple[int, Mapping[str, float]]
 """Which step, counted from the first, and by what weights of a curriculum."""
 
 
-class Steps(torch.utils.data.Dataset[list[Batch]]):
-    """The dealer as a map-style dataset over steps, so that a worker process deals ahead."""
+class Steps(torch.utils.data.Dataset[list[Batch] | EntropyVisionError]):
+    """The dealer as a map-style dataset over steps, so that a worker process deals ahead.
+
+    An error that the user can mend is a value here: one that a worker raises comes as a text of its traceback.
+    """
 
     def __init__(self, dealer: Dealer, first: int, last: int) -> None:
         self.dealer, self.first, self.last = dealer, first, last
@@ -318,11 +321,14 @@ class Steps(torch.utils.data.Dataset[list[Batch]]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, order: Order) -> list[Batch]:
-        if isinstance(order, int):
-            return self.dealer.deal(self.first + order)
-        index, weights = order
-        return self.dealer.deal(self.first + index, weights)
+    def __getitem__(self, order: Order) -> list[Batch] | EntropyVisionError:
+        try:
+            if isinstance(order, int):
+                return self.dealer.deal(self.first + order)
+            index, weights = order
+            return self.dealer.deal(self.first + index, weights)
+        except EntropyVisionError as error:
+            return error
 
 
 class Planned(torch.utils.data.Sampler[Order]):

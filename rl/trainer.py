@@ -17,7 +17,7 @@ from entropy_vision.atomic import atomic_write
 from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
 from entropy_vision.device import device_of
-from entropy_vision.errors import Terminated, UsageError
+from entropy_vision.errors import EntropyVisionError, Terminated, UsageError
 from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
 
@@ -358,13 +358,19 @@ class Trainer:
         )
 
     def _dealt(self, first: int) -> Iterator[list[Batch]]:
-        """The batches of each step from `first` on, the wait for them on the clock."""
+        """The batches of each step from `first` on, the wait for them on the clock.
+
+        Raises:
+            EntropyVisionError: a step cannot be dealt, as `Dealer.deal`.
+        """
         clock, steps = self.context.clock, self._deal(first)
         while True:
             with clock("data"):
                 batches = next(steps, None)
             if batches is None:
                 return
+            if isinstance(batches, EntropyVisionError):
+                raise batches
             clock.add("select", sum(b.seconds for b in batches))
             yield batches
 
@@ -384,7 +390,7 @@ class Trainer:
             team=self.team,
         )
 
-    def _deal(self, first: int) -> Iterator[list[Batch]]:
+    def _deal(self, first: int) -> Iterator[list[Batch] | EntropyVisionError]:
         recipe = self.recipe
         workers, ahead, planned = recipe.data.workers, _AHEAD, None
         if self.curriculum:

@@ -314,5 +314,7 @@ def test_a_damaged_video_is_left_out_and_counted_and_nothing_takes_its_place(
     assert told.count(f"left out: {files[1]}") == 1 and "[damaged]" in told
     for file in files:
         file.write_bytes(b"no video")
-    with pytest.raises(InputError, match="none of its 3 scenes can be read"):
-        Trainer(replace(recipe, out=str(tmp_path / "other"))).train()
+    for workers in (0, 1):
+        other = replace(recipe, out=str(tmp_path / f"other{workers}"), data=replace(data, workers=workers))
+        with pytest.raises(InputError, match=r"^step 1: none of its 3 scenes can be read \[damaged\]$"):
+            next(Trainer(other)._dealt(0))
