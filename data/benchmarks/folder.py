@@ -42,6 +42,12 @@ class Found:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
     @property
+    def real(self) -> str:
+        """The same however its folder was spelled and whatever links lead to it."""
+        path = os.path.realpath(self.path)
+        return f"{path}:{self.member}" if self.member else path
+
+    @property
     def stem(self) -> str:
         """The file's own name without its last suffix."""
         return PurePosixPath(self.member or self.path.as_posix()).stem

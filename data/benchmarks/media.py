@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import glob
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -63,6 +64,12 @@ class Picture(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What tells it from other pictures, whoever names it: a file's real path, or of images in a table the
+        `contents` of each."""
+        ...
+
     def read(self) -> Sequence[bytes]: ...
 
     def missing(self) -> bool: ...
@@ -79,7 +86,13 @@ class Medium(Protocol):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of the files it is in, those of all parts of a video the same."""
+        """What it is in, however that was named: real paths, those of all parts of a video the same, or `contents` of
+        images in tables. Looks the files up; of tables it reads the images."""
+        ...
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The seconds of a video that it is a part of."""
         ...
 
     @property
@@ -116,6 +129,12 @@ class Named:
         return f"{self.folder.root}/{self.names[0]}"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The real path of what is there, or where that would be."""
+        found = self.folder.locate(self.names)
+        return (_nowhere(self.folder, self.names[0]) if found is None else found.real,)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The paths where it may be, as inputs of `preprocess` are called; absolute."""
         return tuple(os.path.abspath(f"{self.folder.root}/{name}") for name in self.names if inside(name))
@@ -148,6 +167,11 @@ class Inline:
     name: str
     images: tuple[bytes, ...]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """By their bytes."""
+        return contents(self.images) or (self.name,)
+
     def read(self) -> tuple[bytes, ...]:
         """The bytes."""
         return self.images
@@ -166,16 +190,17 @@ class Stills:
 
     pictures: tuple[Picture, ...]
     moving: ClassVar[bool] = False
+    span: ClassVar[None] = None
 
     @property
     def name(self) -> str:
-        """The same for questions about the same images."""
-        return "|".join(self.files)
+        """The same for questions of one file about the same images."""
+        return "|".join(picture.name for picture in self.pictures)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of its images."""
-        return tuple(picture.name for picture in self.pictures)
+        """Those of its images."""
+        return tuple(file for picture in self.pictures for file in picture.files)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -231,8 +256,8 @@ class Clip:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The name of its file."""
-        return (self.file.name,)
+        """That of the whole video."""
+        return self.file.files
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -285,12 +310,13 @@ class Unfolded:
     def name(self) -> str:
         """The same for questions about the same seconds of the same folder."""
         at = "" if self.span is None else f"@{self.span[0]:g}-{self.span[1]:g}"
-        return f"{self.files[0]}{at}"
+        return f"{self.folder.root}/{self.names[0]}{at}"
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The name of its folder."""
-        return (f"{self.folder.root}/{self.names[0]}",)
+        """The real path of its folder, or where that would be."""
+        images = self._images()
+        return (os.path.dirname(images[0].file.real) if images else _nowhere(self.folder, self.names[0]),)
 
     def frames(self, view: View) -> Frames:
         """Decode those that `view` takes.
@@ -329,11 +355,33 @@ class _FoundPicture:
     def name(self) -> str:
         return self.file.name
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.file.real,)
+
     def read(self) -> list[bytes]:
         return [self.file.read()]
 
     def missing(self) -> bool:
         return False
+
+
+def contents(images: Sequence[bytes]) -> tuple[str, ...]:
+    """What tells images by their bytes alone: "sha256:" and 64 hex digits for each."""
+    return tuple(f"sha256:{hashlib.sha256(one).hexdigest()}" for one in images)
+
+
+def cell_files(read: Callable[[], Sequence[bytes]], name: str) -> tuple[str, ...]:
+    """The `contents` of a table's cell, which many rows may hold; of one without an image that can be read its name."""
+    try:
+        return contents(read()) or (name,)
+    except InputError:
+        return (name,)
+
+
+def _nowhere(folder: Folder, name: str) -> str:
+    """Where a file would be that is not there. (Of its name nothing is looked up: no file can have every name.)"""
+    return os.path.normpath(f"{os.path.realpath(folder.root)}/{name}")
 
 
 def image_bytes(cell: Any, name: str) -> list[bytes]:

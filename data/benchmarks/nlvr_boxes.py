@@ -128,6 +128,11 @@ class _Picture:
         found = self.pictures.named.get(self.file)
         return found.name if found else f"{self.pictures.where}/{self.file}"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        found = self.pictures.named.get(self.file)
+        return (found.real if found else self.name,)
+
     def read(self) -> list[bytes]:
         if self.missing():
             raise InputError(self.name, InputReason.MISSING, "there is no picture of this file name")

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, BinaryIO
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 
 from .folder import BadRow as BadRow
 from .folder import Folder, Found
-from .media import Picture, image_bytes
+from .media import Picture, cell_files, image_bytes
 
 _LONGEST = 2**31 - 1  # characters of a field
 _WHOLE = re.compile(r"[+-]?\d{1,256}")  # Python reads no number of thousands of digits
@@ -192,7 +193,8 @@ class _Table:
 
     def __init__(self, file: Found) -> None:
         self.file = file
-        self._group: tuple[int, str, list[Any]] | None = None
+        self._group: tuple[int, str, Any] | None = None
+        self._files: dict[tuple[int, str], list[tuple[str, ...]]] = {}
         with self._opened() as parquet:
             schema = parquet.schema_arrow
             self.columns: list[str] = list(schema.names)
@@ -227,10 +229,31 @@ class _Table:
     def cell(self, group: int, place: int, column: str) -> Any:
         """One value; the last row group asked for is kept."""
         if self._group is None or self._group[:2] != (group, column):
-            with self._opened() as parquet:
-                read = parquet.read_row_group(group, columns=[column], use_threads=False)
-                self._group = group, column, read.column(column)
+            self._group = group, column, self._column(group, column)
         return self._group[2][place].as_py()
+
+    def images(self, group: int, place: int, column: str) -> list[bytes]:
+        """The images in a cell."""
+        return image_bytes(self.cell(group, place, column), self.cell_name(group, place, column))
+
+    def files(self, group: int, place: int, column: str) -> tuple[str, ...]:
+        """What tells a cell's images apart; a column of a row group is read once for all of its rows."""
+        if (group, column) not in self._files:
+            values = self._column(group, column)
+            names = [self.cell_name(group, row, column) for row in range(len(values))]
+            self._files[group, column] = [
+                cell_files(partial(image_bytes, value.as_py(), name), name)
+                for value, name in zip(values, names, strict=True)
+            ]
+        return self._files[group, column][place]
+
+    def cell_name(self, group: int, place: int, column: str) -> str:
+        """What messages call a cell."""
+        return f"{self.file.name}:{column}[{group}:{place}]"
+
+    def _column(self, group: int, column: str) -> Any:
+        with self._opened() as parquet:
+            return parquet.read_row_group(group, columns=[column], use_threads=False).column(column)
 
 
 @dataclass(frozen=True)
@@ -244,10 +267,14 @@ class _Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.table.file.name}:{self.column}[{self.group}:{self.place}]"
+        return self.table.cell_name(self.group, self.place, self.column)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.table.files(self.group, self.place, self.column)
 
     def read(self) -> list[bytes]:
-        return image_bytes(self.table.cell(self.group, self.place, self.column), self.name)
+        return self.table.images(self.group, self.place, self.column)
 
     def missing(self) -> bool:
         return False
@@ -306,6 +333,10 @@ class _SeparatedCell:
     @property
     def name(self) -> str:
         return f"{self.table.file.name}:{self.table.picture}[{self.place}]"
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        return cell_files(self.read, self.name)
 
     def read(self) -> list[bytes]:
         text = self.table.read(self.place)

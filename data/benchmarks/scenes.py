@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
@@ -68,11 +68,13 @@ def read_questions(tasks: Iterable[str]) -> tuple[list[Question], dict[str, list
 
 
 def group_scenes(questions: Iterable[Question]) -> list[Group]:
-    """Questions about the same pictures together, whichever files they are from; in order of appearance."""
-    named: dict[str, list[Question]] = {}
+    """Questions about the same pictures together, whichever files they are from and however these name them; in order
+    of appearance."""
+    about: dict[Hashable, list[Question]] = {}
     for question in questions:
-        named.setdefault(question.scene, []).append(question)
-    return [tuple(group) for group in named.values()]
+        medium = question.medium
+        about.setdefault((medium.moving, medium.files, medium.span), []).append(question)
+    return [tuple(group) for group in about.values()]
 
 
 def hold_out(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:

@@ -44,6 +44,10 @@ class _Member:
         return f"{self.tar}:{self.member}"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        return (f"{os.path.realpath(self.tar)}:{self.member}",)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         return (f"tar://{self.member}::{os.path.abspath(self.tar)}",)
 
@@ -68,6 +72,7 @@ class _Video:
 
     member: _Member
     moving: ClassVar[bool] = True
+    span: ClassVar[None] = None
 
     @property
     def name(self) -> str:
@@ -75,7 +80,7 @@ class _Video:
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.name,)
+        return self.member.files
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from benchmark_files import clevr, picture
+from benchmark_files import b64, cell, clevr, parquet, picture, tsv
 from benchmark_files import webdataset as tar_file
 from question_sets import question_set, turns
 
@@ -99,3 +100,58 @@ def test_thoughts_before_an_answer_are_its_rationale(tmp_path: Path) -> None:
     (tmp_path / "r1.json").write_text(json.dumps([{**row, **told}, {**row, "solution": "<answer>3</answer>"}]))
     assert [q.rationale for q in load(f"video-r1:{tmp_path / 'r1.json'}").questions] == ["One and one.", ""]
     assert [q.rationale for q in load(f"webdataset:{tar_file(tmp_path, '')}").questions] == ["", ""]
+
+
+def test_a_picture_is_one_scene_however_its_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"share": 0.1, "seed": 0, "image_size": 32, "video_size": 32, "frame_count": 4}
+    question_set(tmp_path / "set", images=4, videos=1)
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "2.png").rename(tmp_path / "2.png")
+    (tmp_path / "set" / "2.png").symlink_to("../2.png")
+    rows = [turns("image", "1.png", "red", 1), turns("video", "4.mp4", "red", 4), turns("image", "2.png", "red", 2)]
+    (tmp_path / "set" / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    for spelled in ("set", str(tmp_path / "set"), "set/../link", str(tmp_path / "link")):
+        asked = read_asked(["llava:set/talk.jsonl"], [f"llava:{spelled}/val.jsonl"], **sizes)
+        assert {m: len(some) for m, some in asked.train.items()} == {"image": 2}
+        assert len(_groups("llava:set/talk.jsonl", f"llava:{spelled}/val.jsonl")) == 5
+
+
+def test_a_member_of_a_zip_is_one_scene_whoever_names_the_zip(tmp_path: Path) -> None:
+    tar = tar_file(tmp_path, "")
+    (tmp_path / "link").symlink_to(tmp_path)
+    other = tmp_path / "link" / tar.relative_to(tmp_path)
+    assert apart_from(_groups(f"webdataset:{tar}"), _groups(f"webdataset:{other}")) == []
+    nested = tmp_path / "zipped"
+    question_set(nested, images=2)
+    with zipfile.ZipFile(nested / "images.zip", "w") as archive:
+        for i in range(2):
+            archive.write(nested / f"{i}.png", f"images/{i}.png")
+            (nested / f"{i}.png").unlink()
+    one, two = (_groups(f"llava:{tmp_path / way / 'zipped' / 'talk.jsonl'}") for way in ("", "link"))
+    assert len(one) == 2 and one[0][0].medium.frames(View(size=8)).count == 1 and apart_from(one, two) == []
+
+
+def test_rows_of_a_table_that_hold_one_picture_are_one_scene(tmp_path: Path) -> None:
+    """In a TSV a row may hold the picture again or name the row that does."""
+    ask = {"question": "How many?", "A": "two", "B": "three", "answer": "B"}
+    cells = [b64(1), b64(2), "0", b64(1), "1", b64(3), "0"]
+    tsv(tmp_path / "Set.tsv", [{"index": i, "image": held, **ask} for i, held in enumerate(cells)])
+    ask = {"type": "2D", "task": "Count", "choices": ["1", "3"], "source": "COCO", "answer": "(B)"}
+    ask |= {"question": "How many?", "prompt": "How many?"}
+    for name, shown in (("train", (1, 2, 1, 3, 2, None)), ("test", (2, 4, None))):
+        rows = [{"idx": i, "image": None if one is None else cell(one), **ask} for i, one in enumerate(shown)]
+        parquet(tmp_path / name / "test.parquet", rows)
+    table, learned, measured = (
+        f"vlmevalkit:{tmp_path / 'Set.tsv'}",
+        *(f"cv-bench:{tmp_path / n}" for n in ("train", "test")),
+    )
+    assert [len(group) for group in _groups(table)] == [4, 2, 1]
+    assert [len(group) for group in _groups(learned)] == [2, 2, 1, 1]
+    assert [len(group) for group in _groups(table, learned)] == [6, 4, 2, 1]
+    apart = apart_from(_groups(learned), _groups(measured))
+    assert [[question.key for question in group] for group in apart] == [
+        ["cv-bench-test-0", "cv-bench-test-2"],
+        ["cv-bench-test-3"],
+        ["cv-bench-test-5"],
+    ]
