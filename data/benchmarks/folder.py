@@ -95,7 +95,7 @@ class Folder:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._open: dict[Path, zipfile.ZipFile] = {}
+        self._open: dict[tuple[int, Path], zipfile.ZipFile] = {}
         if not self.root.is_dir() and not zipfile.is_zipfile(self.root):
             what = "is neither a folder nor a zip" if self.root.exists() else "is not there"
             raise UsageError(f"{self.root} {what}: name the folder that holds the benchmark's files")
@@ -111,13 +111,14 @@ class Folder:
         return sorted(path for level in range(_DEPTH) for path in self.root.glob("*/" * level + "*.zip"))
 
     def archive(self, path: Path) -> zipfile.ZipFile:
-        """A zip, opened once."""
-        if path not in self._open:
+        """A zip, opened once in every process: one that was forked would move its parent's place in the file."""
+        key = os.getpid(), path
+        if key not in self._open:
             try:
-                self._open[path] = zipfile.ZipFile(path)
+                self._open[key] = zipfile.ZipFile(path)
             except (zipfile.BadZipFile, OSError) as error:
                 raise UsageError(f"{path} is not a zip that can be read ({error})") from None
-        return self._open[path]
+        return self._open[key]
 
     def find(self, patterns: Sequence[str], what: str) -> list[Found]:
         """The files of the first pattern that any file has, by name.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +132,27 @@ def test_a_member_of_a_zip_that_cannot_be_read_is_damaged(damage: bool, tmp_path
         found.read()
     with pytest.raises(InputError, match="the zip cannot give it"), found.local():
         pass
+
+
+def test_a_forked_reader_leaves_the_place_in_a_zip_that_its_parent_reads_from(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "files.zip", "w") as archive:
+        for name in "ab":
+            archive.writestr(name, name.encode() * 100_000)
+    folder = Folder(tmp_path)
+    first, second = folder.locate(["a"]), folder.locate(["b"])
+    assert first is not None and second is not None and first.read() == b"a" * 100_000
+    file = folder.archive(first.path).fp
+    assert file is not None
+    before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+    child = multiprocessing.get_context("fork").Process(target=_read_or_die, args=(second,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == before
+
+
+def _read_or_die(found: Found) -> None:
+    assert found.read() == b"b" * 100_000
 
 
 def test_json_without_end_is_one_line(tmp_path: Path) -> None:
