@@ -264,14 +264,14 @@ def _is_llava(folder: Path) -> bool:
     return (folder / "config.json").is_file() and model_type(folder) in LLAVA
 
 
-def load_maps(run: Path, rank: int, left: Path) -> tuple[EntropyVLM, EntropyVLMProcessor]:
+def load_maps(run: Path, rank: int, left: Path, frozen_tower: bool = False) -> tuple[EntropyVLM, EntropyVLMProcessor]:
     """Policy and processor of a run that trains low-rank maps, as it was when the checkpoint `left` was made.
 
     Raises:
         InputError: the run's start or the checkpoint is damaged.
     """
     model, processor = load_whole(run / REFERENCE)
-    train_maps(model, rank)
+    train_maps(model, rank, frozen_tower)
     with _damage_named(left):
         load_trained(model, left)
     return model, processor

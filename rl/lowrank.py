@@ -21,17 +21,17 @@ TRAINED = "trained.safetensors"
 """Its name in a checkpoint."""
 
 
-def train_maps(model: EntropyVLM, rank: int) -> None:
-    """Freeze a policy but for its projector and untrained maps of a rank.
+def train_maps(model: EntropyVLM, rank: int, frozen_tower: bool = False) -> None:
+    """Freeze a policy but for its projector and untrained maps of a rank; a frozen tower gets none.
 
     Raises:
         UsageError: peft is not installed.
     """
     model.requires_grad_(False)
     model.projector.requires_grad_(True)
-    if isinstance(model.encoder, VisionEncoder):
+    if not frozen_tower and isinstance(model.encoder, VisionEncoder):
         model.encoder.train_only("lora", rank=rank)
-    else:
+    elif not frozen_tower:
         _add(model.encoder.tower, rank)
     _add(model.language.base_model, rank)
 

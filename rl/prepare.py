@@ -48,7 +48,7 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
         start: that one or the recipe's `init`; None makes a new policy.
     """
     if left is not None and recipe.lora:
-        model, processor = checkpoint.load_maps(Path(recipe.out), recipe.lora, left)
+        model, processor = checkpoint.load_maps(Path(recipe.out), recipe.lora, left, recipe.frozen_tower)
     elif start is not None:
         model, processor = checkpoint.load_whole(start)
     else:
@@ -62,7 +62,7 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
     fit = _made_known(recipe, model, processor, dialect)
     if left is None and recipe.lora:
         torch.manual_seed(recipe.seed)  # the maps are the same in every process
-        train_maps(model, recipe.lora)
+        train_maps(model, recipe.lora, recipe.frozen_tower)
     if recipe.frozen_tower:
         model.encoder.requires_grad_(False)
     if recipe.gradient_checkpointing:

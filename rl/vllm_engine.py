@@ -9,6 +9,7 @@ vLLM counts rotary positions one by one, so this is for policies with `visual_po
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -33,6 +34,7 @@ from .engines import Wanted
 from .rollout import Rollouts, pad_rows
 
 _WORKER = Path(__file__).with_name("vllm_worker.py")
+_LANGUAGE = "language"
 _START = 900.0  # seconds that vLLM may take to be there
 
 
@@ -41,7 +43,11 @@ class VllmEngine:
 
     def __init__(self, model: EntropyVLM, dialect: Dialect, line: Connection, folder: Path) -> None:
         self.model, self.dialect, self.line, self.folder = model, dialect, line, folder
-        self._sent: list[int] = []
+        self._sent = self._versions()
+
+    def _versions(self) -> list[int]:
+        """How often each weight has been changed."""
+        return [p._version for p in self.model.language.parameters()]
 
     def __call__(self, wanted: Wanted) -> Rollouts:
         self._send_weights()
@@ -62,14 +68,11 @@ class VllmEngine:
 
     def _send_weights(self) -> None:
         """The language model's weights, where they have changed since."""
-        language = self.model.language
-        versions = [p._version for p in language.parameters()]
+        language, versions = self.model.language, self._versions()
         if versions == self._sent:
             return
-        path, tied = self.folder / "weights.safetensors", self.model.language.config.tie_word_embeddings
-        state = {n: t.detach().cpu().contiguous() for n, t in language.state_dict().items()}
-        save_file({n: t for n, t in state.items() if not (tied and n.startswith("lm_head."))}, path)
-        self._ask(weights=str(path))
+        _write(language, self.folder / _LANGUAGE)
+        self._ask()
         self._sent = versions
 
     def _ask(self, **what: Any) -> dict[str, Any]:
@@ -127,17 +130,33 @@ def vllm_engine(model: EntropyVLM, dialect: Dialect, python: str = "", **setting
         )
     with tempfile.TemporaryDirectory(prefix="entropy-vision-") as name:
         folder = Path(name)
-        model.language.save_pretrained(folder / "language")
-        given = {"model": str(folder / "language"), **_settings(model.device), **settings}
+        _write(model.language, folder / _LANGUAGE)
+        given = {"model": str(folder / _LANGUAGE), **_settings(model.device), **settings}
         with Listener(str(folder / "line"), "AF_UNIX") as listener, (folder / "log").open("w") as log:
             line = [python or sys.executable, str(_WORKER), str(folder / "line"), json.dumps(given)]
-            worker = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=_environment(model.device))
+            worker = subprocess.Popen(
+                line,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(model.device),
+                start_new_session=True,  # a signal to the whole group is the trainer's to answer
+            )
             try:
                 with _met(listener, worker, folder / "log") as connection:
                     yield VllmEngine(model, dialect, connection, folder)
             finally:
                 worker.terminate()
                 worker.wait()
+
+
+def _write(language: Any, folder: Path) -> None:
+    """The language model as vLLM reads it, now and again. Embeddings that are tied are written twice and called apart:
+    vLLM's CPU build does not renew a tied head when it reads weights anew."""
+    config = copy.deepcopy(language.config)
+    config.tie_word_embeddings, config.architectures = False, [type(language).__name__]
+    config.save_pretrained(folder)
+    state = {name: tensor.detach().cpu().clone() for name, tensor in language.state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _settings(device: torch.device) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 def main(address: str, settings: dict[str, Any]) -> None:
     """Serve until the other side hangs up."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are put into a model of this process
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # it has a process of its own already
     from vllm import LLM
 
     llm = LLM(skip_tokenizer_init=True, enable_prompt_embeds=True, logprobs_mode="processed_logprobs", **settings)
@@ -31,15 +31,13 @@ def serve(llm: Any, line: Connection) -> None:
             asked = json.loads(line.recv_bytes())
         except EOFError:
             return
-        answer = take_weights(llm, asked["weights"]) if "weights" in asked else draw(llm, asked)
+        answer = draw(llm, asked) if "prompts" in asked else read_weights(llm)
         line.send_bytes(json.dumps(answer).encode())
 
 
-def take_weights(llm: Any, path: str) -> dict[str, Any]:
-    """Put the weights of a file into the model; what was kept of prompts is of the old ones."""
-    from safetensors.torch import load_file
-
-    llm.apply_model(lambda model: model.load_weights(load_file(path).items()) and None)
+def read_weights(llm: Any) -> dict[str, Any]:
+    """Read the model's folder anew; what was kept of prompts is of the old weights."""
+    llm.collective_rpc("reload_weights")
     llm.reset_prefix_cache()
     return {}
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from small_policy import noise_frames, pack
 from small_runs import FEW_IMAGES, small_recipe, weights
 from torch import Tensor
 
+from entropy_vision.hf_vision import HFVisionEncoder
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.recompute import recompute_layers
@@ -74,3 +77,41 @@ def test_a_frozen_tower_stays_as_it_was(tmp_path: Path, guessing: Path) -> None:
     whole = tmp_path / "whole"
     Trainer(_recipe(whole, guessing)).train()
     assert read_metrics(run)[0]["flops"] < read_metrics(whole)[0]["flops"]
+
+
+def test_maps_beside_a_frozen_tower_are_the_language_models_and_go_on(tmp_path: Path, guessing: Path) -> None:
+    pytest.importorskip("peft", reason="the extra [lora] is not installed")
+    recipe = _recipe(tmp_path / "run", guessing, lora=2, frozen_tower=True, steps=1)
+    trainer = Trainer(recipe)
+    maps = {name for name in trainer.optimizer.names.values() if "lora_" in name}
+    assert maps and all(name.startswith("language.") for name in maps)
+    trainer.train()
+    assert Trainer(replace(recipe, steps=2)).train()["steps"] == 2
+
+
+def test_a_tower_of_transformers_recomputes_too() -> None:
+    config = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
+    torch.manual_seed(0)
+    encoder = HFVisionEncoder.from_config(config).train()
+    packed = pack(noise_frames(0, size=32), noise_frames(1, size=32), keep=0.5)
+
+    def gradients() -> tuple[list[Tensor], int]:
+        encoder.zero_grad()
+        kept = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += 1
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = encoder.encode(packed).square().sum()
+        loss.backward()
+        return [p.grad.clone() for p in encoder.parameters() if p.grad is not None], kept
+
+    plain, all_kept = gradients()
+    encoder.set_grad_checkpointing()
+    again, few_kept = gradients()
+    torch.testing.assert_close(again, plain)
+    assert few_kept < all_kept / 2
