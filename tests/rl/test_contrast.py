@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from small_runs import same, small_recipe, weights
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.errors import UsageError
-from entropy_vision.rl import checkpoint
 from entropy_vision.rl.contrast import bonus, other_view, shuffled
 from entropy_vision.rl.grpo import roll
 from entropy_vision.rl.recipe import DataRecipe, GrpoRecipe, TrainRecipe
@@ -84,12 +82,12 @@ def _recipe(run: Path, guessing: Path, view: str, **changes: object) -> TrainRec
 
 @pytest.mark.parametrize("view", ["shuffled", "random"])
 def test_a_run_with_a_contrast_goes_on_bit_for_bit_between_steps_and_inside_one(
-    view: str, tmp_path: Path, guessing: Path, monkeypatch: pytest.MonkeyPatch
+    view: str, tmp_path: Path, guessing: Path
 ) -> None:
-    recipe = _recipe(tmp_path / "whole", guessing, view, checkpoint_every=1, checkpoint_updates=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", partial(checkpoint.save, keep=100))
-        Trainer(recipe).train()
+    recipe = _recipe(
+        tmp_path / "whole", guessing, view, checkpoint_every=1, checkpoint_updates=True, checkpoint_keep=100
+    )
+    Trainer(recipe).train()
     log = untimed(tmp_path / "whole")
     assert {m["contrasted"] for m in log} == ({0.5} if view == "shuffled" else {1.0})
     assert all(0 <= m["contrast_paid"] <= m["contrasted"] for m in log)

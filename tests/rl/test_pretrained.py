@@ -148,7 +148,7 @@ def test_a_checkpoint_says_the_same_in_a_fresh_process(warmed: Path, tmp_path: P
     line = [sys.executable, "-c", FRESH, str(folder), question, str(tmp_path / "scene.png")]
     ran = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == rollouts.texts[done] and ran.stdout.startswith("<think>")
+    assert ran.stdout == rollouts.texts[done] != ""
 
 
 def test_a_run_says_how_its_policy_is_asked_and_the_next_asks_the_same(pretrained: Path, tmp_path: Path) -> None:

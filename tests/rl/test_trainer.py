@@ -20,10 +20,11 @@ from entropy_vision.policy import EntropyVLM
 from entropy_vision.rl import grpo as rl_grpo
 from entropy_vision.rl.batch import Batch, Dealer
 from entropy_vision.rl.checkpoint import load, newest
+from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import Team
 from entropy_vision.rl.recipe import BudgetRecipe, DataRecipe, EvalRecipe, GrpoRecipe, OptimRecipe, TrainRecipe
 from entropy_vision.rl.train import run_recipes
-from entropy_vision.rl.trainer import Trainer, read_metrics
+from entropy_vision.rl.trainer import Trainer
 
 
 @pytest.mark.parametrize("stage", ["align", "sft", "grpo"])
