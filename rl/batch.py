@@ -269,7 +269,7 @@ class Dealer:
             scenes = [thinned(scene, weights, lot) for scene, lot in zip(scenes, lots, strict=True)]
 
         def other(place: int, kept: PatchSet) -> PatchSet | None:
-            return other_view(scenes[place], kept, self.contrast, lots[place])
+            return other_view(scenes[place], kept, self.contrast, lots[place], self.tokenizer, budgets[place])
 
         seen_otherwise = other if self.contrast != "none" else None
         return make_batches(scenes, self.tokenizer, budgets, self.groups, self.most, seen_otherwise)

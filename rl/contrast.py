@@ -20,26 +20,34 @@ from torch import Tensor
 
 from entropy_vision.budget import Budget
 from entropy_vision.patchset import PatchSet
+from entropy_vision.pooled import PooledTokenizer
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .recipe import ContrastView
 from .scenes import Scene, Scored
 
 
-def other_view(scene: Scene, kept: PatchSet, view: ContrastView, lots: np.random.Generator) -> PatchSet | None:
+def other_view(
+    scene: Scene,
+    kept: PatchSet,
+    view: ContrastView,
+    lots: np.random.Generator,
+    chooser: EntropyTokenizer,
+    keep: float,
+) -> PatchSet | None:
     """A scene's patches as the contrast sees them; None where there is no other view of it.
 
     Args:
         kept: what the policy sees.
         lots: what is drawn with.
+        chooser, keep: what chose it; the lot falls among what that chooses among, patches or pooled tokens.
     """
     if view == "shuffled":
         return shuffled(kept, lots) if kept.grid[0] > 1 else None
     if view == "random" and isinstance(scene, Scored) and len(kept) < kept.bits.size:
-        by_lot = EntropyTokenizer(
-            kept.patch_size, budget=Budget(tokens=len(kept)), selector="random", seed=int(lots.integers(2**32))
-        )
-        return by_lot(scene.frames)
+        budget = Budget(keep=keep) if isinstance(chooser, PooledTokenizer) else Budget(tokens=len(kept))
+        seed = int(lots.integers(2**32))
+        return type(chooser)(kept.patch_size, budget=budget, selector="random", seed=seed)(scene.frames)
     return None
 
 

@@ -16,6 +16,8 @@ from small_runs import same, small_recipe, weights
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.errors import UsageError
+from entropy_vision.pooled import PooledTokenizer
+from entropy_vision.projectors import pooled_units
 from entropy_vision.rl.contrast import bonus, other_view, shuffled
 from entropy_vision.rl.grpo import roll
 from entropy_vision.rl.recipe import DataRecipe, GrpoRecipe, TrainRecipe
@@ -53,14 +55,25 @@ def test_random_patches_are_as_many_and_others() -> None:
     frames = as_frames(drifting(3, 40, 48))
     scene = Scored(frames, CHOOSER.score(frames), (), None)
     kept = scene.kept(CHOOSER, 0.3)
-    other = other_view(scene, kept, "random", _lots(0))
+    other = other_view(scene, kept, "random", _lots(0), CHOOSER, 0.3)
     assert other is not None and len(other) == len(kept) and other.grid == kept.grid
     assert not np.array_equal(other.positions, kept.positions)
-    again = other_view(scene, kept, "random", _lots(0))
+    again = other_view(scene, kept, "random", _lots(0), CHOOSER, 0.3)
     assert again is not None and np.array_equal(other.positions, again.positions)
-    assert other_view(scene, scene.kept(CHOOSER, 1.0), "random", _lots(0)) is None
+    assert other_view(scene, scene.kept(CHOOSER, 1.0), "random", _lots(0), CHOOSER, 0.3) is None
     still = as_frames(drifting(1, 40, 48))
-    assert other_view(scene, CHOOSER(still), "shuffled", _lots(0)) is None
+    assert other_view(scene, CHOOSER(still), "shuffled", _lots(0), CHOOSER, 0.3) is None
+
+
+@pytest.mark.parametrize("keep", [0.125, 0.25, 0.5])
+def test_a_policy_that_pools_is_shown_as_many_whole_tokens_by_lot(keep: float) -> None:
+    frames, chooser = as_frames(drifting(8, 64, 64)), PooledTokenizer(8, keep=keep)
+    scene = Scored(frames, chooser.score(frames), (), None)
+    kept = scene.kept(chooser, keep)
+    other = other_view(scene, kept, "random", _lots(0), chooser, keep)
+    assert other is not None and not np.array_equal(other.positions, kept.positions)
+    tokens = [len(pooled_units(one.positions, one.grid)[2]) for one in (kept, other)]
+    assert tokens[0] == tokens[1] > 0
 
 
 def test_right_answers_earn_the_bonus_where_the_true_view_is_as_good_as_a_share_of_the_other() -> None:
