@@ -33,18 +33,22 @@ class BySource:
         self._folders: list[Access] = []
         self._names: dict[str, tuple[int, int]] = {}
         self._contents: dict[str, tuple[int, int]] = {}
+        self._first: list[dict[bool, int]] = []  # the places of a folder's first still (False) and video (True)
         for number, folder in enumerate(map(as_path, folders)):
             self._folders.append(Access(read_index(folder)))
             lines = (line for marker in finished(folder) for line in read_marker(marker).samples)
+            self._first.append({})
             for place, line in enumerate(lines):
                 self._names[_absolute(str(line.get("source", "")))] = number, place
                 self._contents[str(line.get("sha256", ""))] = number, place
+                self._first[number].setdefault(line["frames"] > 1, place)
         for held in (self._names, self._contents):
             held.pop("", None)  # of no file
 
-    def first(self) -> list[Sample]:
-        """The first sample of every folder."""
-        return [folder[0] for folder in self._folders]
+    def first(self) -> list[list[Sample]]:
+        """Of every folder the first still and the first video, where it has both."""
+        pairs = zip(self._folders, self._first, strict=True)
+        return [[folder[place] for place in places.values()] for folder, places in pairs]
 
     def __contains__(self, sources: object) -> bool:
         """Whether one of these names has patches; no file is opened."""

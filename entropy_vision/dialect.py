@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
@@ -54,8 +54,10 @@ class Dialect(ABC):
         start: the id that completions follow where no question was read.
         ends: ids that end a completion; demonstrations end in the first.
         pad: the id of padding; any will do, nobody sees it.
+        longest: tokens that a completion may have where nobody says.
     """
 
+    longest: ClassVar[int]
     tokenizer: PreTrainedTokenizerFast
     before: tuple[int, ...]
     start: int
@@ -78,6 +80,8 @@ class Dialect(ABC):
 @dataclass(frozen=True)
 class WordDialect(Dialect):
     """Picture, question, the mark `<assistant>`; completions end in `<eos>`. See `text`."""
+
+    longest = 28
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> WordDialect:
@@ -115,6 +119,7 @@ class ChatDialect(Dialect):
         lead: how completions begin that the template itself begins: "<think>" of some, mostly "".
     """
 
+    longest = 256
     processor: EntropyVLMProcessor
     wording: Wording
     lead: str = ""

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 BLIND = "blind"
 STRICT: Final = "strict"
-WORDS, CHAT = 28, 256  # longest answers, in tokens of a word and of any tokenizer
 _BATCH = 64  # scenes answered at once
-_UNTRAINED = {"frame_count": 8, "difficulty": 0.5, "max_new_tokens": CHAT}  # a policy that was not trained here
+_UNTRAINED = {"frame_count": 8, "difficulty": 0.5}  # a policy that was not trained here
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ def measure(
     selectors: Sequence[str],
     on_done: Callable[[str], None] = lambda note: None,
     profile: Profile = STRICT,
-    max_new_tokens: int = WORDS,
+    max_new_tokens: int | None = None,
     chooser_of: Callable[[str], EntropyTokenizer] | None = None,
 ) -> Measured:
     """Answer the same questions at every budget with every selector, and blind.
@@ -250,7 +249,7 @@ def measure(
         scenes: scored scenes by family; their bits are made anew for each selector.
         keeps: fractions in (0, 1].
         profile: what reads the answers; "official" each question's own rule.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer; the dialect's where it is None.
         chooser_of: what selects by the selector of a name; by default patches of the tower's size.
     """
     from entropy_vision.rl.evaluate import grade
@@ -303,17 +302,17 @@ def inputs_shown(
     """
     from entropy_vision.dialect import ChatDialect
 
-    inputs = dict(model.config.inputs)
+    inputs, longest = dict(model.config.inputs), {"max_new_tokens": dialect.longest}
     if isinstance(dialect, ChatDialect):
         side = min(processor.image_size)
         sizes = {"image_size": side, "video_size": side, "size": processor.image_size, "fit": processor.fit}
-        return {**_UNTRAINED, **inputs, **sizes}
+        return {**_UNTRAINED, **longest, **inputs, **sizes}
     if not inputs:
         raise UsageError(
             f"{checkpoint} does not say what inputs its policy was trained on (config.json, inputs): "
             "eval needs a checkpoint that `train` wrote"
         )
-    return {"max_new_tokens": WORDS, **inputs}
+    return {**longest, **inputs}
 
 
 def run_eval(options: EvalOptions) -> dict[str, Any]:

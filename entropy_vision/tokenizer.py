@@ -139,10 +139,12 @@ class EntropyTokenizer:
         if count is None or count > held:
             wanted = " ".join(f"{name} = {value:g}" for name, value in asdict(budget).items() if value is not None)
             raise UsageError(f"{wanted} asks for more than was kept: {held} of {kept.bits.size} patches")
+        if kept.spans is not None and self.merge == 1:
+            raise UsageError("the patches were merged, which this tokenizer does not: give it the same merge")
         if count == held:
             return kept
         frames, rows, columns = kept.grid
-        if kept.spans is not None or not self.selector.by_bits_alone(frames):
+        if self.merge > 1 or kept.spans is not None or not self.selector.by_bits_alone(frames):
             raise UsageError(
                 f"{count} patches cannot be chosen from {held} that {self.selector.name} kept of {frames} frame(s): "
                 f"the choice needs the pixels; take {held / kept.bits.size:g} of the patches, or decode the file"

@@ -80,13 +80,14 @@ def grade(
     temperature: float = 0.0,
     samples: int = 1,
     seed: int = 0,
-    max_new_tokens: int = 28,
+    max_new_tokens: int | None = None,
     blind: bool = False,
     profile: Profile = "strict",
 ) -> Graded:
     """Let the policy answer and verify. `blind` shows it no visual tokens at all.
 
-    `dialect` is the policy's, or its word-level tokenizer. `profile` reads the scores; "official" each question's own.
+    `dialect` is the policy's, or its word-level tokenizer, and says how long an answer may be where `max_new_tokens`
+    does not. `profile` reads the scores; "official" each question's own.
     """
     model.eval()
     dialect = spoken(dialect)
@@ -103,7 +104,7 @@ def grade(
             read_questions(model, dialect, batch, blind=blind),
             group=samples,
             temperature=temperature,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max_new_tokens or dialect.longest,
             generator=generator,
         )
         for i, ask in enumerate(batch.asks):

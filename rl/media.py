@@ -57,15 +57,21 @@ class FilePool(Remembered):
     @cached_property
     def arms(self) -> tuple[str, ...]:
         """The families of their questions."""
-        return tuple(sorted({family for families in self._families for family in families}))
+        return tuple(sorted({question.family for i in range(len(self.files)) for question in self.files.questions(i)}))
 
     @cached_property
-    def _families(self) -> list[list[str]]:
-        return [[question.family for question in self.files.questions(i)] for i in range(len(self.files))]
+    def _asked(self) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [Q], the scene of each question; int64 [Q], its family in `arms`)."""
+        number = {family: n for n, family in enumerate(self.arms)}
+        asked = [(i, number[q.family]) for i in range(len(self.files)) for q in self.files.questions(i)]
+        owner, family = np.array(asked, np.int64).reshape(-1, 2).T
+        return owner, family
 
     def chances(self, weights: Mapping[str, float]) -> np.ndarray:
         """The mean weight of each scene's questions."""
-        return np.array([fmean(weights[family] for family in families) for families in self._families])
+        owner, family = self._asked
+        weight = np.array([weights[arm] for arm in self.arms])[family]
+        return np.bincount(owner, weight) / np.bincount(owner)
 
     def make(self, index: int) -> Scene:
         """Scene `index`, decoded and scored; nobody knows what it shows."""
@@ -205,7 +211,10 @@ def stored_of(recipe: TrainRecipe, tokenizer: EntropyTokenizer, memory: SceneMem
     if not folders:
         return None
     stored = memory.once(("stored", folders), lambda: stored_patches(folders))
-    for folder, patches in zip(folders, stored.first(), strict=True):
+    first = [(folder, one) for folder, some in zip(folders, stored.first(), strict=True) for one in some]
+    for folder, patches in first:
+        if not (recipe.data.video_scenes if patches.grid[0] > 1 else recipe.data.image_scenes):
+            continue  # the recipe deals none of these
         for keep in (*recipe.budget.keep, recipe.eval.keep):
             try:
                 tokenizer.narrow(patches, Budget(keep=keep))
@@ -216,10 +225,20 @@ def stored_of(recipe: TrainRecipe, tokenizer: EntropyTokenizer, memory: SceneMem
 
 def learned_texts(asked: Asked) -> Iterator[str]:
     """Questions to learn from and their demonstrations."""
+    for ask in _learned(asked):
+        yield from (ask.question, ask.gold)
+
+
+def demonstrations(asked: Asked) -> Iterator[str]:
+    """What is to be learned to say."""
+    return (ask.gold for ask in _learned(asked))
+
+
+def _learned(asked: Asked) -> Iterator[Ask]:
+    """The questions to learn from."""
     for scenes in asked.train.values():
         for index in range(len(scenes)):
-            for ask in map(as_ask, scenes.questions(index)):
-                yield from (ask.question, ask.gold)
+            yield from map(as_ask, scenes.questions(index))
 
 
 def fingerprint(asked: Asked) -> str:
@@ -277,7 +296,7 @@ def pools_of(
     own = bool(data.questions or (split == "val" and recipe.eval.questions))
     pools: list[tuple[Pool, int]] = []
     for medium, count in {"image": data.image_scenes, "video": data.video_scenes}.items():
-        drawn = round(data.world_share * count) if own else count
+        drawn = _share(data.world_share, count) if own else count
         files = from_files.get(medium)
         if split == "val":
             drawn = 0 if own or not count else recipe.eval.scenes
@@ -315,6 +334,11 @@ def _file_pool(
     size = data.video_size if video else data.image_size
     side, _ = grid_size(size, size, tokenizer.patch_size)
     return StoredPool(files, tokenizer, data.memory, stored, (data.frame_count if video else 1, side))
+
+
+def _share(share: float, count: int) -> int:
+    """How many of `count` scenes are the World's; some of both where both are asked for and there is room."""
+    return min(max(round(share * count), 1), count - 1) if 0 < share < 1 and count > 1 else round(share * count)
 
 
 def spread(count: int, of: int | None) -> list[int]:

@@ -4,7 +4,7 @@ pictures."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from entropy_vision.text import UNKNOWN, token_id
 from . import checkpoint
 from .fresh import inputs_of, new_policy
 from .lowrank import train_maps
-from .media import Fitted, asked_of, learned_texts
+from .media import Asked, Fitted, asked_of, demonstrations, learned_texts
 from .recipe import TrainRecipe
 from .recompute import recompute_layers
 from .scenes import SceneMemory
@@ -32,12 +32,14 @@ class Prepared:
     Attributes:
         dialect: how it is spoken to.
         fit: how it takes pictures, where it is pretrained; others take those of the recipe's sizes.
+        recipe: the recipe, with what it leaves to the policy filled in.
     """
 
     model: EntropyVLM
     processor: EntropyVLMProcessor
     dialect: Dialect
     fit: Fitted | None
+    recipe: TrainRecipe
 
 
 def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: SceneMemory) -> Prepared:
@@ -59,7 +61,10 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
     dialect = dialect_of(model, processor, recipe.prompt.system, recipe.prompt.instruction)
     if left is None and start is not None and isinstance(dialect, WordDialect):
         check_words(recipe, dialect, memory)
-    fit = _made_known(recipe, model, processor, dialect)
+    height, width = processor.image_size
+    fit = Fitted(processor.fit, (height, width)) if isinstance(dialect, ChatDialect) else None
+    recipe = with_limit(recipe, dialect, asked_of(recipe, memory, fit))
+    _make_known(recipe, model, dialect, fit)
     if left is None and recipe.lora:
         torch.manual_seed(recipe.seed)  # the maps are the same in every process
         train_maps(model, recipe.lora, recipe.frozen_tower)
@@ -67,28 +72,31 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
         model.encoder.requires_grad_(False)
     if recipe.gradient_checkpointing:
         recompute_layers(model)
-    return Prepared(model, processor, dialect, fit)
+    return Prepared(model, processor, dialect, fit, recipe)
 
 
-def _made_known(
-    recipe: TrainRecipe, model: EntropyVLM, processor: EntropyVLMProcessor, dialect: Dialect
-) -> Fitted | None:
-    """How a pretrained policy takes its pictures, and that policy told what it will be trained on.
+def with_limit(recipe: TrainRecipe, dialect: Dialect, asked: Asked | None) -> TrainRecipe:
+    """The recipe with the longest completion that its policy needs, where it leaves that open."""
+    limit = recipe.grpo.max_new_tokens
+    if limit == 0:
+        limit = dialect.longest
+        for gold in demonstrations(asked) if asked else ():
+            if len(gold.encode()) >= limit:  # a token holds a byte at least
+                limit = max(limit, len(dialect.demonstration(gold)[0]))
+    return replace(recipe, grpo=replace(recipe.grpo, max_new_tokens=limit))
 
-    A policy of the World's own takes pictures of the recipe's sizes: None. Any other has learned to see at its
-    tower's, and says in its config from here on how it is asked, and in its generation config what ends its turn.
+
+def _make_known(recipe: TrainRecipe, model: EntropyVLM, dialect: Dialect, fit: Fitted | None) -> None:
+    """Tell a policy what it will be trained on: its config how it is asked, its generation config what ends its turn.
+
+    A policy of the World's own knows: `new_policy` told it.
     """
-    data = recipe.data
-    if not isinstance(dialect, ChatDialect):
-        if data.questions:
-            model.config.inputs = inputs_of(data)
-        return None
-    height, width = processor.image_size
-    fit = Fitted(processor.fit, (height, width))
-    limit = {"max_new_tokens": recipe.grpo.max_new_tokens}
-    model.config.inputs = inputs_of(fit.sized(data)) | asdict(dialect.wording) | limit
-    model.generation_config.eos_token_id = list(dialect.ends)
-    return fit
+    data, limit = recipe.data, {"max_new_tokens": recipe.grpo.max_new_tokens}
+    if fit is not None and isinstance(dialect, ChatDialect):
+        model.config.inputs = inputs_of(fit.sized(data)) | asdict(dialect.wording) | limit
+        model.generation_config.eos_token_id = list(dialect.ends)
+    elif data.questions:
+        model.config.inputs = inputs_of(data) | limit
 
 
 def check_words(recipe: TrainRecipe, dialect: WordDialect, memory: SceneMemory) -> None:

@@ -217,8 +217,9 @@ class GrpoRecipe:
     """Sampling temperature."""
     updates: int = 1
     """Optimiser steps on each batch of completions; the ratio bound acts from the second on."""
-    max_new_tokens: int = 28
-    """Longest completion."""
+    max_new_tokens: int = 0
+    """Longest completion, in tokens; 0 leaves it to the policy: 28 of a word-level tokenizer, 256 of any other, and the
+    longest demonstration of data.questions where that is longer."""
     profile: Literal["strict", "robust"] = "strict"
     """How answers are read: in a well-formed completion only, or wherever one stands unambiguously (`verify`)."""
     accuracy_weight: float = 1.0
@@ -257,7 +258,8 @@ class GrpoRecipe:
     def __post_init__(self) -> None:
         _check(self, 0, "contrast_weight", "contrast_factor")
         _check(self, 2, "group_size")  # a group of one has no baseline
-        _check(self, 1, "updates", "max_new_tokens", "resample_rounds")
+        _check(self, 0, "max_new_tokens")
+        _check(self, 1, "updates", "resample_rounds")
         _check(self, 0, "temperature", above=True)
         _check(self, 0, "beta", "eps_high", "accuracy_weight", "format_weight")
         _check(self, 0, "eps_low", high=1)
@@ -423,8 +425,11 @@ class TrainRecipe:
         Raises:
             UsageError: there are more processes than that.
         """
-        per_step = (n for n in (self.data.image_scenes, self.data.video_scenes) if n)
-        most = min(*per_step, self.eval.scenes)
+        data = self.data
+        per_step = [count for count in (data.image_scenes, data.video_scenes) if count]
+        if data.questions:  # how many a step has of files is known when they are read
+            per_step = []
+        most = min([*per_step, self.eval.scenes])
         if size > most:
             raise UsageError(
                 f"{size} processes are too many: a step has {most} scenes of a medium (data.image_scenes, "

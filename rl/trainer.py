@@ -95,7 +95,7 @@ class Trainer:
         self.context = Context(
             model=self.model,
             tokenizer=self.tokenizer,
-            recipe=recipe,
+            recipe=prepared.recipe,
             groups=self._groups(),
             rubric=recipe.grpo.rubric(),
             reference=self._reference(),
@@ -214,7 +214,7 @@ class Trainer:
                     self.context.rubric,
                     temperature=temperature,
                     seed=self.recipe.seed * 1_009 + self.team.rank,
-                    max_new_tokens=self.recipe.grpo.max_new_tokens,
+                    max_new_tokens=self.context.recipe.grpo.max_new_tokens,
                 )
             mine = (float(len(graded.keys)), graded.accuracy.sum(), graded.reward.sum())
         self.model.train()

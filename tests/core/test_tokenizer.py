@@ -223,5 +223,10 @@ def test_more_than_was_kept_or_of_another_tokenizer_is_refused() -> None:
     with pytest.raises(UsageError, match="not by evs at 8"):
         EntropyTokenizer(patch_size=8, selector="evs").narrow(kept, Budget(keep=0.25))
     merged = EntropyTokenizer(patch_size=8, keep=0.5, merge=2)(_frames(1, 32, 32))
+    for keep in (0.25, 0.5):
+        with pytest.raises(UsageError, match="were merged, which this tokenizer does not"):
+            EntropyTokenizer(patch_size=8, keep=0.5).narrow(merged, Budget(keep=keep))
+    merging = EntropyTokenizer(patch_size=8, keep=0.5, merge=2)
+    assert merging.narrow(merged, Budget(keep=0.5)) is merged
     with pytest.raises(UsageError, match="needs the pixels"):
-        EntropyTokenizer(patch_size=8, keep=0.5).narrow(merged, Budget(keep=0.25))
+        merging.narrow(merged, Budget(keep=0.25))

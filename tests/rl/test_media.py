@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ from small_runs import same, small_recipe, weights
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.config import to_toml
+from entropy_vision.dialect import dialect_of
 from entropy_vision.errors import InputError, Terminated, UsageError
+from entropy_vision.evaluate import inputs_shown
 from entropy_vision.options import TrainOptions
 from entropy_vision.question import Answer
 from entropy_vision.rl import media, verify
 from entropy_vision.rl.batch import Batch, Dealer
+from entropy_vision.rl.checkpoint import load_whole
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import Team, in_team
 from entropy_vision.rl.recipe import BudgetRecipe, DataRecipe, EvalRecipe, GrpoRecipe, OptimRecipe, TrainRecipe
@@ -75,6 +79,24 @@ def test_a_question_of_a_file_demonstrates_what_the_verifier_takes() -> None:
         assert ask.gold.startswith("<think> it is so </think>") and ask.profile == "robust"
         assert verify(ask.gold, truth).score == 1 and verify(ask.gold, truth).format_ok
     assert media.as_ask(_Question(truths[0], "a </think> in it")).gold.startswith("<think> look </think>")
+
+
+def test_a_completion_may_be_as_long_as_the_longest_demonstration(tmp_path: Path) -> None:
+    """Of the files to learn from; a run, its checkpoints and what goes on from them all know it."""
+    task = question_set(tmp_path / "set", images=6)
+    talk = tmp_path / "set" / "talk.jsonl"
+    talk.write_text(talk.read_text().replace("it looks", "it " + "surely " * 40 + "looks"))
+    few = {"steps": 1, "data": {"video_scenes": 0}, "eval": {"share": 0.5}, "grpo": GrpoRecipe()}
+    longest = len(f"<think> it {'surely ' * 40} looks red </think> <answer> red </answer> <eos>".split())
+    assert Trainer(file_recipe("sft", tmp_path / "sft", task, **few)).train()["steps"] == 1
+    model, processor = load_whole(tmp_path / "sft")
+    inputs = inputs_shown(model, processor, dialect_of(model, processor), tmp_path / "sft")
+    assert inputs["max_new_tokens"] == longest == 49
+    assert Trainer(file_recipe("sft", tmp_path / "sft", task, **few | {"steps": 2})).train()["steps"] == 2
+    told = file_recipe("sft", tmp_path / "told", task, **few | {"grpo": GrpoRecipe(max_new_tokens=7)})
+    assert Trainer(told).context.recipe.grpo.max_new_tokens == 7
+    short = question_set(tmp_path / "short", images=6)
+    assert Trainer(file_recipe("sft", tmp_path / "word", short, **few)).context.recipe.grpo.max_new_tokens == 28
 
 
 class _Question:
@@ -190,6 +212,8 @@ def test_what_cannot_be_dealt_is_told(task: str, tmp_path: Path) -> None:
         media.pools_of(recipe, "train", CHOOSER, SceneMemory())
     with pytest.raises(UsageError, match="2 processes are too many: a step has 1 scenes of a medium of the files"):
         media.pools_of(file_recipe("sft", tmp_path, few), "train", CHOOSER, SceneMemory(), processes=2)
+    pictures = file_recipe("sft", tmp_path, few, data={"image_scenes": 3, "video_scenes": 1}, eval={"scenes": 3})
+    pictures.check_team(3)  # of videos there are none, so one a step is not too few
     nothing = file_recipe("sft", tmp_path / "none", few)
     for path in (tmp_path / "few").glob("*.png"):
         path.unlink()
@@ -208,6 +232,22 @@ def test_the_world_takes_its_share_of_every_step(task: str, tmp_path: Path) -> N
     labelled = [bool((batch.words >= 0).any()) for batch in next(Trainer(recipe)._deal(0))]
     assert labelled == [False, True, False, True]
     assert read_metrics(tmp_path / "run")[0]["align_accuracy"] > 0
+
+
+def test_a_small_share_of_the_world_is_still_some(task: str, tmp_path: Path) -> None:
+    """And a large one leaves some of the files: where there is room for both."""
+    for share, scenes, counts in [(0.1, 3, (2, 1)), (0.9, 3, (1, 2)), (0.1, 1, (1,)), (0.9, 1, (1,)), (1.0, 3, (3,))]:
+        data = {"world_share": share, "image_scenes": scenes, "video_scenes": 0}
+        dealt = media.pools_of(file_recipe("sft", tmp_path, task, data=data), "train", CHOOSER, SceneMemory())
+        assert tuple(count for _, count in dealt) == counts
+
+
+def test_a_scene_weighs_as_much_as_its_questions_do_on_average(task: str, tmp_path: Path) -> None:
+    (pool, _), _ = media.pools_of(file_recipe("grpo", tmp_path, task, init="."), "train", CHOOSER, SceneMemory())
+    assert isinstance(pool, media.FilePool)
+    weights = {arm: 0.3 * (1 + n) for n, arm in enumerate(pool.arms)}
+    plain = [fmean(weights[ask.family] for ask in pool.asks(i)) for i in range(len(pool.files))]
+    assert pool.chances(weights).tolist() == pytest.approx(plain)
 
 
 def test_a_run_of_the_world_can_be_measured_on_files(task: str, tmp_path: Path) -> None:

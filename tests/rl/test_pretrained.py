@@ -166,6 +166,12 @@ def test_a_run_says_how_its_policy_is_asked_and_the_next_asks_the_same(pretraine
         Trainer(small_recipe("sft", tmp_path / "words", prompt=prompt, **few))
 
 
+def test_a_completion_of_any_tokenizer_may_have_256_tokens(pretrained: Path, tmp_path: Path) -> None:
+    recipe = small_recipe("sft", tmp_path / "sft", init=str(pretrained), **{**FEW_IMAGES, "grpo": GrpoRecipe()})
+    trainer = Trainer(recipe)
+    assert trainer.context.recipe.grpo.max_new_tokens == trainer.model.config.inputs["max_new_tokens"] == 256
+
+
 def test_alignment_wants_the_words_as_tokens(
     pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,7 +97,7 @@ def test_a_picture_in_no_shard_is_skipped_and_counted(tmp_path: Path, capsys: py
     ("changes", "told"),
     [
         ({"keep": (0.25, 0.5)}, r"shards/rate does not serve .* keep = 0.5.* asks for more than was kept: 4 of 16"),
-        ({"keep": (0.125,)}, None),  # of stills, that come first in the folder, rate tells fewer by their bits
+        ({"keep": (0.125,)}, None),  # of stills rate tells fewer by their bits, and no video is asked for
         ({"image_size": 64}, r"as 1 frame\(s\) of 32x32 pixels, the recipe asks for 1 of 64: set data\.image_size"),
         ({"frame_count": 2}, r"as 4 frame\(s\) of 32x32 pixels, the recipe asks for 2 of 32"),
     ],
@@ -126,7 +126,9 @@ def test_a_selector_or_patch_size_of_another_recipe_is_refused(task: str, shards
 def test_smaller_budgets_of_a_video_are_refused_where_they_need_its_pixels(
     task: str, shards: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"8 patches cannot be chosen from 16 .* 4 frame\(s\): .*decode the file"):
+    """By the folder's first video, though stills stand before it: nothing is learned before it is told."""
+    told = r"rate does not serve .*: 8 patches cannot be chosen from 16 .* 4 frame\(s\): .*decode the file"
+    with pytest.raises(UsageError, match=told):
         Trainer(_recipe(tmp_path / "run", task, shards, keep=(0.25, 0.125))).train()
 
 
