@@ -348,8 +348,9 @@ def _learn_part(
         loss = finite(terms.loss)
     with clock("backward"):
         terms.loss.backward()
-    share = int(part.mask.sum()) / tokens
-    return {"loss": loss, "kl": float(terms.kl) * share, "bounded": float(terms.bound_low + terms.bound_high) * share}
+    kl, bounded, live = torch.stack((terms.kl.detach(), terms.bound_low + terms.bound_high, terms.tokens)).tolist()
+    share = live / tokens
+    return {"loss": loss, "kl": kl * share, "bounded": bounded * share}
 
 
 def _totals(context: Context, rolled: Sequence[Rolled], learned: Sequence[_Learned]) -> tuple[Metrics, float, float]:

@@ -134,14 +134,18 @@ def sample(
     node = torch.zeros_like(token)  # whose continuation a completion's token is, of the nodes read last
     sees = prefix.live[:, None, :].expand(rows, group, -1)
     steps = 0
-    while steps < max_new_tokens and live.any():
+    while steps < max_new_tokens:
+        first, node, most = _distinct(node * vocabulary + token, live)
         going = live.any(1)
-        if going.sum() <= _LET_GO * len(going):
+        # all that the host asks for at a token, in one word: an accelerator waits for the question
+        left, count = torch.stack((going.sum(), most)).tolist()
+        if not left:
+            break
+        if left <= _LET_GO * len(going):
             still = going.nonzero()[:, 0]
-            prefix, open_rows = prefix.rows(still), open_rows[still]
+            prefix, open_rows, first = prefix.rows(still), open_rows[still], first[still]
             token, live, node, sees = token[still], live[still], node[still], sees[still]
-        first, node = _distinct(node * vocabulary + token, live)
-        count = first.shape[1]
+        first = first[:, :count]
         itself = torch.eye(count, dtype=torch.bool, device=device)
         seen = sees.gather(1, first[:, :, None].expand(-1, -1, sees.shape[2]))
         seen = torch.cat((seen, itself.expand(len(seen), -1, -1)), dim=2)
@@ -167,18 +171,18 @@ def sample(
     return Rollouts(ids, mask, logps, entropies, cut.flatten(), [dialect.text(row) for row in ids.tolist()])
 
 
-def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The distinct keys of each row.
 
     Args:
         key: int64 [R, G], >= 0; live: bool [R, G], those that count. The others share a key that does.
 
     Returns:
-        (int64 [R, N], where each key stands first; int64 [R, G], which of those each key is). N is that of the row
-        with most; in the others any place fills up.
+        (int64 [R, G], where each key stands first, and behind these any place; int64 [R, G], which of those each key
+        is; int64 [], how many the row with most of them has).
     """
     if key.shape[1] == 1:
-        return torch.zeros_like(key), torch.zeros_like(key)
+        return torch.zeros_like(key), torch.zeros_like(key), torch.ones((), dtype=torch.long, device=key.device)
     key = key.masked_fill(~live, -1)
     key = torch.where(live, key, key.amax(1, keepdim=True))
     group = key.shape[1]
@@ -187,7 +191,7 @@ def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
     opens = first == torch.arange(group, device=key.device)
     number = opens.long().cumsum(1) - 1
     order = (~opens).int().argsort(dim=1, stable=True)
-    return order[:, : int(opens.sum(1).max())], number.gather(1, first)
+    return order, number.gather(1, first), opens.sum(1).amax()
 
 
 def score(

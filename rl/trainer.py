@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -424,13 +425,14 @@ class Trainer:
                 self.team.add_gradients(self.model.parameters())
         with clock("optimiser"):
             norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.max_grad_norm))
-            if not torch.isfinite(norm):
-                raise NotFinite(f"the gradient is {float(norm)}")
+            length = float(norm)
+            if not math.isfinite(length):
+                raise NotFinite(f"the gradient is {length}")
             self.optimizer.step(learning_rate(self.recipe, step, self.end))
         with clock("sync"):
             if sharded:
                 gather(self.model)
-        return float(norm)
+        return length
 
     def _gate(self, step: int, metrics: Metrics) -> bool:
         """Measure when it is time; True once the stage has reached what it was for."""

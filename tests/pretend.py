@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,6 +20,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 HERE, THERE = torch.device("cpu"), torch.device("cuda", 0)
 _ATEN = torch.ops.aten
 _MOVES = {_ATEN._to_copy.default, _ATEN.copy_.default, _ATEN._local_scalar_dense.default}
+# the host goes on when it knows what they give
+_ASKS = {_ATEN._local_scalar_dense.default, _ATEN.nonzero.default, _ATEN.masked_select.default, _ATEN.equal.default}
 # these take index tensors from either side
 _INDEX = {_ATEN.index.Tensor, _ATEN.index_put_.default, _ATEN._index_put_impl_.default}
 # backward passes of indexing: they make their zeros in C++, where the pretence does not reach
@@ -30,6 +32,7 @@ class There(torch.Tensor):
     """A tensor on the pretended device; `held` has its numbers. To torch's own C++ it is on the CPU."""
 
     held: torch.Tensor
+    waits: ClassVar[int] = 0
     __torch_function__ = torch._C._disabled_torch_function_impl  # what is overridden here is what Python finds
 
     @staticmethod
@@ -61,6 +64,7 @@ class There(torch.Tensor):
         return self.to(HERE)
 
     def tolist(self) -> Any:
+        There.waits += 1
         return self.held.tolist()
 
     def new_tensor(self, data: Any, **kwargs: Any) -> torch.Tensor:
@@ -92,6 +96,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there and left and not allowed:
         raise RuntimeError(f"{func}: tensors of {[tuple(t.shape) for t in left]} are on the CPU, others on cuda")
     wanted = kwargs.get("device")
+    if there and (func in _ASKS or (func is _ATEN._to_copy.default and wanted == HERE)):
+        There.waits += 1
     if wanted is not None:
         kwargs = kwargs | {"device": HERE}
     held_args, held_kwargs = tree_map(lambda t: t.held if isinstance(t, There) else t, (args, kwargs))

@@ -1,9 +1,9 @@
-"""A step of GRPO beside TRL's on the same language model; what a larger group costs; one line for an accelerator.
+"""A step of GRPO beside TRL's on the same language model; what a larger group costs.
 
     OMP_NUM_THREADS=1 python tools/bench_grpo.py                        # beside TRL 1.16: pip install trl==1.16.0
     OMP_NUM_THREADS=1 python tools/bench_grpo.py --groups               # groups of 8 and of 16, no TRL needed
-    python tools/bench_grpo.py --one --device cuda --size 0.5b --peak-tflops 989
-    python tools/bench_grpo.py --one --size tiny                        # the same line, proven on a CPU
+
+`tools/bench_accelerator.py` measures our step alone, on any device.
 
 What each side does in a step, for 4 questions and groups of 8 completions of up to 32 tokens, AdamW, no reference:
 ours reads 4 pictures (tower of two layers, projector) and their questions once, samples, verifies, and learns from the
@@ -33,9 +33,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from entropy_vision import EntropyTokenizer, Frames
-from entropy_vision.cost import count_flops
 from entropy_vision.encoder import VisionEncoder
-from entropy_vision.policy import EntropyVLM, EntropyVLMConfig, count_parameters
+from entropy_vision.policy import EntropyVLM, EntropyVLMConfig
 from entropy_vision.question import Answer
 from entropy_vision.rl.batch import Batch, make_batch
 from entropy_vision.rl.buffer import Turns
@@ -45,6 +44,7 @@ from entropy_vision.rl.grpo import grpo_step
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.rubric import Reward
 from entropy_vision.rl.scenes import Ask, Scored
+from entropy_vision.rl.sharded import gather, reduce_gradients, release, shard, whole
 from entropy_vision.rl.verifiers import Verdict
 from entropy_vision.rl.verifiers.verdict import Status
 from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
@@ -93,9 +93,24 @@ class _Rubric:
 
 
 class Ours:
-    """Our step: pictures and questions as the trainer has them, `step` once."""
+    """Our step: pictures and questions as the trainer has them, `step` once.
 
-    def __init__(self, size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace, group: int) -> None:
+    Args:
+        half: matrix products in bfloat16.
+        parts: weights, gradients and the optimiser's state divided among the processes there are.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        words: PreTrainedTokenizerFast,
+        options: argparse.Namespace,
+        group: int,
+        *,
+        device: str = "cpu",
+        half: bool = False,
+        parts: bool = False,
+    ) -> None:
         torch.manual_seed(0)
         encoder = VisionEncoder(size.tower)
         config = EntropyVLMConfig(
@@ -106,12 +121,17 @@ class Ours:
             pad_token_id=size.text.pad_token_id,
             eos_token_id=size.text.eos_token_id,
         )
-        dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
-        self.model = EntropyVLM(config).to(options.device, dtype).train()
+        self.model = EntropyVLM(config).to(device).train()
+        self.parts, self.precision = parts, torch.autocast(device, torch.bfloat16, half, cache_enabled=False)
+        if parts:
+            shard(self.model)
+            release(self.model)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
         grpo = GrpoRecipe(group_size=group, max_new_tokens=options.new_tokens, beta=0.0)
         recipe = TrainRecipe(stage="grpo", out="unused", init="unused", grpo=grpo)
-        self.clock = Clock(time.perf_counter if options.device == "cuda" else time.process_time)
+        if parts:
+            gather(self.model)
+        self.clock = Clock(time.perf_counter if device == "cuda" else time.process_time)
         self.context = Context(self.model, words, recipe, (), _Rubric(), clock=self.clock)  # type: ignore[arg-type]
         self.scenes = self._scenes(size, encoder.patch_size, options.questions)
         self.step_number = 0
@@ -132,14 +152,24 @@ class Ours:
 
     def step(self, keep: float) -> Metrics:
         """Choose, read, sample, verify, learn, update."""
-        metrics = grpo_step(self.context, [self.batch(keep)], self.step_number, self._update, Turns())
+        with self.clock("select"):
+            batch = self.batch(keep)
+        with self.precision:
+            metrics = grpo_step(self.context, [batch], self.step_number, self._update, Turns())
         self.step_number += 1
         return metrics
 
     def _update(self) -> float:
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with self.clock("sync"):
+            if self.parts:
+                reduce_gradients(self.model)
+        with self.clock("optimiser"):
+            norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        with self.clock("sync"):
+            if self.parts:
+                gather(self.model)
         return float(norm)
 
 
@@ -207,7 +237,8 @@ def our_seconds(ours: Ours, keep: float) -> list[dict[str, float]]:
     return steps
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
 
@@ -228,8 +259,8 @@ def beside_trl(size: Size, words: PreTrainedTokenizerFast, options: argparse.Nam
     rows: dict[str, Any] = {}
     for name, bar in BARS.items():
         ratios = [theirs / mine for theirs, mine in zip(times["trl"], times[name], strict=True)]
-        rows[name] = {"ratio": _spread(ratios), "bar": bar, "met": statistics.median(ratios) >= bar}
-    seconds = {name: _spread(v) for name, v in times.items()}
+        rows[name] = {"ratio": spread(ratios), "bar": bar, "met": statistics.median(ratios) >= bar}
+    seconds = {name: spread(v) for name, v in times.items()}
     return {"seconds": seconds, "tokens": {name: statistics.mean(v) for name, v in lengths.items()}, **rows}
 
 
@@ -259,38 +290,7 @@ def groups(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespa
     ratios = [b / a for a, b in zip(read[small], read[large], strict=True)]
     steps = [b / a for a, b in zip(whole[small], whole[large], strict=True)]
     met = statistics.median(ratios) < 1.05
-    return {"groups": [small, large], "read": _spread(ratios), "bar": 1.05, "met": met, "step": _spread(steps)}
-
-
-def one(size: Size, words: PreTrainedTokenizerFast, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds, FLOPs and memory of our step on one device; MFU where the device's peak is told."""
-    ours = Ours(size, words, options, options.group)
-    ours.step(options.keep)
-    flops = sum(count_flops(lambda: ours.step(options.keep)).values())
-    cuda = options.device == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    ours.clock.take()
-    seconds = []
-    for _ in range(options.rounds):
-        began = time.perf_counter()
-        ours.step(options.keep)
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "parameters": count_parameters(ours.model),
-        "visual_tokens": sum(ours.batch(options.keep).patches.counts),
-        "seconds": _spread(seconds),
-        "parts": {k: round(v / options.rounds, 4) for k, v in ours.clock.take().items()},
-        "tflops_a_step": round(flops / 1e12, 4),
-    }
-    if cuda:
-        result["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    if options.peak_tflops:
-        result["mfu"] = round(flops / 1e12 / statistics.median(seconds) / options.peak_tflops, 4)
-    return result
+    return {"groups": [small, large], "read": spread(ratios), "bar": 1.05, "met": met, "step": spread(steps)}
 
 
 def main() -> None:
@@ -298,24 +298,18 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--side", choices=("trl", *KEEPS), help="one turn of one side: seconds and tokens of its steps")
     what.add_argument("--groups", action="store_true", help="what a group of twice the size costs")
-    what.add_argument("--one", action="store_true", help="seconds, FLOPs and memory of our step alone")
-    parser.add_argument("--size", default="tiny", choices=("tiny", "0.5b"))
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=32)
-    parser.add_argument("--keep", type=float, default=0.25, help="of --one")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device, for MFU")
     options = parser.parse_args()
-    if options.device == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     words = word_tokenizer(WORDS)
-    size = sizes(words)[options.size]
+    size = sizes(words)["tiny"]
     if options.side:
         print(json.dumps(side(size, words, options)))
         return
-    run = groups if options.groups else one if options.one else beside_trl
+    run = groups if options.groups else beside_trl
     print(json.dumps(run(size, words, options), indent=1))
 
 
