@@ -1,11 +1,12 @@
 """Are flat objects kept that lie on the patch grid? Share of object pixels in kept patches, on a public set.
 
-    python tools/bench_flat.py --split tune --scenes 400
-    python tools/bench_flat.py --split report --scenes 400 --json
+    python tools/bench_flat.py --split tune
+    python tools/bench_flat.py --split report --json
 
 Pictures of NLVR (Suhr et al., ACL 2017; CC BY 4.0), 400 x 100: three grey boxes with squares, circles and triangles of
 10, 20 or 30 pixels in three solid colours, often aligned with a grid of 10. Patches of 10 and of 20 pixels, 32 % kept.
-`tune` draws from the dev images, `report` from the public test without the scenes that occur in dev or train as well.
+`tune` has the 989 dev scenes, `report` the 808 of the public test that occur in neither dev nor train; `--scenes` takes
+some by lot.
 Every scene is shown in one of its six orders of the boxes, drawn by lot. Object pixels have exactly one of the three
 colours (the softened rim is nobody's). `coverage` is the mean over scenes of the share of object pixels that lie in
 kept patches, `ceiling` the same of the best choice there is; `lost` is the share of scenes in which an object (a
@@ -38,8 +39,8 @@ SPLITS = {"tune": "dev", "report": "test"}
 ELSEWHERE = ("scene_also_in_train", "scene_also_in_dev")  # scenes of the test that others may have seen
 
 
-def pictures(folder: Path, split: str, scenes: int) -> list[np.ndarray]:
-    """uint8 [100, 400, 3] of so many scenes, by lot."""
+def pictures(folder: Path, split: str, scenes: int | None) -> list[np.ndarray]:
+    """uint8 [100, 400, 3] of so many scenes, by lot; of all where it is None."""
     name = SPLITS[split]
     overlap = json.loads((folder / "nlvr_overlap.json").read_text())["splits"]["test"]
     barred = set().union(*(overlap[key] for key in ELSEWHERE)) if split == "report" else set()
@@ -96,7 +97,7 @@ def measure(images: list[np.ndarray], patch: int, names: list[str]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=tuple(SPLITS), default="tune")
-    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--scenes", type=int, help="by default all")
     parser.add_argument("--selectors", nargs="+", default=selectors(), choices=selectors(), metavar="NAME")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
