@@ -10,8 +10,9 @@ writes what `EntropyVLMProcessor` would, by the chat template. `dialect_of` deci
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedTokenizerFast
@@ -140,9 +141,19 @@ class ChatDialect(Dialect):
         return cls(tokenizer, tuple(before), behind[-1], ends, pad, processor, wording, lead)
 
     def prompt(self, question: str) -> list[int]:
-        before, behind = _around_picture(self.processor, render(self.processor, self.wording, question))
-        if tuple(before) != self.before:
-            raise UsageError("the chat template says something else before the picture for every question")
+        return list(self._behind(question))
+
+    @cached_property
+    def _behind(self) -> Callable[[str], tuple[int, ...]]:
+        """Of the questions asked last: one is rendered once for all that a step does with it."""
+
+        @lru_cache(maxsize=1024)
+        def behind(question: str) -> tuple[int, ...]:
+            before, behind = _around_picture(self.processor, render(self.processor, self.wording, question))
+            if tuple(before) != self.before:
+                raise UsageError("the chat template says something else before the picture for every question")
+            return tuple(behind)
+
         return behind
 
     def demonstration(self, completion: str) -> tuple[list[int], int]:

@@ -25,7 +25,8 @@ class EntropyVLMConfig(PreTrainedConfig):
         projector: its kind and options: {} is this package's own, {"kind": "llava", ...} that of LLaVA; see
             `projectors`.
         inputs: the sizes the policy was trained on (image_size, video_size, frame_count, difficulty) and whether
-            its videos came out of files (video_files), for `eval`.
+            its videos came out of files (video_files), how long its answers may be (max_new_tokens), and of a policy
+            with a chat template what is said around a question (system, instruction): for `eval`.
     """
 
     model_type = "entropy_vlm"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from entropy_vision.budget import Budget
+from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
 from entropy_vision.grid import gather, grid_size
 from entropy_vision.patchset import PatchSet
@@ -50,6 +51,16 @@ class PooledTokenizer(EntropyTokenizer):
         whole = np.repeat(np.repeat(kept.bits, 2, axis=1), 2, axis=2)[:, :rows, :columns]
         pixels = gather(frames.pixels, positions, self.patch_size)
         return PatchSet(pixels=pixels, positions=positions, bits=whole, selector=kept.selector)
+
+    def narrow(self, kept: PatchSet, budget: Budget) -> PatchSet:
+        """As of the base class, of a picture.
+
+        Raises:
+            UsageError: a video, whose patches nobody has chosen as pooled tokens.
+        """
+        if kept.grid[0] > 1:
+            raise UsageError("of a video this policy takes pooled tokens, which are not what was kept: decode the file")
+        return super().narrow(kept, budget)
 
     def fingerprint(self) -> str:
         """16 hex digits, other ones than without pooling."""

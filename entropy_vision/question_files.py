@@ -114,6 +114,7 @@ def read_asked(
             some = [group for group in groups if group[0].medium.moving == moving]
             more, less = hold_out(some, share, seed) if some else ([], [])
             learned, held = learned + more, held + less
+        learned = apart_from(learned, held)  # a file may be both, a picture here and a video there
     if train and not learned:
         why = (
             "all are in eval.questions too" if val else "give more, or name others to be measured on in eval.questions"

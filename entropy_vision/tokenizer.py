@@ -139,8 +139,9 @@ class EntropyTokenizer:
         if count is None or count > held:
             wanted = " ".join(f"{name} = {value:g}" for name, value in asdict(budget).items() if value is not None)
             raise UsageError(f"{wanted} asks for more than was kept: {held} of {kept.bits.size} patches")
-        if kept.spans is not None and self.merge == 1:
-            raise UsageError("the patches were merged, which this tokenizer does not: give it the same merge")
+        merge = 1 if kept.spans is None else int(kept.spans.max())
+        if merge > self.merge or (self.merge > 1 and merge == 1 and held < kept.bits.size):
+            raise UsageError(f"the patches were not merged as by merge = {self.merge}: give preprocess the same")
         if count == held:
             return kept
         frames, rows, columns = kept.grid

@@ -93,7 +93,8 @@ class Moment:
         model: the policy that `weights` are of; its configuration is what is read of it.
         weights: of the policy without low-rank maps, whole; like `maps` and `buffers` of the process that leads alone.
         maps: what is trained where that is not every weight; empty otherwise.
-        optimizer: its state as named tensors: whole, or of a divided policy what this process holds.
+        optimizer: its state as named tensors: whole and of the process that leads alone, or of a divided policy what
+            this process holds.
         buffers: every process's completions (`Buffer.packed`), of a checkpoint inside a step.
     """
 
@@ -128,7 +129,7 @@ class Moment:
             model=plain,
             weights=host(gathered_state(plain)) if leads else {},
             maps=host(trained(model)) if leads and plain is not model else {},
-            optimizer=host(optimizer.parts_of_tensors()) if is_sharded(model) else optimizer.tensors(),
+            optimizer=host(optimizer.parts_of_tensors()) if is_sharded(model) else optimizer.tensors() if leads else {},
             buffers=buffers,
         )
 

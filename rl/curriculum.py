@@ -36,6 +36,11 @@ def arm_sums(arms: Sequence[str], asked: Sequence[str], accuracy: Sequence[Seque
     return sums
 
 
+def is_arm_sum(name: str) -> bool:
+    """Whether a metric is one of them."""
+    return name.startswith((LEARNED, GROUPS))
+
+
 @dataclass(frozen=True)
 class _Past:
     """Tallies folded up to a step, and those of the steps behind it one by one."""

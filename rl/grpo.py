@@ -17,7 +17,7 @@ from .batch import Batch
 from .buffer import Buffer, NotFinite, Rolled, Turns, finite
 from .context import Context, Metrics
 from .contrast import bonus
-from .curriculum import arm_sums
+from .curriculum import arm_sums, is_arm_sum
 from .engines import Wanted
 from .flops import Asked, beginnings
 from .health import Scored, tally
@@ -371,5 +371,5 @@ def _totals(context: Context, rolled: Sequence[Rolled], learned: Sequence[_Learn
     )
     sums = dict(zip(names, seen, strict=True))
     entropy, flops = sums.pop("entropy") / sums["length"], sums.pop("flops") + learning
-    metrics = {name: total / asked for name, total in sums.items()}
+    metrics = {name: total if is_arm_sum(name) else total / asked for name, total in sums.items()}
     return {**metrics, "entropy": entropy, "zero_variance": equal / asked, "flops": flops}, denominator, tokens

@@ -213,8 +213,9 @@ def stored_of(recipe: TrainRecipe, tokenizer: EntropyTokenizer, memory: SceneMem
     stored = memory.once(("stored", folders), lambda: stored_patches(folders))
     first = [(folder, one) for folder, some in zip(folders, stored.first(), strict=True) for one in some]
     for folder, patches in first:
-        if not (recipe.data.video_scenes if patches.grid[0] > 1 else recipe.data.image_scenes):
-            continue  # the recipe deals none of these
+        dealt = recipe.data.video_scenes if patches.grid[0] > 1 else recipe.data.image_scenes
+        if not dealt and not recipe.eval.questions:
+            continue  # nobody is shown these
         for keep in (*recipe.budget.keep, recipe.eval.keep):
             try:
                 tokenizer.narrow(patches, Budget(keep=keep))

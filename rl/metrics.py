@@ -52,10 +52,12 @@ class Log:
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
-        for name in self._names:
-            tracker = open_tracker(name, self._run, self._settings, self._step)
-            self._closing.callback(tracker.close)
-            self._open.append(tracker)
+        with ExitStack() as opened:  # where one does not open, those before it are closed
+            for name in self._names:
+                tracker = open_tracker(name, self._run, self._settings, self._step)
+                opened.callback(tracker.close)
+                self._open.append(tracker)
+            self._closing = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

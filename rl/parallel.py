@@ -90,6 +90,8 @@ class Team:
         began = time.monotonic()
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             waited = time.monotonic() - began
             said = str(error).strip().splitlines() or [type(error).__name__]

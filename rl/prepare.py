@@ -87,15 +87,12 @@ def with_limit(recipe: TrainRecipe, dialect: Dialect, asked: Asked | None) -> Tr
 
 
 def _make_known(recipe: TrainRecipe, model: EntropyVLM, dialect: Dialect, fit: Fitted | None) -> None:
-    """Tell a policy what it will be trained on: its config how it is asked, its generation config what ends its turn.
-
-    A policy of the World's own knows: `new_policy` told it.
-    """
+    """Tell a policy what it will be trained on and how it is asked (its config), and what ends its turn."""
     data, limit = recipe.data, {"max_new_tokens": recipe.grpo.max_new_tokens}
     if fit is not None and isinstance(dialect, ChatDialect):
         model.config.inputs = inputs_of(fit.sized(data)) | asdict(dialect.wording) | limit
         model.generation_config.eos_token_id = list(dialect.ends)
-    elif data.questions:
+    else:
         model.config.inputs = inputs_of(data) | limit
 
 

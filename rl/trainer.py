@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
 
 from . import checkpoint
-from .batch import Batch, Dealer, Planned, Steps, alignment_groups, make_batch, whole_scenes
+from .batch import Batch, Dealer, Planned, Steps, alignment_groups, make_batches, whole_scenes
 from .behind import Behind
 from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
@@ -86,8 +86,11 @@ class Trainer:
             if self.facts.get("questions") != files:
                 raise UsageError(f"the files of data.questions have changed since {self.run} began: name another out")
             checkpoint.check_buffers(left, self.turn, self.team.size)
-            if self.step > recipe.steps:
-                raise UsageError(f"{self.run} is at step {self.step} already; steps = {recipe.steps} cannot be fewer")
+            if self.step + bool(self.turn) > recipe.steps:
+                inside = f" and inside the next, after {self.turn} of its updates" if self.turn else ""
+                raise UsageError(
+                    f"{self.run} is at step {self.step} already{inside}; steps = {recipe.steps} cannot be fewer"
+                )
         if is_sharded(self.model):
             gather(self.model)
         self.words = alignment_groups(world_words())
@@ -193,9 +196,12 @@ class Trainer:
             pools = [(pool, spread(count, pool.count)) for pool, count in self._media("val") if count]
             scenes = [list(whole_scenes(pool, self.team.share(places)).values()) for pool, places in pools]
             self._validation = [
-                make_batch(some[i : i + _BATCH], self.selector, recipe.eval.keep, self.words)
+                batch
                 for some in scenes
                 for i in range(0, len(some), _BATCH)
+                for batch in make_batches(
+                    some[i : i + _BATCH], self.selector, recipe.eval.keep, self.words, recipe.data.micro_tokens
+                )
             ]
         return self._validation
 
@@ -218,11 +224,17 @@ class Trainer:
                     max_new_tokens=self.context.recipe.grpo.max_new_tokens,
                 )
             mine = (float(len(graded.keys)), graded.accuracy.sum(), graded.reward.sum())
-        self.model.train()
+        self._learning_mode()
         n, right, reward = self.team.total(*mine)
         if not n:
             raise UsageError("not one scene of the validation split can be read: eval.questions names others")
         return right / n, reward / n
+
+    def _learning_mode(self) -> None:
+        """The tower's blocks recompute in training mode alone. The decoder stays out of it: with its dropout, sampler
+        and scorer would be two policies, and a run that goes on another."""
+        self.model.train()
+        self.model.language.eval()
 
     def _precision(self) -> torch.autocast:
         """What matrix products are computed in. Casts are not kept: an update in between changes what they are of."""
@@ -248,14 +260,15 @@ class Trainer:
                 checkpoint.save_reference(self.run, self.context.reference or self.model, self.processor)
         for line in told(self.asked, stored_of(recipe, self.selector, self.memory)) if self.asked else ():
             self._say(line)
-        with requests_to_stop() as asked, self._behind, self._metrics, self._sampled():
+        with requests_to_stop() as asked, self._behind, self._metrics:
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
             if self.step < self.end:
                 trained = sum(p.numel() for p in self.optimizer.names)
                 of = f"{trained:,} of {count_parameters(self.model):,} parameters"
                 self._say(f"{recipe.stage}: {of}, steps {self.step}..{self.end}")
-                self._loop(asked)
+                with self._sampled():
+                    self._loop(asked)
             if self.facts.get("graded") != self.step:
                 self.facts |= {"reward_after": self.grade(recipe.grpo.temperature)[1], "graded": self.step}
                 self._behind.wait()
@@ -278,7 +291,7 @@ class Trainer:
     def _loop(self, asked_to_stop: Callable[[], bool]) -> None:
         """Steps until the end or a request to stop; what was done is saved."""
         recipe, step_of_stage, first = self.recipe, STEPS[self.recipe.stage], self.step
-        self.model.train()
+        self._learning_mode()
         with progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar:
             for step, batches in enumerate(self._dealt(first), start=first):
                 began, cpu_began = time.perf_counter(), time.process_time()
@@ -418,18 +431,19 @@ class Trainer:
         """
         clock = self.context.clock
         sharded = is_sharded(self.model)
-        with clock("sync"):
+        waiting = self.team.waiting if sharded else nullcontext
+        with clock("sync"), waiting("add up gradients"):
             if sharded:
                 reduce_gradients(self.model)
             else:
                 self.team.add_gradients(self.model.parameters())
-        with clock("optimiser"):
+        with clock("optimiser"), waiting("update their parts of the weights"):
             norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.max_grad_norm))
             length = float(norm)
             if not math.isfinite(length):
                 raise NotFinite(f"the gradient is {length}")
             self.optimizer.step(learning_rate(self.recipe, step, self.end))
-        with clock("sync"):
+        with clock("sync"), waiting("give their parts of the weights"):
             if sharded:
                 gather(self.model)
         return length
@@ -477,7 +491,8 @@ class Trainer:
 
     def _write(self, moment: checkpoint.Moment) -> None:
         if is_sharded(self.model):
-            checkpoint.save_parts(self.run, moment, self.team.leads, self._lines)
+            with self.team.waiting("write their parts of a checkpoint"):
+                checkpoint.save_parts(self.run, moment, self.team.leads, self._lines)
         if self.team.leads:
             checkpoint.save(self.run, moment, self.processor, self.recipe.checkpoint_keep)
 

@@ -36,6 +36,7 @@ from .rollout import Rollouts, pad_rows
 _WORKER = Path(__file__).with_name("vllm_worker.py")
 _LANGUAGE = "language"
 _START = 900.0  # seconds that vLLM may take to be there
+_PATIENCE = 30.0  # seconds that it may take to end
 
 
 class VllmEngine:
@@ -146,7 +147,11 @@ def vllm_engine(model: EntropyVLM, dialect: Dialect, python: str = "", **setting
                     yield VllmEngine(model, dialect, connection, folder)
             finally:
                 worker.terminate()
-                worker.wait()
+                try:
+                    worker.wait(_PATIENCE)
+                except subprocess.TimeoutExpired:
+                    worker.kill()
+                    worker.wait()
 
 
 def _write(language: Any, folder: Path) -> None:

@@ -96,7 +96,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there and left and not allowed:
         raise RuntimeError(f"{func}: tensors of {[tuple(t.shape) for t in left]} are on the CPU, others on cuda")
     wanted = kwargs.get("device")
-    if there and (func in _ASKS or (func is _ATEN._to_copy.default and wanted == HERE)):
+    places = [t for t in tree_flatten(args[1:2])[0] if isinstance(t, There)] if func in _INDEX else []
+    asks = func in _ASKS or (func is _ATEN._to_copy.default and wanted == HERE)
+    if there and (asks or any(t.dtype == torch.bool for t in places)):  # how many places a mask has is a number of it
         There.waits += 1
     if wanted is not None:
         kwargs = kwargs | {"device": HERE}

@@ -36,6 +36,7 @@ from bench_grpo import KEEPS, WORDS, Ours, sizes, spread
 from torch.profiler import ProfilerActivity, profile
 
 from entropy_vision.cost import count_flops
+from entropy_vision.device import device_of
 from entropy_vision.policy import count_parameters
 from entropy_vision.text import word_tokenizer
 
@@ -128,11 +129,12 @@ def main() -> None:
     options = parser.parse_args()
     cuda = options.device == "cuda"
     torch.set_num_threads(1)
+    device = str(device_of(options.device))
     if options.parts:
         _alone()
     words = word_tokenizer(WORDS)
     ours = Ours(
-        sizes(words)[options.size], words, options, options.group, device=options.device, half=cuda, parts=options.parts
+        sizes(words)[options.size], words, options, options.group, device=device, half=cuda, parts=options.parts
     )
     print(f"{count_parameters(ours.model):,} parameters; the first steps", file=sys.stderr)
     result = {
@@ -145,7 +147,8 @@ def main() -> None:
     }
     if options.profile:
         result["longest"] = profiled(ours, KEEPS["keep 0.25"], options.profile)
-    print(json.dumps(result, indent=1))
+    if not options.parts or dist.get_rank() == 0:
+        print(json.dumps(result, indent=1))
     if options.parts:
         dist.destroy_process_group()
 

@@ -122,7 +122,8 @@ class Ours:
             eos_token_id=size.text.eos_token_id,
         )
         self.model = EntropyVLM(config).to(device).train()
-        self.parts, self.precision = parts, torch.autocast(device, torch.bfloat16, half, cache_enabled=False)
+        self.parts, where = parts, self.model.device.type
+        self.precision = torch.autocast(where, torch.bfloat16, half, cache_enabled=False)
         if parts:
             shard(self.model)
             release(self.model)
@@ -131,7 +132,7 @@ class Ours:
         recipe = TrainRecipe(stage="grpo", out="unused", init="unused", grpo=grpo)
         if parts:
             gather(self.model)
-        self.clock = Clock(time.perf_counter if device == "cuda" else time.process_time)
+        self.clock = Clock(time.process_time if device == "cpu" else time.perf_counter)
         self.context = Context(self.model, words, recipe, (), _Rubric(), clock=self.clock)  # type: ignore[arg-type]
         self.scenes = self._scenes(size, encoder.patch_size, options.questions)
         self.step_number = 0

@@ -314,9 +314,11 @@ class Unfolded:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The real path of its folder, or where that would be."""
+        """The real paths of its folder and of its images, or where the folder would be."""
         images = self._images()
-        return (os.path.dirname(images[0].file.real) if images else _nowhere(self.folder, self.names[0]),)
+        if not images:
+            return (_nowhere(self.folder, self.names[0]),)
+        return (os.path.dirname(images[0].file.real), *(image.file.real for image in images))
 
     def frames(self, view: View) -> Frames:
         """Decode those that `view` takes.

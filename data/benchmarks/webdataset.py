@@ -91,7 +91,7 @@ class _Video:
             copy.write(self.member.content())
             copy.flush()
             try:
-                return decode(copy.name, view.sampling, size=view.size)[0]
+                return view.fitted(decode(copy.name, view.sampling, size=view.decoded)[0])
             except InputError as error:
                 raise InputError(self.name, error.reason, error.detail) from None
 

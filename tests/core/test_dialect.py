@@ -9,7 +9,8 @@ from small_chat import CLOSE, QWEN, TEXT_END, TURN, VICUNA, bytes_tokenizer, cha
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from entropy_vision import Budget, EntropyVLMProcessor, UsageError
-from entropy_vision.dialect import INSTRUCTION, ChatDialect, WordDialect, Wording, dialect_of, spoken
+from entropy_vision import dialect as dialects
+from entropy_vision.dialect import INSTRUCTION, ChatDialect, WordDialect, Wording, dialect_of, render, spoken
 from entropy_vision.text import ASSISTANT, END, completion_ids, prompt_ids, token_id
 from tests.small_policy import noise_frames, small_policy
 
@@ -46,6 +47,21 @@ def test_a_prompt_is_what_the_processor_makes(make: object, template: str, syste
     assert whole == _asked(processor, system, text)
     if processor.tokenizer.bos_token_id is not None:
         assert whole.count(processor.tokenizer.bos_token_id) == 1 == dialect.before.count(whole[0])
+
+
+def test_a_question_is_rendered_once_for_all_that_a_step_does_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = dialect_of(*chat_policy(bytes_tokenizer(), "qwen2"))
+    rendered: list[str] = []
+
+    def counted(processor: EntropyVLMProcessor, wording: Wording, question: str, said: str | None = None) -> str:
+        rendered.append(question)
+        return render(processor, wording, question, said)
+
+    monkeypatch.setattr(dialects, "render", counted)
+    first = known.prompt("how many?")
+    first.append(0)  # a caller's own
+    assert known.prompt("how many?") == first[:-1] and known.prompt("why?") != first[:-1]
+    assert rendered == ["how many?", "why?"]
 
 
 def test_marks_in_a_question_stand_for_no_picture() -> None:

@@ -14,6 +14,7 @@ import pytest
 from media import as_frames, drifting
 
 from entropy_vision import Budget, EntropyTokenizer, Frames, UsageError, selectors
+from entropy_vision.pooled import PooledTokenizer
 from entropy_vision.rate import Bits
 from entropy_vision.selection import Selector
 
@@ -223,10 +224,21 @@ def test_more_than_was_kept_or_of_another_tokenizer_is_refused() -> None:
     with pytest.raises(UsageError, match="not by evs at 8"):
         EntropyTokenizer(patch_size=8, selector="evs").narrow(kept, Budget(keep=0.25))
     merged = EntropyTokenizer(patch_size=8, keep=0.5, merge=2)(_frames(1, 32, 32))
-    for keep in (0.25, 0.5):
-        with pytest.raises(UsageError, match="were merged, which this tokenizer does not"):
-            EntropyTokenizer(patch_size=8, keep=0.5).narrow(merged, Budget(keep=keep))
+    whole = EntropyTokenizer(patch_size=8, keep=1.0)(_frames(1, 32, 32))
+    for merge, some in ((1, merged), (2, kept), (4, kept)):
+        for keep in (0.125, len(some) / some.bits.size):
+            with pytest.raises(UsageError, match=f"were not merged as by merge = {merge}"):
+                EntropyTokenizer(patch_size=8, merge=merge).narrow(some, Budget(keep=keep))
     merging = EntropyTokenizer(patch_size=8, keep=0.5, merge=2)
-    assert merging.narrow(merged, Budget(keep=0.5)) is merged
+    assert merging.narrow(merged, Budget(keep=0.5)) is merged and merging.narrow(whole, Budget(keep=1.0)) is whole
     with pytest.raises(UsageError, match="needs the pixels"):
         merging.narrow(merged, Budget(keep=0.25))
+
+
+def test_of_a_video_pooled_tokens_are_not_what_was_kept() -> None:
+    pooled, plain = PooledTokenizer(patch_size=8, keep=0.25), EntropyTokenizer(patch_size=8, keep=0.25)
+    video, still = _frames(2, 32, 32), _frames(1, 32, 32)
+    with pytest.raises(UsageError, match="takes pooled tokens, which are not what was kept"):
+        pooled.narrow(plain(video), Budget(keep=0.25))
+    kept = plain(still)
+    assert pooled.narrow(kept, Budget(keep=0.25)) is kept

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from benchmark_files import b64, cell, clevr, parquet, picture, tsv
 from benchmark_files import webdataset as tar_file
-from question_sets import question_set, turns
+from media import write
+from PIL import Image
+from question_sets import pixels, question_set, turns
 
 from entropy_vision.data.benchmarks import load
-from entropy_vision.data.benchmarks.media import View
+from entropy_vision.data.benchmarks.folder import Folder
+from entropy_vision.data.benchmarks.media import Unfolded, View
 from entropy_vision.data.benchmarks.scenes import FileScenes, Group, apart_from, group_scenes, hold_out, read_questions
 from entropy_vision.errors import UsageError
 from entropy_vision.question_files import read_asked
+from entropy_vision.sampling import Sampling
+from entropy_vision.visuals import FITS
 
 
 def _groups(*tasks: str) -> list[Group]:
@@ -130,6 +137,48 @@ def test_a_member_of_a_zip_is_one_scene_whoever_names_the_zip(tmp_path: Path) ->
             (nested / f"{i}.png").unlink()
     one, two = (_groups(f"llava:{tmp_path / way / 'zipped' / 'talk.jsonl'}") for way in ("", "link"))
     assert len(one) == 2 and one[0][0].medium.frames(View(size=8)).count == 1 and apart_from(one, two) == []
+
+
+def test_a_file_that_is_asked_about_as_a_picture_and_as_a_video_is_on_one_side(tmp_path: Path) -> None:
+    rows = []
+    for i in range(12):
+        frames = [Image.fromarray(pixels("red", 10 * i + k)[0]) for k in range(3)]
+        frames[0].save(tmp_path / f"{i}.gif", save_all=True, append_images=frames[1:])
+        rows += [turns(kind, f"{i}.gif", "red", i) for kind in ("image", "video")]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"image_size": 32, "video_size": 32, "frame_count": 4}
+    for seed in range(4):
+        asked = read_asked([f"llava:{tmp_path / 'talk.jsonl'}"], [], share=0.3, seed=seed, **sizes)
+        learned, held = (
+            {name for scenes in side.values() for i in range(len(scenes)) for name in scenes.sources(i)}
+            for side in (asked.train, asked.val)
+        )
+        assert learned and held and not learned & held
+
+
+def test_images_of_an_unfolded_video_are_its_files(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(tmp_path / "walk" / f"{i}.png")
+    files = Unfolded(Folder(tmp_path), ("walk",), 3.0).files
+    assert set(files) == {str(tmp_path / "walk"), *(str(tmp_path / "walk" / f"{i}.png") for i in range(3))}
+    assert Unfolded(Folder(tmp_path), ("run",), 3.0).files == (str(tmp_path / "run"),)
+
+
+def test_a_video_in_a_tar_is_shown_as_the_file_would_be(tmp_path: Path) -> None:
+    """In every way to bring a wide one to a square."""
+    task = question_set(tmp_path, images=0, videos=1)
+    wide = pixels("blue", 3, frames=5, side=96)[:, :48]
+    wide[:, :, :24] = 0
+    write(tmp_path / "0.mp4", wide, fps=4)
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(tmp_path / "0.mp4", "0.mp4")
+        held = tmp_path / "0.json"
+        held.write_text(json.dumps({"question": "Which?", "answer": "B", "options": ["red", "blue"]}))
+        archive.add(held, "0.json")
+    for fit in FITS:
+        view = View(size=(32, 32), sampling=Sampling(frames=4), fit=fit)
+        tar, file = (FileScenes(_groups(one), view).frames(0) for one in (f"webdataset:{tmp_path / 'set.tar'}", task))
+        assert tar.size == (32, 32) and np.array_equal(tar.pixels, file.pixels), fit
 
 
 def test_rows_of_a_table_that_hold_one_picture_are_one_scene(tmp_path: Path) -> None:

@@ -54,6 +54,14 @@ def test_alignment_loss_equals_plain_loops_with_gradients() -> None:
     assert abs(float(tokens.grad[3, 2]) - slope) < 1e-3
 
 
+def test_where_no_patch_has_a_label_there_is_nothing_to_learn() -> None:
+    tokens, table = torch.randn(5, 8, requires_grad=True), torch.randn(20, 8)
+    words = torch.full((5, 3), -1, dtype=torch.int8)
+    loss, accuracy = alignment_loss(tokens, words, table, [torch.tensor([0, 1]), torch.tensor([2]), torch.tensor([3])])
+    loss.backward()
+    assert float(loss.detach()) == accuracy == 0 and tokens.grad is not None and not tokens.grad.any()
+
+
 def test_alignment_is_perfect_where_tokens_are_their_words() -> None:
     table = torch.eye(8)
     groups = [torch.tensor([0, 1, 2]), torch.tensor([3, 4])]

@@ -11,6 +11,7 @@ from question_sets import stop_after, untimed
 from small_runs import same, small_recipe, weights
 
 from entropy_vision.errors import Terminated, UsageError
+from entropy_vision.rl.checkpoint import newest
 from entropy_vision.rl.curriculum import GROUPS, LEARNED, Curriculum, arm_sums
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import CurriculumRecipe, DataRecipe, GrpoRecipe, TrainRecipe
@@ -99,6 +100,9 @@ def test_a_run_with_a_curriculum_goes_on_bit_for_bit_however_far_ahead_it_deals(
     arms = [name for name in log[0] if name.startswith("curriculum_") and "@" in name]
     assert len(arms) == 12 and {log[0][arm] for arm in arms} == {1.0}
     assert any(log[-1][arm] < 1 for arm in arms)
+    last = json.loads((newest(tmp_path / "whole") / "state.json").read_text())["curriculum"]["recent"]  # type: ignore[operator]
+    groups = [[count for _, count in tally.values()] for _, tally in last]
+    assert all(count == int(count) for step in groups for count in step) and all(sum(step) >= 4 for step in groups)
     in_team(2, run_recipes, [_recipe(tmp_path / "two", guessing, processes=2)])  # every step ends in both or in none
     assert len(untimed(tmp_path / "two")) == 7
 

@@ -76,7 +76,6 @@ def test_what_a_step_waits_for_does_not_grow_with_it(
         with pretend_cuda(monkeypatch) as there:
             monkeypatch.setattr(trainer_module, "device_of", lambda name, there=there: there)
             trainer = Trainer(small_recipe("grpo", tmp_path / f"{group}-{scenes}", **changes))
-            trainer.dialect = trainer.context.dialect
             batches = next(trainer._deal(0))
             before = There.waits
             grpo_step(trainer.context, batches, 0, lambda trainer=trainer: trainer._update(0), Turns())

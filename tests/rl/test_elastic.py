@@ -18,8 +18,9 @@ from small_runs import FEW_IMAGES, same, small_recipe, weights
 from entropy_vision.config import to_toml
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import current_team, in_team
-from entropy_vision.rl.recipe import GrpoRecipe
+from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.train import run_recipes
+from entropy_vision.rl.trainer import Trainer
 
 
 def _free_port() -> int:
@@ -88,6 +89,22 @@ def _hang_in(rank: int) -> None:
     if team.rank == rank:
         time.sleep(30)
     team.total(1.0)
+
+
+def _hang_before_an_update(recipe: TrainRecipe, rank: int) -> None:
+    trainer = Trainer(recipe)
+    if trainer.team.rank == rank:
+        time.sleep(30)
+    trainer._update(0)
+
+
+def test_a_process_that_hangs_before_an_update_is_told_of(tmp_path: Path, guessing: Path) -> None:
+    """Parts of weights are exchanged by torch's own calls, whose word would be theirs."""
+    changes = {**FEW_IMAGES, "init": str(guessing), "processes": 2, "parallel": "shard", "timeout": 3}
+    recipe = small_recipe("grpo", tmp_path / "run", **changes)
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException) as told:
+        in_team(2, _hang_before_an_update, recipe, 1, timeout=3)
+    assert "process 0 of 2 waited 3 s for the others to add up gradients: one of them has ended" in str(told.value)
 
 
 def test_a_process_that_hangs_is_told_of_by_the_one_that_waits() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from small_runs import FEW_IMAGES, small_recipe
 
 from entropy_vision.errors import UsageError
+from entropy_vision.rl import metrics
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.trackers import open_tracker
 from entropy_vision.rl.trainer import Trainer
@@ -22,8 +24,8 @@ def test_tensorboard_holds_every_metric_of_every_step_once(tmp_path: Path) -> No
     for steps in (2, 4):  # stopped and gone on
         Trainer(small_recipe("sft", run, steps=steps, trackers=("tensorboard",), **FEW_IMAGES)).train()
     held = EventAccumulator(str(run / "tensorboard")).Reload()
-    metrics = read_metrics(run)
-    assert [m["step"] for m in metrics] == [1, 2, 3, 4]
+    logged = read_metrics(run)
+    assert [m["step"] for m in logged] == [1, 2, 3, 4]
     for name in metrics[0].keys() - {"step"}:
         assert [e.step for e in held.Scalars(name)] == [1, 2, 3, 4], name
         assert [e.value for e in held.Scalars(name)] == pytest.approx([m[name] for m in metrics], rel=1e-6), name
@@ -69,3 +71,25 @@ def test_a_tracker_that_is_none_is_named_with_those_there_are(tmp_path: Path) ->
     path.write_text(f'stage = "sft"\nout = {json.dumps(str(tmp_path / "run"))}\ntrackers = ["tensorbord"]\n')
     with pytest.raises(UsageError, match="tensorboard"):
         load_config(path, TrainRecipe)
+
+
+def test_where_a_tracker_does_not_open_those_before_it_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Opened:
+        def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+        def close(self) -> None:
+            closed.append("tensorboard")
+
+    def opened(name: str, *_: object) -> Opened:
+        if name == "wandb":
+            raise UsageError("no network")
+        return Opened()
+
+    monkeypatch.setattr(metrics, "open_tracker", opened)
+    with pytest.raises(UsageError, match="no network"), metrics.Log(tmp_path, ("tensorboard", "wandb"), {}, 0):
+        pass
+    assert closed == ["tensorboard"]

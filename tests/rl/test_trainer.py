@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,10 +20,11 @@ from entropy_vision.errors import InputError, InputReason, Terminated, UsageErro
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.rl import grpo as rl_grpo
 from entropy_vision.rl.batch import Batch, Dealer
-from entropy_vision.rl.checkpoint import load, newest
+from entropy_vision.rl.checkpoint import load, load_model, newest
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import Team
 from entropy_vision.rl.recipe import BudgetRecipe, DataRecipe, EvalRecipe, GrpoRecipe, OptimRecipe, TrainRecipe
+from entropy_vision.rl.rollout import read_questions, sample, score
 from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import Trainer
 
@@ -74,6 +76,45 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
         Trainer(small_recipe("align", tmp_path / "run", steps=2, seed=5))
     with pytest.raises(UsageError, match="step 2 already"):
         Trainer(small_recipe("align", tmp_path / "run", steps=1))
+
+
+def test_what_was_left_inside_a_step_is_not_done_with_the_one_before(tmp_path: Path, guessing: Path) -> None:
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=8, updates=2, beta=0.0)
+    changes = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "checkpoint_updates": True}
+    Trainer(small_recipe("grpo", tmp_path / "run", steps=2, **changes)).train()
+    shutil.rmtree(tmp_path / "run" / "step-000002")
+    with pytest.raises(UsageError, match="step 1 already and inside the next, after 1 of its updates; steps = 1"):
+        Trainer(small_recipe("grpo", tmp_path / "run", steps=1, **changes))
+
+
+def test_the_decoders_dropout_is_off(tmp_path: Path, guessing: Path) -> None:
+    """With it, sampler and scorer would be two policies; the tower's blocks need training mode to recompute."""
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=8, beta=0.0)
+    trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, steps=1, **FEW_IMAGES))
+    for layer in trainer.model.language.base_model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    trainer.train()
+    model, batch = trainer.model, trainer.validation()[0]
+    assert model.encoder.training
+    drawn = sample(model, trainer.dialect, read_questions(model, trainer.dialect, batch), group=2, max_new_tokens=8)
+    scored = score(model, trainer.dialect, read_questions(model, trainer.dialect, batch), drawn.ids, drawn.mask)
+    torch.testing.assert_close(scored, drawn.logp, atol=1e-5, rtol=0)
+
+
+def test_a_checkpoint_says_what_its_last_stage_was_trained_on(tmp_path: Path, guessing: Path) -> None:
+    grpo = GrpoRecipe(group_size=4, max_new_tokens=9, beta=0.0)
+    data = DataRecipe(image_scenes=2, video_scenes=0, pool=4, workers=0, image_size=64, difficulty=0.1)
+    changes = {**FEW_IMAGES, "data": data, "init": str(guessing), "grpo": grpo, "steps": 1}
+    Trainer(small_recipe("grpo", tmp_path / "run", **changes)).train()
+    inputs = load_model(tmp_path / "run").config.inputs
+    assert (inputs["image_size"], inputs["difficulty"], inputs["max_new_tokens"]) == (64, 0.1, 9)
+
+
+def test_a_measurement_works_on_no_more_tokens_at_a_time_than_a_step(tmp_path: Path) -> None:
+    data = DataRecipe(image_scenes=2, video_scenes=0, pool=4, workers=0, micro_tokens=80)
+    trainer = Trainer(small_recipe("sft", tmp_path / "run", data=data, eval=EvalRecipe(scenes=5)))
+    counts = [batch.patches.counts for batch in trainer.validation()]
+    assert sum(map(len, counts)) == 5 and max(map(sum, counts)) <= 80 and len(counts) == 3
 
 
 def test_a_run_that_is_done_goes_on_with_more_steps(tmp_path: Path) -> None:
