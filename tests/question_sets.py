@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,7 @@ from PIL import Image
 from small_runs import small_recipe
 
 from entropy_vision import Frames
-from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.recipe import BudgetRecipe, DataRecipe, EvalRecipe, TrainRecipe
-from entropy_vision.rl.trainer import Trainer
 
 COLORS = {"red": (200, 40, 40), "blue": (40, 40, 200), "green": (40, 180, 40), "grey": (120, 120, 120)}
 
@@ -64,20 +59,3 @@ def file_recipe(stage: str, out: Path, *tasks: str, **changes: object) -> TrainR
     measured = EvalRecipe(**({"scenes": 3, "share": 0.25} | changes.pop("eval", {})))  # type: ignore[operator]
     budget = BudgetRecipe(keep=(0.5, 0.25), weights=(0.5, 0.5))
     return small_recipe(stage, out, **({"data": data, "eval": measured, "budget": budget} | changes))
-
-
-def untimed(run: Path) -> list[dict[str, float]]:
-    """A run's metrics without what no two runs share."""
-    return [{k: v for k, v in m.items() if "seconds" not in k} for m in read_metrics(run)]
-
-
-def stop_after(trainer: Trainer, steps: int) -> None:
-    """Have a run be asked to stop when so many steps are done."""
-    log: Callable[[int, dict[str, float]], None] = trainer._log
-
-    def log_and_stop(step: int, metrics: dict[str, float]) -> None:
-        log(step, metrics)
-        if step == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    trainer._log = log_and_stop  # type: ignore[method-assign]

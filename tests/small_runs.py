@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +12,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
 from entropy_vision.rl.checkpoint import newest
+from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.recipe import (
     BudgetRecipe,
     DataRecipe,
@@ -18,6 +22,7 @@ from entropy_vision.rl.recipe import (
     PolicyRecipe,
     TrainRecipe,
 )
+from entropy_vision.rl.trainer import Trainer
 
 
 def small_recipe(stage: str, out: Path, **changes: object) -> TrainRecipe:
@@ -61,3 +66,32 @@ def weights(run: Path, folder: Path | None = None) -> dict[str, torch.Tensor]:
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """Whether they are equal bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def untimed(run: Path) -> list[dict[str, float]]:
+    """A run's metrics without what no two runs share."""
+    return [{k: v for k, v in m.items() if "seconds" not in k} for m in read_metrics(run)]
+
+
+def stop_after(trainer: Trainer, steps: int) -> None:
+    """Have a run be asked to stop when so many steps are done."""
+    log: Callable[[int, dict[str, float]], None] = trainer._log
+
+    def log_and_stop(step: int, metrics: dict[str, float]) -> None:
+        log(step, metrics)
+        if step == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer._log = log_and_stop  # type: ignore[method-assign]
+
+
+def stop_inside(trainer: Trainer, step: int) -> None:
+    """Have a run be asked to stop before the first update of that step, counted from 0."""
+    update: Callable[[int], float] = trainer._update
+
+    def update_and_stop(number: int) -> float:
+        if number == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(number)
+
+    trainer._update = update_and_stop  # type: ignore[method-assign]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from small_runs import FEW_IMAGES, same, small_recipe, weights
+from small_runs import FEW_IMAGES, same, small_recipe, stop_after, weights
 
 from entropy_vision.config import to_toml
 from entropy_vision.errors import Terminated, UsageError, refused_by_machine
@@ -123,14 +123,7 @@ def test_a_stop_is_answered_when_everything_is_written(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(checkpoint, "save", slow)
     trainer = Trainer(_recipe(tmp_path / "run", 9, checkpoint_async=True))
-    log = trainer._log
-
-    def log_and_stop(step: int, metrics: dict[str, float]) -> None:
-        log(step, metrics)
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    trainer._log = log_and_stop  # type: ignore[method-assign]
+    stop_after(trainer, 2)
     with pytest.raises(Terminated) as ended:
         trainer.train()
     assert ended.value.result["checkpoint"] == str(tmp_path / "run" / "step-000002")

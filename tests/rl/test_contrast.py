@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from media import as_frames, drifting
-from question_sets import untimed
-from small_runs import same, small_recipe, weights
+from small_runs import same, small_recipe, untimed, weights
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.errors import UsageError

@@ -7,8 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from question_sets import stop_after, untimed
-from small_runs import same, small_recipe, weights
+from small_runs import same, small_recipe, stop_after, untimed, weights
 
 from entropy_vision.errors import Terminated, UsageError
 from entropy_vision.rl.checkpoint import newest

@@ -10,8 +10,8 @@ from statistics import fmean
 
 import pytest
 import torch
-from question_sets import file_recipe, question_set, stop_after, turns, untimed
-from small_runs import same, small_recipe, weights
+from question_sets import file_recipe, question_set, turns
+from small_runs import same, small_recipe, stop_after, untimed, weights
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.config import to_toml

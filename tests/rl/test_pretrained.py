@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from small_chat import VICUNA, bytes_tokenizer, chat_policy, pieces_tokenizer, with_parts
-from small_runs import FEW_IMAGES, same, small_recipe, weights
+from small_runs import FEW_IMAGES, same, small_recipe, stop_inside, untimed, weights
 from tokenizers import AddedToken
 
 from entropy_vision import EntropyVLM, UsageError, cli
@@ -62,10 +61,6 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _untimed(run: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in m.items() if "seconds" not in k} for m in read_metrics(run)]
-
-
 def test_the_warm_up_teaches_form_and_words(warmed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses = [m["loss"] for m in read_metrics(warmed)]
     assert losses[-1] < 0.3 * losses[0]
@@ -96,19 +91,12 @@ def test_a_run_stopped_inside_a_step_goes_on_bit_for_bit(warmed: Path, tmp_path:
     recipe = small_recipe("grpo", tmp_path / "whole", steps=3, init=str(warmed), grpo=GRPO, **FEW_IMAGES)
     Trainer(recipe).train()
     cut = Trainer(replace(recipe, out=str(tmp_path / "cut")))
-    update = cut._update
-
-    def update_and_stop(step: int) -> float:
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(step)
-
-    cut._update = update_and_stop  # type: ignore[method-assign]
+    stop_inside(cut, 1)
     with pytest.raises(Terminated, match="stopped in step 2 after update 1, saved"):
         cut.train()
     Trainer(replace(recipe, out=str(tmp_path / "cut"))).train()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    assert _untimed(tmp_path / "whole") == _untimed(tmp_path / "cut")
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "cut")
     before, after = load_model(warmed), load_model(tmp_path / "whole")
     moved = {n.split(".")[0] for n, p in before.named_parameters() if not torch.equal(p, after.get_parameter(n))}
     assert moved == {"encoder", "projector", "language"}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_runs import FEW_IMAGES, same, small_recipe, weights
+from small_runs import FEW_IMAGES, same, small_recipe, stop_inside, untimed, weights
 
 from entropy_vision.config import to_toml
 from entropy_vision.errors import Terminated, UsageError
@@ -30,10 +30,6 @@ def _recipe(run: Path, guessing: Path, steps: int, **changes: object) -> TrainRe
     grpo = GrpoRecipe(group_size=4, max_new_tokens=24, updates=2, beta=0.05)
     settings = {**FEW_IMAGES, "init": str(guessing), "grpo": grpo, "checkpoint_every": 1, "checkpoint_updates": True}
     return small_recipe("grpo", run, steps=steps, **(settings | changes))
-
-
-def _untimed(run: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in m.items() if "seconds" not in k} for m in read_metrics(run)]
 
 
 def _left_at(place: str, whole: Path, run: Path) -> None:
@@ -76,7 +72,7 @@ def test_a_run_goes_on_bit_for_bit_from_every_place(
         _left_at(place, whole, run)
         in_team(processes, run_recipes, [replace(recipe, out=str(run))])
         assert same(weights(whole), weights(run)), place
-        assert _untimed(whole) == _untimed(run), place
+        assert untimed(whole) == untimed(run), place
         shutil.rmtree(run)
 
 
@@ -85,14 +81,7 @@ def test_a_stop_inside_a_step_is_answered_there(tmp_path: Path, guessing: Path) 
     Trainer(whole).train()
     recipe = replace(whole, out=str(tmp_path / "cut"))
     cut = Trainer(recipe)
-    update = cut._update
-
-    def update_and_stop(step: int) -> float:
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(step)
-
-    cut._update = update_and_stop  # type: ignore[method-assign]
+    stop_inside(cut, 1)
     with pytest.raises(Terminated, match="stopped in step 2 after update 1, saved"):
         cut.train()
     assert checkpoint.newest(tmp_path / "cut") == tmp_path / "cut" / "step-000001.1"
@@ -100,7 +89,7 @@ def test_a_stop_inside_a_step_is_answered_there(tmp_path: Path, guessing: Path) 
         in_team(2, run_recipes, [replace(recipe, processes=2)])
     Trainer(recipe).train()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    assert _untimed(tmp_path / "whole") == _untimed(tmp_path / "cut")
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "cut")
 
 
 @pytest.mark.slow
@@ -126,4 +115,4 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     assert kills == 3
     subprocess.run(line, check=True, capture_output=True)
     assert same(weights(tmp_path / "whole"), weights(run))
-    assert _untimed(tmp_path / "whole") == _untimed(run)
+    assert untimed(tmp_path / "whole") == untimed(run)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from question_sets import file_recipe, question_set, untimed
-from small_runs import same, weights
+from question_sets import file_recipe, question_set
+from small_runs import same, untimed, weights
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.data.preprocess import preprocess

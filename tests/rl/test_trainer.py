@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from small_runs import FEW_IMAGES, same, small_recipe, weights
+from small_runs import FEW_IMAGES, same, small_recipe, stop_after, untimed, weights
 
 from entropy_vision.errors import InputError, InputReason, Terminated, UsageError
 from entropy_vision.policy import EntropyVLM
@@ -39,14 +39,7 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(stage: str, tmp_path: Path
     assert all(m["grad_norm"] > 0 for m in read_metrics(tmp_path / "whole"))
 
     cut = Trainer(small_recipe(stage, tmp_path / "cut", **changes))
-    log = cut._log
-
-    def log_and_stop(step: int, metrics: dict[str, float]) -> None:
-        log(step, metrics)
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    cut._log = log_and_stop  # type: ignore[method-assign]
+    stop_after(cut, 2)
     with pytest.raises(Terminated) as ended:
         cut.train()
     assert ended.value.code == 143 and ended.value.result["steps"] == 2
@@ -56,11 +49,7 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(stage: str, tmp_path: Path
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert resumed["reward_before"] == whole["reward_before"]
     assert resumed["reward_after"] == whole["reward_after"]
-    records = [
-        [{k: v for k, v in r.items() if "seconds" not in k} for r in read_metrics(tmp_path / run)]
-        for run in ("whole", "cut")
-    ]
-    assert records[0] == records[1] and len(records[0]) == 4
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "cut") and len(untimed(tmp_path / "whole")) == 4
 
 
 def test_a_run_that_is_done_is_not_done_again(tmp_path: Path) -> None:
