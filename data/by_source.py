@@ -65,7 +65,7 @@ class BySource:
             contents = (sha256_of(Path(name)) for name in sources if Path(name).is_file())
             place = next((self._contents[one] for one in contents if one in self._contents), None)
         if place is None:
-            raise InputError(sources[0] if sources else "?", InputReason.MISSING, "no shard holds its patches")
+            raise InputError(sources[0], InputReason.MISSING, "no shard holds its patches")
         folder, number = place
         return self._folders[folder][number]
 

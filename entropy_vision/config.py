@@ -40,7 +40,7 @@ def load_config(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -
     _check_keys(table, cls, (), str(path))
     for override in overrides:
         _apply(table, cls, override)
-    return _build(table, cls, (), str(path))
+    return _build(table, cls, (), f"{path} with its overrides" if overrides else str(path))
 
 
 def to_toml(config: object) -> str:

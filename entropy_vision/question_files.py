@@ -46,6 +46,8 @@ class FileScenes(Protocol):
 
     def sources(self, index: int) -> tuple[str, ...]: ...
 
+    def name(self, index: int) -> str: ...
+
 
 class StoredPatches(Protocol):
     """Kept patches by the file they are of; see `data.by_source.BySource`."""

@@ -297,9 +297,11 @@ def check_buffers(folder: Path, turn: int, processes: int) -> None:
     """
     saved = len(list(folder.glob(_BUFFER.format("*")))) if turn else processes
     if saved != processes:
+        others = [one for one in _complete(folder.parent) if one != folder]
+        mend = f"remove that folder to go on from {others[-1].name}" if others else "begin again in another out"
         raise UsageError(
             f"{folder} was saved inside a step by {saved} processes and cannot go on with {processes}: "
-            f"take {saved}, or remove that folder to go on from the one before it"
+            f"take {saved}, or {mend}"
         )
 
 

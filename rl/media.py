@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 
 from entropy_vision.budget import Budget
-from entropy_vision.errors import UsageError
+from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import Size
 from entropy_vision.grid import grid_size
 from entropy_vision.patchset import PatchSet
@@ -27,6 +27,8 @@ from .scenes import Ask, Pool, Remembered, Scene, SceneMemory, Scored
 from .verifiers import canonical
 
 Split = str  # "train" or "val"
+
+_NO_FILE = "shards hold whole files, and these are cells of a table, parts of a video, or several pictures"
 
 
 def as_ask(question: FileQuestion) -> Ask:
@@ -113,15 +115,18 @@ class StoredPool(FilePool):
         """Scene `index`.
 
         Raises:
-            InputError: no shard has it.
+            InputError: no shard has it, or it is no whole file.
             UsageError: it was cut in another way than the recipe says.
         """
-        patches = self.stored[self.files.sources(index)]
+        sources = self.files.sources(index)
+        if not sources:
+            raise InputError(self.files.name(index), InputReason.MISSING, f"no shard holds its patches: {_NO_FILE}")
+        patches = self.stored[sources]
         frames, rows, columns = patches.grid
         if rows != self.grid[1] or columns != self.grid[1] or frames > self.grid[0]:
             size = self.tokenizer.patch_size
             raise UsageError(
-                f"data.shards holds {self.files.sources(index)[0]} as {frames} frame(s) of "
+                f"data.shards holds {sources[0]} as {frames} frame(s) of "
                 f"{columns * size}x{rows * size} pixels, the recipe asks for {self.grid[0]} of {self.grid[1] * size}: "
                 "set data.image_size, data.video_size and data.frame_count to what preprocess was given"
             )
@@ -216,11 +221,11 @@ def stored_of(recipe: TrainRecipe, tokenizer: EntropyTokenizer, memory: SceneMem
         dealt = recipe.data.video_scenes if patches.grid[0] > 1 else recipe.data.image_scenes
         if not dealt and not recipe.eval.questions:
             continue  # nobody is shown these
-        for keep in (*recipe.budget.keep, recipe.eval.keep):
+        for name, keep in (*(("budget.keep", keep) for keep in recipe.budget.keep), ("eval.keep", recipe.eval.keep)):
             try:
                 tokenizer.narrow(patches, Budget(keep=keep))
             except UsageError as error:
-                raise UsageError(f"{folder} does not serve budget.keep or eval.keep = {keep:g}: {error}") from None
+                raise UsageError(f"{folder} does not serve {name} = {keep:g}: {error}") from None
     return stored
 
 
@@ -264,12 +269,14 @@ def told(asked: Asked, stored: StoredPatches | None = None) -> list[str]:
     skipped = ((task, rows) for task, rows in asked.skipped.items() if rows)
     lines += [f"{task}: {len(rows)} left out, the first: {rows[0]}" for task, rows in skipped]
     if stored is not None:
-        scenes = [*asked.train.values(), *asked.val.values()]
-        lacking = sum(some.sources(i) not in stored for some in scenes for i in range(len(some)))
+        scenes = [
+            some.sources(i) for side in (asked.train, asked.val) for some in side.values() for i in range(len(some))
+        ]
+        lacking, no_file = sum(sources not in stored for sources in scenes), scenes.count(())
         if lacking:
-            lines.append(
-                f"data.shards: {lacking} of {sum(map(len, scenes))} scenes are not in there by their file's name"
-            )
+            lines.append(f"data.shards: {lacking} of {len(scenes)} scenes are not in there by their file's name")
+        if no_file:
+            lines.append(f"data.shards: {no_file} of them cannot be: {_NO_FILE}")
     return lines
 
 

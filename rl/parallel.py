@@ -162,6 +162,16 @@ def leave_signals_to_the_trainer(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def end_workers(loader: object) -> None:
+    """End the worker processes of a DataLoader's iterator, those that hang in a decoder too."""
+    shut_down = getattr(loader, "_shutdown_workers", None)  # torch has no other way; without workers there is none
+    if shut_down is not None:
+        shut_down()
+        for process in loader._workers:  # type: ignore[attr-defined]
+            if process.is_alive():
+                process.kill()
+
+
 def in_team(processes: int, work: Callable[..., T], *arguments: Any, timeout: float = TIMEOUT) -> T:
     """Call `work` in `processes` processes on this machine and give what the first one returned.
 

@@ -108,6 +108,11 @@ class DataRecipe:
             raise UsageError("data.image_scenes and data.video_scenes are both 0: nothing to train on")
         if self.pool < most:
             raise UsageError(f"data.pool must be at least {most}, the scenes of a step, got {self.pool}")
+        world = not self.questions or self.world_share > 0
+        if world and self.video_scenes and self.frame_count < 4:
+            raise UsageError(f"data.frame_count must be at least 4 for videos of the World, got {self.frame_count}")
+        if world and min(self.image_size, self.video_size) < 32:
+            raise UsageError("data.image_size and data.video_size must be at least 32 for the World's scenes")
         if self.shards and not self.questions:
             raise UsageError("data.shards needs data.questions: the World's scenes are in no shard")
         if self.world_share and not self.questions:
@@ -168,7 +173,8 @@ class OptimRecipe:
     """Gradients are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        _check(self, 0, "lr", "max_grad_norm", above=True)
+        _check(self, 0, "lr", above=True, high=1e6)
+        _check(self, 0, "max_grad_norm", above=True)
         _check(self, 0, "muon_lr", "warmup", "cooldown", "weight_decay")
         _check(self, 0, "beta2", high=1)
 
@@ -263,6 +269,13 @@ class GrpoRecipe:
         _check(self, 0, "temperature", above=True)
         _check(self, 0, "beta", "eps_high", "accuracy_weight", "format_weight")
         _check(self, 0, "eps_low", high=1)
+        if self.format_weight > self.format_limit * self.accuracy_weight * (1 + 1e-9):
+            raise UsageError(
+                f"grpo.format_weight = {self.format_weight:g} is above {self.format_limit:g} (grpo.format_limit) of "
+                f"grpo.accuracy_weight = {self.accuracy_weight:g}: a policy would live on it. Lower it, or raise that"
+            )
+        if not self.accuracy_weight + self.format_weight:
+            raise UsageError("grpo.accuracy_weight and grpo.format_weight are both 0: nothing would be rewarded")
         self.rubric()
 
     def rubric(self) -> Rubric:
@@ -404,6 +417,16 @@ class TrainRecipe:
             raise UsageError(
                 'grpo.contrast = "random" chooses among all patches, and data.shards holds the kept ones: take '
                 '"shuffled", or leave out data.shards'
+            )
+        if self.grpo.contrast == "shuffled" and not self.data.video_scenes:
+            raise UsageError(
+                'grpo.contrast = "shuffled" takes the frames of videos in another order, and data.video_scenes is 0: '
+                'take "random", or deal videos'
+            )
+        if self.grpo.contrast == "random" and all(keep == 1 for keep in self.budget.keep):
+            raise UsageError(
+                'grpo.contrast = "random" takes as many patches by lot, and budget.keep = [1.0] leaves no others: '
+                "keep fewer"
             )
         if self.stage != "grpo" and self.curriculum.by != "none":
             raise UsageError('curriculum.by = "learnability" needs stage = "grpo": it goes by the accuracy of groups')

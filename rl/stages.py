@@ -66,7 +66,9 @@ def sft_step(
     (total,) = context.team.total(sum(float(d.weight.sum()) for d in rows))
     align_weight = recipe.align_weight if context.groups else 0.0
     counts = _label_totals(context, batches) if align_weight else None
-    sums = {"loss": 0.0, "token_accuracy": 0.0, "align_accuracy": 0.0, "flops": 0.0}
+    if counts is None or not counts.any():  # files say nothing of what a patch shows
+        align_weight = 0.0
+    sums = {"loss": 0.0, "token_accuracy": 0.0, "flops": 0.0} | ({"align_accuracy": 0.0} if align_weight else {})
     for batch, given in zip(batches, rows, strict=True):
         with context.clock("encode"):
             visual = model.embed_patches(batch.patches)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,16 +23,18 @@ from entropy_vision.policy import EntropyVLM, count_parameters
 from entropy_vision.sources import world_words
 
 from . import checkpoint
+from .alone import alone
 from .batch import Batch, Dealer, Planned, Steps, alignment_groups, make_batches, whole_scenes
 from .behind import Behind
 from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
 from .curriculum import Curriculum
 from .evaluate import grade
+from .hints import Idle, short_answers
 from .media import asked_of, fingerprint, pools_of, spread, stored_of, told
 from .metrics import Log, forget_after
 from .optim import Optimizer, learning_rate
-from .parallel import current_team, leave_signals_to_the_trainer, requests_to_stop
+from .parallel import current_team, end_workers, leave_signals_to_the_trainer, requests_to_stop
 from .prepare import prepare, word_groups
 from .recipe import TrainRecipe
 from .scenes import Pool, SceneMemory
@@ -250,10 +252,14 @@ class Trainer:
 
         Raises:
             Terminated: SIGTERM or Ctrl-C came; the state is saved and the same call goes on from it.
+            UsageError: another process trains in the run's folder.
         """
+        with alone(self.run) if self.team.leads else nullcontext():
+            return self._train()
+
+    def _train(self) -> dict[str, object]:
         recipe = self.recipe
         if self.team.leads:
-            self.run.mkdir(parents=True, exist_ok=True)
             atomic_write(self.run / "config.toml", to_toml(recipe))
             forget_after(self.run, self.step)
             if self.begins and (self.context.reference is not None or recipe.lora):
@@ -264,6 +270,8 @@ class Trainer:
             if "reward_before" not in self.facts:
                 self.facts["reward_before"] = self.grade(recipe.grpo.temperature)[1]
             if self.step < self.end:
+                asks = [ask for batch in self.validation() for ask in batch.asks] if recipe.stage == "grpo" else []
+                self._say(short_answers(self.dialect, asks, self.context.recipe.grpo.max_new_tokens))
                 trained = sum(p.numel() for p in self.optimizer.names)
                 of = f"{trained:,} of {count_parameters(self.model):,} parameters"
                 self._say(f"{recipe.stage}: {of}, steps {self.step}..{self.end}")
@@ -292,8 +300,12 @@ class Trainer:
         """Steps until the end or a request to stop; what was done is saved."""
         recipe, step_of_stage, first = self.recipe, STEPS[self.recipe.stage], self.step
         self._learning_mode()
-        with progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar:
-            for step, batches in enumerate(self._dealt(first), start=first):
+        idle = Idle()
+        with (
+            progress(recipe.stage, recipe.steps - first, shown=self.team.leads) as bar,
+            closing(self._dealt(first)) as dealt,
+        ):
+            for step, batches in enumerate(dealt, start=first):
                 began, cpu_began = time.perf_counter(), time.process_time()
                 turns = Turns(self._left, lambda buffer: self._between(buffer, asked_to_stop))
                 try:
@@ -307,9 +319,10 @@ class Trainer:
                         )
                 except NotFinite as error:
                     raise UsageError(self._told(error, step, batches)) from error
-                metrics["seconds"] = time.perf_counter() - began
                 metrics["cpu_seconds"] = time.process_time() - cpu_began
+                worked = time.perf_counter() - began
                 metrics |= self.context.clock.take() | self._counts(batches)
+                metrics["seconds"] = worked + metrics["seconds_data"]
                 if self.curriculum:
                     metrics |= self.curriculum.record(step, metrics)
                     self.facts["curriculum"] = self.curriculum.state
@@ -318,6 +331,7 @@ class Trainer:
                 if self._gate(step + 1, metrics) and "end" not in self.facts:
                     self.facts["end"] = min(step + 1 + recipe.optim.cooldown, recipe.steps)
                 self._log(step + 1, metrics)
+                self._say(idle(metrics))
                 headline = "reward" if "reward" in metrics else "loss"
                 gflops = metrics["flops"] / 1e9
                 spent = f"{gflops:.3g} GFLOP at {gflops / metrics['seconds']:.3g}/s"
@@ -371,22 +385,29 @@ class Trainer:
             f"{self._saved_last() or 'no checkpoint yet'}; begin again in another out with a lower optim.lr"
         )
 
-    def _dealt(self, first: int) -> Iterator[list[Batch]]:
-        """The batches of each step from `first` on, the wait for them on the clock.
+    def _dealt(self, first: int) -> Generator[list[Batch]]:
+        """The batches of each step from `first` on, the wait for them on the clock. It is to be closed: worker
+        processes answer no signal.
 
         Raises:
             EntropyVisionError: a step cannot be dealt, as `Dealer.deal`.
         """
         clock, steps = self.context.clock, self._deal(first)
-        while True:
-            with clock("data"):
-                batches = next(steps, None)
-            if batches is None:
-                return
-            if isinstance(batches, EntropyVisionError):
-                raise batches
-            clock.add("select", sum(b.seconds for b in batches))
-            yield batches
+        try:
+            while True:
+                with clock("data"):
+                    batches = next(steps, None)
+                if batches is None:
+                    return
+                if isinstance(batches, EntropyVisionError):
+                    raise batches
+                chosen = sum(b.seconds for b in batches)
+                clock.add("select", chosen)
+                if not self.recipe.data.workers:  # what was waited for
+                    clock.add("data", -chosen)
+                yield batches
+        finally:
+            end_workers(steps)
 
     def _dealer(self) -> Dealer:
         recipe = self.recipe
@@ -459,8 +480,8 @@ class Trainer:
             self._say(f"sft: accuracy {accuracy:.3f} at step {step}, sft.stop_accuracy is {recipe.sft.stop_accuracy:g}")
         return reached
 
-    def _say(self, message: str) -> None:
-        if self.team.leads:
+    def _say(self, message: str | None) -> None:
+        if message and self.team.leads:
             say(message)
 
     def _save(self, buffer: Buffer | None = None) -> None:

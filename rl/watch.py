@@ -53,7 +53,7 @@ def frame_of(run: Path) -> dict[str, Any]:
     pace = statistics.median(seconds) if seconds else None
     return {
         "metrics": [_row(name, rows) for name in _names(last)],
-        "seconds go to": _shares(rows[-_RECENT:]),
+        "seconds go to": _shares(rows[-_RECENT:], beside=bool(settings.get("data", {}).get("workers"))),
         "run": f"{run} ({settings.get('stage', '?')})",
         "step": f"{int(last['step'])} of {steps}{', done' if done else ''}",
         "seconds a step": pace,
@@ -92,12 +92,12 @@ def _row(name: str, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def _shares(rows: Sequence[Mapping[str, float]]) -> str:
-    """Parts of a step by their share of its seconds, the largest first."""
+def _shares(rows: Sequence[Mapping[str, float]], beside: bool) -> str:
+    """Parts of a step by their share of its seconds, the largest first; `beside` workers choose patches meanwhile."""
     parts: dict[str, float] = {}
     for row in rows:
         for name, value in row.items():
-            if name.startswith("seconds_"):
+            if name.startswith("seconds_") and not (beside and name == "seconds_select"):
                 parts[name.removeprefix("seconds_")] = parts.get(name.removeprefix("seconds_"), 0.0) + value
     whole = sum(parts.values()) or 1.0
     largest = sorted(parts.items(), key=lambda part: -part[1])

@@ -26,7 +26,9 @@ _FIELDS = ("conversations",)
 _MARK = re.compile(r"<(?:image|video)>\s*")
 _OPTION = re.compile(r"^\s*\(?([A-Z])[.):]\s+(.+?)\s*$", re.MULTILINE)
 _LETTER = re.compile(r"\(?([A-Z])\)?\s*[.:)]?(?:\s+(.*))?", re.DOTALL)
-_TAGGED = re.compile(r"\s*(?:<think>(.*?)</think>\s*)?<answer>(.*?)</answer>\s*", re.DOTALL)
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
+_TAGGED = re.compile(r"\s*<answer>(.*?)</answer>\s*", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
 _REAL = re.compile(r"[+-]?\d+\.\d+")
 _WORDS = 8  # a longer answer is a sentence, and no rule says which other sentence is as right
 
@@ -56,20 +58,34 @@ def _ask(row: Row, folder: Folder, split: str) -> Question:
     if not isinstance(asked, str) or not isinstance(told, str):
         raise BadRow("a turn has no text")
     text = _MARK.sub("", asked).strip()
+    rationale, said = _parted(told)
     return Question(
         key=f"llava-{split}-{row.number}",
         text=text,
-        answer=_answer(text, told),
+        answer=_answer(text, said),
         family=str(row.values.get("data_source") or "conversation"),
         medium=_medium(row, folder),
         meta={"profile": "robust", "question": text, "id": str(row.values.get("id", "")), "turn": row.values["turn"]},
-        rationale=((tagged.group(1) or "") if (tagged := _TAGGED.fullmatch(told)) else "").strip(),
+        rationale=rationale,
     )
 
 
+def _parted(told: str) -> tuple[str, str]:
+    """(the thoughts in `<think>`, if there are any; the answer behind them, in `<answer>` or bare).
+
+    Raises:
+        BadRow: tags that do not part it so.
+    """
+    thought = _THOUGHT.fullmatch(told)
+    rationale, rest = thought.groups() if thought else ("", told)
+    tagged = _TAGGED.fullmatch(rest)
+    answer = (tagged.group(1) if tagged else rest).strip()
+    if _TAG.search(answer) or (thought and not answer):
+        raise BadRow("what it says is not <think>...</think> and then an answer, in <answer>...</answer> or bare")
+    return rationale.strip(), answer
+
+
 def _answer(question: str, told: str) -> Answer:
-    tagged = _TAGGED.fullmatch(told)
-    told = (tagged.group(2) if tagged else told).strip()
     options = _options(question)
     letter, bare = _LETTER.fullmatch(told), [option.rstrip(".") for option in options]
     if told.rstrip(".") in bare:

@@ -33,6 +33,10 @@ class FileScenes:
         """All that is asked about scene `index`."""
         return self.groups[index]
 
+    def name(self, index: int) -> str:
+        """What scene `index` is called where it is told of."""
+        return str(self.groups[index][0].medium.name)
+
     def frames(self, index: int) -> Frames:
         """Decode scene `index`.
 

@@ -25,6 +25,10 @@ from entropy_vision.frames import read_image
         ("B. lamp.", ("choice", "B")),
         ("A cup.", ("choice", "A")),  # an article, not a letter
         ("<think>so</think><answer>B</answer>", ("choice", "B")),
+        ("<think> so\nit is </think> B", ("choice", "B")),
+        ("<think>so</think><answer>B", None),
+        ("<think>so B", None),
+        ("<think>so</think>", None),
         ("B. A cup", None),  # a letter and the other's text
         ("D", None),
         ("", None),

@@ -98,6 +98,15 @@ def test_a_split_is_named_behind_the_benchmark(tmp_path: Path) -> None:
         load(f"clever/val:{folder}")
 
 
+def test_a_bare_answer_may_stand_behind_thoughts(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    row = turns("image", "a.png", "red", 0)
+    row["conversations"][1]["value"] = "<think> the bars of it all look very red to me </think> red"
+    (tmp_path / "talk.jsonl").write_text(json.dumps(row))
+    ((question, *_), *_) = _groups(f"llava:{tmp_path / 'talk.jsonl'}")
+    assert (question.rationale, question.answer.value) == ("the bars of it all look very red to me", "red")
+
+
 def test_thoughts_before_an_answer_are_its_rationale(tmp_path: Path) -> None:
     asked = load(question_set(tmp_path / "llava", images=1))
     assert [(q.rationale, q.answer.value) for q in asked.questions] == [("it looks red", "red"), ("", True)]

@@ -12,23 +12,44 @@ import torch
 from safetensors.torch import load_file
 from small_runs import FEW_IMAGES, same, small_recipe
 
+from entropy_vision.dialect import spoken
 from entropy_vision.errors import UsageError
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM
+from entropy_vision.question import Answer
 from entropy_vision.rl import policy_loss
 from entropy_vision.rl.advantage import grpo_advantages
 from entropy_vision.rl.batch import Batch, make_batch
 from entropy_vision.rl.context import Context
 from entropy_vision.rl.grpo import Rolled, learn, roll
+from entropy_vision.rl.hints import Idle, short_answers
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.rollout import Rollouts, read_questions, score
 from entropy_vision.rl.rubric import Reward
+from entropy_vision.rl.scenes import Ask
 from entropy_vision.rl.trainer import Trainer
 from entropy_vision.rl.verifiers import Verdict
 from entropy_vision.rl.verifiers.verdict import Status
-from entropy_vision.text import IMAGE, prompt_ids, token_id
+from entropy_vision.text import IMAGE, prompt_ids, token_id, word_tokenizer
+
+
+def test_what_cannot_be_learned_is_told_once() -> None:
+    idle = Idle()
+    told = [idle({"zero_variance": 1.0, "reward": 0.1}) for _ in range(25)]
+    assert [i for i, said in enumerate(told) if said] == [9] and "earned the same (reward 0.1)" in str(told[9])
+    assert not idle({"zero_variance": 0.9, "reward": 0.1}) and not idle({"loss": 1.0})
+    assert [bool(idle({"zero_variance": 1.0, "reward": 0.0})) for _ in range(10)] == [False] * 9 + [True]
+
+
+def test_answers_that_are_cut_off_are_told() -> None:
+    tokenizer = word_tokenizer(["red", "look"])
+    ask = Ask("k", "f", "q?", Answer("exact", "red"), "<think> look </think> <answer> red </answer>")
+    assert short_answers(spoken(tokenizer), [ask], 7) is None
+    assert "grpo.max_new_tokens = 6: right answers here have up to 7 tokens" in str(
+        short_answers(spoken(tokenizer), [ask], 6)
+    )
 
 
 def test_grpo_keeps_the_reference_it_began_with(tmp_path: Path) -> None:

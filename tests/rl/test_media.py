@@ -267,6 +267,7 @@ def test_a_policy_learns_what_files_ask_and_says_at_what_sizes(task: str, tmp_pa
     trainer.train()
     assert trainer.grade(0.0)[0] > 0.85
     assert trainer.model.config.inputs["image_size"] == 32
+    assert "align_accuracy" not in read_metrics(tmp_path / "sft")[0]  # files do not say what a patch shows
     grpo = file_recipe(
         "grpo", tmp_path / "grpo", task, init=recipe.out, grpo=GrpoRecipe(max_new_tokens=12, group_size=4), steps=2
     )

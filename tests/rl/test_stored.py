@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmark_files import b64, tsv
 from question_sets import file_recipe, question_set
 from small_runs import same, untimed, weights
 
@@ -93,10 +94,27 @@ def test_a_picture_in_no_shard_is_skipped_and_counted(tmp_path: Path, capsys: py
     assert sum(skipped) in (6, 12)  # six passes over seven scenes, one or two of which are in no shard
 
 
+def test_what_is_no_whole_file_is_named_and_cannot_be_in_shards(
+    task: str, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture in a cell of a table."""
+    ask = {"question": "what colour?", "A": "red", "B": "blue", "answer": "B"}
+    tsv(tmp_path / "Set.tsv", [{"index": i, "image": b64(i), **ask} for i in range(3)])
+    recipe = _recipe(tmp_path / "run", task, shards, image_scenes=9)
+    recipe = replace(recipe, data=replace(recipe.data, questions=(task, f"vlmevalkit:{tmp_path / 'Set.tsv'}")))
+    Trainer(replace(recipe, steps=2)).train()
+    said = capsys.readouterr().err
+    assert "data.shards: 3 of them cannot be: shards hold whole files" in said
+    assert "Set.tsv:image" in said and "?:" not in said
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"keep": (0.25, 0.5)}, r"shards/rate does not serve .* keep = 0.5.* asks for more than was kept: 4 of 16"),
+        (
+            {"keep": (0.25, 0.5)},
+            r"shards/rate does not serve budget\.keep = 0.5.* more than was kept: 4 of 16",
+        ),
         ({"keep": (0.125,)}, None),  # of stills rate tells fewer by their bits, and no video is asked for
         ({"image_size": 64}, r"as 1 frame\(s\) of 32x32 pixels, the recipe asks for 1 of 64: set data\.image_size"),
         ({"frame_count": 2}, r"as 4 frame\(s\) of 32x32 pixels, the recipe asks for 2 of 32"),
@@ -111,6 +129,12 @@ def test_recipes_that_shards_cannot_serve_are_refused(
         return
     with pytest.raises(UsageError, match=told.replace("shards/", "")):
         Trainer(recipe).train()
+
+
+def test_the_budget_of_a_measurement_is_named(task: str, shards: str, tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, task, shards)
+    with pytest.raises(UsageError, match=r"rate does not serve eval\.keep = 0\.5: "):
+        media.stored_of(replace(recipe, eval=replace(recipe.eval, keep=0.5)), _chooser(), SceneMemory())
 
 
 def test_a_selector_or_patch_size_of_another_recipe_is_refused(task: str, shards: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,20 @@ def test_a_measurement_works_on_no_more_tokens_at_a_time_than_a_step(tmp_path: P
     trainer = Trainer(small_recipe("sft", tmp_path / "run", data=data, eval=EvalRecipe(scenes=5)))
     counts = [batch.patches.counts for batch in trainer.validation()]
     assert sum(map(len, counts)) == 5 and max(map(sum, counts)) <= 80 and len(counts) == 3
+
+
+def test_the_wait_for_data_is_part_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deal = Dealer.deal
+
+    def slowly(self: Dealer, *step: Any) -> list[Batch]:
+        time.sleep(0.3)
+        return deal(self, *step)
+
+    monkeypatch.setattr(Dealer, "deal", slowly)
+    Trainer(small_recipe("align", tmp_path / "run", steps=2)).train()
+    for logged in read_metrics(tmp_path / "run"):
+        parts = sum(value for name, value in logged.items() if name.startswith("seconds_"))
+        assert 0.3 < logged["seconds_data"] < parts <= logged["seconds"] + 1e-5
 
 
 def test_a_run_that_is_done_goes_on_with_more_steps(tmp_path: Path) -> None:

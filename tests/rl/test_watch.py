@@ -51,6 +51,16 @@ def test_a_frame_says_how_far_a_run_is_how_it_does_and_where_its_seconds_go(tmp_
     assert not {"step", "seconds", "seconds_sync"} & {row["metric"] for row in frame["metrics"]}
 
 
+def test_what_workers_do_beside_the_steps_is_no_part_of_them(tmp_path: Path) -> None:
+    run = _begin(tmp_path / "run")
+    row = {"step": 1, "loss": 1.0, "seconds": 2.0, "seconds_generate": 1.5, "seconds_sync": 0.5, "seconds_select": 6.0}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert frame_of(run)["seconds go to"] == "select 75%, generate 19%, sync 6%"
+    with (run / "config.toml").open("a") as config:
+        config.write("[data]\nworkers = 1\n")
+    assert frame_of(run)["seconds go to"] == "generate 75%, sync 25%"
+
+
 def test_a_run_is_done_at_its_last_step_or_where_its_gate_ended_it(tmp_path: Path) -> None:
     run = _begin(tmp_path / "run", steps=10, rows=4)
     state = run / "step-000004" / "state.json"
