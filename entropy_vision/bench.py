@@ -267,7 +267,7 @@ def _measure(encoder: Encoder, jobs: Sequence[_Job], repeats: int) -> list[dict[
         timings = measure_interleaved(calls, repeats)
         peaks = []
         for job in jobs:
-            peaks.append(measure_peak_memory(job.encode))
+            peaks.append(measure_peak_memory(job.encode, "cpu"))
             bar.advance(note="memory")
     rows = [
         _row(job, timings[f"select {number}"], timings[f"encode {number}"], peaks[number])

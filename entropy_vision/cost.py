@@ -23,9 +23,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from entropy_vision.errors import EntropyVisionError, UsageError
 from entropy_vision.tower import Tower
 
+_WATCHED = ("attention", "attn", "grouped_mm")  # in the names of kernels that must not be passed over in silence
+
 
 class UncountedAttention(EntropyVisionError):
-    """An attention kernel ran that the FLOP counter has no formula for: the count would be too low."""
+    """A kernel of attention (or of a mixture's experts) ran that the FLOP counter has no formula for: the count would
+    be too low."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,7 @@ def count_flops(run: Callable[[], object]) -> dict[str, int]:
         Operation ("aten.addmm") -> FLOPs.
 
     Raises:
-        UncountedAttention: an attention kernel without a formula ran.
+        UncountedAttention: a kernel of attention or of a mixture's experts without a formula ran.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_missing_formulas())
     # the watch stands outside: it sees the operations as the counter hands them on, already taken apart
@@ -165,7 +168,7 @@ class _AttentionWatch(TorchDispatchMode):
     ) -> Any:
         packet = getattr(operation, "_overloadpacket", operation)
         name = str(packet)
-        if ("attention" in name or "attn" in name) and packet not in self.counter.flop_registry:
+        if any(part in name for part in _WATCHED) and packet not in self.counter.flop_registry:
             self.uncounted.add(name)
         return operation(*args, **(kwargs or {}))
 
@@ -178,6 +181,7 @@ def _missing_formulas() -> dict[Any, Callable[..., int]]:
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
         aten._native_multi_head_attention: _whole_attention_flops,
+        **_varlen_formulas(),
     }
     known = FlopCounterMode(display=False).flop_registry
     return {operation: formula for operation, formula in own.items() if operation not in known}
@@ -187,6 +191,57 @@ def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[i
     """Two products a head: queries with keys, weights with values. Shapes [B, heads, length, width]."""
     batch, heads, rows, width = query
     return 2 * batch * heads * rows * key[2] * (width + value[3])
+
+
+def _varlen_formulas() -> dict[Any, Callable[..., int]]:
+    """Those of `torch.nn.attention.varlen`, where torch has it. They read lengths, so not on the meta device."""
+    try:
+        import torch.nn.attention.varlen  # registers the kernels
+    except ImportError:
+        return {}
+    kernels = torch.ops.torch_attn
+    return {kernels._varlen_attn: _varlen_flops, kernels._varlen_attn_backward: _varlen_backward_flops}
+
+
+def _pairs(starts_q: torch.Tensor, starts_k: torch.Tensor | None) -> int:
+    """Queries times keys, over all segments; both are int [S + 1], first row of every segment and the end."""
+    keys = starts_q if starts_k is None else starts_k
+    return int((starts_q.diff().long() * keys.diff().long()).sum())
+
+
+def _varlen_flops(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts_q: torch.Tensor,
+    starts_k: torch.Tensor | None,
+    *_: Any,
+    **__: Any,
+) -> int:
+    """As `_attention_flops`, segments of any lengths in one row; query [T, heads, width]."""
+    heads, width = query.shape[1:]
+    return int(2 * heads * _pairs(starts_q, starts_k) * (width + value.shape[-1]))
+
+
+def _varlen_backward_flops(
+    _grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _out: torch.Tensor,
+    _lse: torch.Tensor,
+    starts_q: torch.Tensor,
+    starts_k: torch.Tensor | None,
+    *_: Any,
+    **__: Any,
+) -> int:
+    """As `_attention_backward_flops`."""
+    heads, width = query.shape[1:]
+    return int(2 * heads * _pairs(starts_q, starts_k) * (3 * width + 2 * value.shape[-1]))
+
+
+# the counter hands these the tensors themselves, not their shapes
+_varlen_flops._get_raw = _varlen_backward_flops._get_raw = True  # type: ignore[attr-defined]
 
 
 def _whole_attention_flops(query: Sequence[int], *_: Any, **__: Any) -> int:
@@ -275,11 +330,12 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def measure_peak_memory(run: Callable[[], object]) -> int | None:
-    """Bytes at the highest point of `run()` above where it began: device memory where there is a CUDA device, else the
-    process's resident memory. None where the system does not tell (no Linux)."""
+def measure_peak_memory(run: Callable[[], object], device: torch.device | str | None = None) -> int | None:
+    """Bytes at the highest point of `run()` above where it began: of the device that it works on (by default CUDA where
+    there is one) or, on a CPU, of the process's resident memory. None where the system does not tell (no Linux)."""
     gc.collect()
-    if torch.cuda.is_available():
+    on_cuda = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    if on_cuda:
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -261,9 +261,10 @@ class VisionEncoder(nn.Module):
 
 def _mix(layout: Layout, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Attention inside segments, [T, H, d] -> [T, H * d]. Exact."""
-    # the kernel for variable lengths takes half precision only
+    # the kernel for variable lengths takes half precision only, on Ampere and newer
     half = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and torch.version.hip is None
-    mixed = _mix_varlen(layout, query, key, value) if half else _mix_groups(layout, query, key, value)
+    varlen = half and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    mixed = _mix_varlen(layout, query, key, value) if varlen else _mix_groups(layout, query, key, value)
     return mixed.flatten(1)
 
 

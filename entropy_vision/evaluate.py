@@ -183,7 +183,9 @@ def benchmark_source(task: str, inputs: dict[str, Any], most: int, label: str = 
 
     stills = load(task, size=int(inputs["image_size"]), frames=int(inputs["frame_count"]))
     if "fit" in inputs:  # the tower's own
-        stills = stills.seen(replace(stills.view, size=tuple(inputs["size"]), fit=inputs["fit"]))
+        stills = stills.seen(
+            replace(stills.view, size=tuple(inputs["size"]), fit=inputs["fit"], scaled=inputs["scaled"])
+        )
     if not stills.questions:
         first = stills.skipped[0]
         raise UsageError(
@@ -306,6 +308,7 @@ def inputs_shown(
     if isinstance(dialect, ChatDialect):
         side = min(processor.image_size)
         sizes = {"image_size": side, "video_size": side, "size": processor.image_size, "fit": processor.fit}
+        sizes["scaled"] = processor.scaled
         return {**_UNTRAINED, **longest, **inputs, **sizes}
     if not inputs:
         raise UsageError(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from entropy_vision.errors import UsageError
-from entropy_vision.packed import Attend, PackedPatches
+from entropy_vision.packed import Attend, Layout, PackedPatches
 from entropy_vision.patchset import PatchSet
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -78,9 +77,15 @@ class HFVisionEncoder(nn.Module):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels that the tower was trained at."""
-        side = int(self.tower.config.image_size)
+        """(height, width) in pixels that the tower was trained at, as far as whole patches cover them."""
+        side = int(self.tower.config.image_size) // self.patch_size * self.patch_size
         return side, side
+
+    @property
+    def scaled(self) -> tuple[int, int] | None:
+        """(height, width) that pictures are brought to and then cut to `image_size`; None where that is no other."""
+        side = int(self.tower.config.image_size)
+        return (side, side) if side % self.patch_size else None
 
     @property
     def layers(self) -> int:
@@ -102,16 +107,16 @@ class HFVisionEncoder(nn.Module):
         Raises:
             UsageError: patches of another size than the tower's.
         """
-        hidden, rows, groups = self._embed(packed)
+        hidden, layout = self._embed(packed)
         for block in self.tower.encoder.layers:
             if self._checkpoints and self.training:
-                hidden = checkpoint(_run_block, block, hidden, groups, use_reentrant=False)
+                hidden = checkpoint(_run_block, block, hidden, layout.groups, use_reentrant=False)
             else:
-                hidden = _run_block(block, hidden, groups)
-        return hidden.index_select(0, rows)
+                hidden = _run_block(block, hidden, layout.groups)
+        return hidden.index_select(0, layout.patch_rows)
 
-    def _embed(self, packed: PackedPatches) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-        """What the first block reads, float [T, D]; the row of every patch; (segments, rows of one) of every length."""
+    def _embed(self, packed: PackedPatches) -> tuple[Tensor, Layout]:
+        """What the first block reads, float [T, D], and where everything stands in it."""
         if packed.patch_size != self.patch_size:
             raise UsageError(
                 f"patches of {packed.patch_size} pixels for a tower that takes {self.patch_size}: "
@@ -120,9 +125,9 @@ class HFVisionEncoder(nn.Module):
         embeddings = self.tower.embeddings
         kernel = embeddings.patch_embedding.weight
         opening = int(hasattr(embeddings, "class_embedding"))
-        order, rows, groups = _lay_out(packed, opening)
+        packed.lay_out(opening)  # before the move: afterwards it would wait for the device
         packed = packed.to(kernel.device)
-        layout = packed.layout
+        layout = packed.lay_out(opening)
         pixels = packed.pixels.to(torch.promote_types(kernel.dtype, torch.float32)) / 255
         pixels = (pixels - pixels.new_tensor(self.mean)) / pixels.new_tensor(self.std)
         # a convolution whose stride is its kernel is a linear map of each patch; the kernel is [D, 3, P, P]
@@ -134,12 +139,12 @@ class HFVisionEncoder(nn.Module):
             places = (places * layout.weights.to(places.dtype)[..., None]).sum(dim=1)
         hidden = patches + places
         if opening:
-            first = (embeddings.class_embedding + table[0]).expand(sum(count for count, _ in groups), -1)
+            first = (embeddings.class_embedding + table[0]).expand(len(layout.first_rows), -1)
             hidden = torch.cat([first, hidden])
-        hidden = hidden.index_select(0, order.to(hidden.device))
+        hidden = hidden.index_select(0, layout.order)
         if hasattr(self.tower, "pre_layrnorm"):
             hidden = self.tower.pre_layrnorm(hidden)
-        return hidden, rows.to(hidden.device), groups
+        return hidden, layout
 
     def _resized(self, table: Tensor, shape: tuple[int, int]) -> Tensor:
         """Position rows [R * C, D] of a grid, from the trained ones as transformers resizes them (bicubic)."""
@@ -151,29 +156,7 @@ class HFVisionEncoder(nn.Module):
         return plane.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _lay_out(packed: PackedPatches, opening: int) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-    """Rows of the residual stream: segments in order of length, each its `opening` class tokens and its patches.
-
-    Returns:
-        (int64 [T], which entry of the class tokens followed by the patches each row takes; int64 [N], the row of every
-        patch; (segments, rows of one) of every length, shortest first).
-    """
-    segment = packed.layout.patch_segments.cpu().numpy()
-    total, lengths = len(segment), np.bincount(segment) + opening
-    ranked = np.argsort(lengths, kind="stable")
-    starts = np.empty(len(lengths), np.int64)
-    starts[ranked] = np.cumsum(lengths[ranked]) - lengths[ranked]
-    first = np.searchsorted(segment, np.arange(len(lengths)))
-    rows = starts[segment] + opening + np.arange(total) - first[segment]
-    order = np.empty(int(lengths.sum()), np.int64)
-    order[rows] = np.arange(total) + opening * len(lengths)
-    if opening:
-        order[starts] = np.arange(len(lengths))
-    sizes, repeats = np.unique(lengths, return_counts=True)
-    return torch.from_numpy(order), torch.from_numpy(rows), list(zip(repeats.tolist(), sizes.tolist(), strict=True))
-
-
-def _run_block(block: Any, hidden: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+def _run_block(block: Any, hidden: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
     """One pre-norm block by its own modules; projections see all rows at once, attention sees segments."""
     attn, normed = block.self_attn, block.layer_norm1(hidden)
     query, key, value = attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)

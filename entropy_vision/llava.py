@@ -13,7 +13,7 @@ saves would work against each other.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import (
@@ -28,6 +28,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from entropy_vision.errors import UsageError
 from entropy_vision.hf_vision import HFVisionEncoder
+from entropy_vision.loading import check_loaded, damage_named
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import Parts, check_decoder
 from entropy_vision.projectors import LlavaProjector
@@ -51,7 +52,12 @@ def load_llava(cls: type[EntropyVLM], path: str | Path, **options: Any) -> Entro
     """
     source = llava_config(path)
     check_decoder(source.text_config)
-    whole: Any = _CLASSES[source.model_type].from_pretrained(path, **options)
+    options.pop("output_loading_info", None)
+    with damage_named(path):
+        whole, info = cast(Any, _CLASSES[source.model_type]).from_pretrained(
+            path, output_loading_info=True, **{"ignore_mismatched_sizes": True, **options}
+        )
+    check_loaded(path, info, unexpected=False)
     body = whole.model
     mean, std = pixel_statistics(path)
     encoder = HFVisionEncoder(body.vision_tower, source.vision_feature_layer, mean, std)

@@ -14,6 +14,7 @@ nothing dropped. "sequential" counts them like text.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.cache_utils import Cache, DynamicCache
@@ -32,15 +32,13 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from entropy_vision.errors import UsageError
+from entropy_vision.loading import check_kind, check_loaded, check_token_ids, damage_named
 from entropy_vision.model_card import write_card
 from entropy_vision.packed import PackedPatches
 from entropy_vision.placeholders import check_placeholders, rotary_positions
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import Parts, check_decoder, fresh_parts
 from entropy_vision.projectors import Slots
-
-LLAVA = ("llava", "llava_onevision")
-"""The kinds of checkpoints that `EntropyVLM.from_llava` reads."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
     _supports_sdpa = True
     _supports_cache_class = True
     supports_gradient_checkpointing = False
+    accepts_loss_kwargs = False  # its loss is a mean over the rows it is given
 
     config: EntropyVLMConfig
 
@@ -87,15 +86,21 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         Raises:
             UsageError: a configuration of another model, a decoder that this class does not run, or an unknown tower.
         """
-        super().__init__(config)
-        if not config.vision or not config.text:
+        if not isinstance(config, EntropyVLMConfig) or not config.vision or not config.text:
             raise UsageError("this configuration is of no EntropyVLM; EntropyVLM.from_llava reads LLaVA checkpoints")
+        super().__init__(config)
         text_config = config.get_text_config()
         check_decoder(text_config)
-        parts = parts or fresh_parts(config, text_config)
+        unsampled = check_token_ids(config, text_config.vocab_size)
+        if parts is None:
+            parts = fresh_parts(config, text_config)
+        else:  # made elsewhere, each as it was there
+            dtype = parts.language.dtype
+            parts.encoder.to(dtype), parts.projector.to(dtype)
+            self.generation_config = copy.deepcopy(parts.language.generation_config)
         self.encoder, self.projector, self.language = parts.encoder, parts.projector, parts.language
         blocked = torch.zeros(text_config.vocab_size, dtype=torch.bool)
-        blocked[[config.image_token_id, *config.unsampled_token_ids]] = True
+        blocked[unsampled] = True
         self.register_buffer("blocked", blocked, persistent=True)
         self.post_init()
 
@@ -106,14 +111,44 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
 
         return load_llava(cls, path, **options)
 
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """transformers' own; but weights that are not those of the configuration are an error and no note.
+
+        Raises:
+            UsageError: a checkpoint of another model, or weights that are missing, too many or of other shapes.
+            InputError: a file of weights that is damaged.
+        """
+        if kwargs.get("config") is None:
+            check_kind(path)
+        told, tolerant = kwargs.pop("output_loading_info", False), kwargs.get("ignore_mismatched_sizes", False)
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        with damage_named(path):
+            model, info = super().from_pretrained(path, *args, **kwargs)
+        check_loaded(path, {**info, "mismatched_keys": []} if tolerant else info)
+        return (model, info) if told else model
+
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:
-        """transformers' own, and a model card (README.md) where the folder has none."""
+        """transformers' own, and a model card (README.md) where the folder has none.
+
+        Raises:
+            UsageError: low-rank maps are still beside the weights, under names that no checkpoint has.
+        """
+        if "state_dict" not in kwargs and any("lora_" in name for name, _ in self.named_parameters()):
+            raise UsageError("low-rank maps are not part of a checkpoint: call encoder.merge_lora() first")
         if kwargs.get("is_main_process", True):
             write_card(self, Path(save_directory))
         return super().save_pretrained(save_directory, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Leave the parts as their own libraries initialise them; only the projector is ours and keeps torch's."""
+        """Leave the parts as their own libraries initialise them; only the projector is ours and keeps torch's.
+
+        Buffers that no checkpoint holds (timm's rotations) are made anew: transformers builds a policy that it reads
+        on the meta device, and would leave what happens to lie in memory.
+        """
+        renew = getattr(module, "init_non_persistent_buffers", None)
+        if renew is not None:
+            renew()
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -128,6 +163,19 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> nn.Module:
         return cast(nn.Module, self.language.get_output_embeddings())
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language.set_output_embeddings(value)
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """transformers' own, of the language model; tokens that are new may be sampled."""
+        table = self.language.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        blocked = torch.zeros(len(self.word_embeddings), dtype=torch.bool, device=self.device)
+        known = self.get_buffer("blocked")[: len(blocked)]
+        blocked[: len(known)] = known
+        self.register_buffer("blocked", blocked, persistent=True)
+        self.config.text["vocab_size"] = len(blocked)
+        return cast(nn.Module, table)
 
     # ---- vision ----------------------------------------------------------------------------------------------
 
@@ -302,7 +350,8 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             input_ids: int64 [B, T], with one `image_token_id` for every kept patch (for every slot, see `slots`).
             patches: the pictures and videos of all rows, in the order of their placeholders; or
             visual_embeds: [M, D_text], what `embed_patches` gave for them.
-            labels: int64 [B, T], -100 where nothing is learned; loss is their mean negative log-probability.
+            labels: int64 [B, T], -100 where nothing is learned, as at placeholders; loss is their mean negative
+                log-probability.
 
         Raises:
             UsageError: the placeholders and the kept patches do not agree.
@@ -337,6 +386,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         logits = self.logits(output.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
+            labels = labels.masked_fill(labels == self.config.image_token_id, -100)
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=output.cache)
 
@@ -385,7 +435,8 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             UsageError: the placeholders and the kept patches do not agree, or a row is padded at the right.
         """
         if attention_mask is None:
-            pad = self.config.pad_token_id
+            pad = getattr(self.config, "pad_token_id", None)
+            pad = self.generation_config.pad_token_id if pad is None else pad  # type: ignore[union-attr]
             attention_mask = torch.ones_like(input_ids) if pad is None else (input_ids != pad).long()
         if bool((attention_mask[:, -1] == 0).any()):
             raise UsageError("generate() continues a row at its right end: pad at the left (padding_side='left')")
@@ -402,11 +453,6 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def model_type(folder: Path) -> str | None:
-    """What kind of model the config.json of a folder is of."""
-    return cast("str | None", PreTrainedConfig.get_config_dict(folder)[0].get("model_type"))
-
-
 def load_policy(path: str | Path) -> EntropyVLM:
     """Load a checkpoint folder written by `save_pretrained`, in eval mode.
 
@@ -416,10 +462,6 @@ def load_policy(path: str | Path) -> EntropyVLM:
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds no checkpoint (no config.json); name the folder that `train` printed")
-    kind = model_type(folder)
-    if kind != EntropyVLMConfig.model_type:
-        mend = "EntropyVLM.from_llava reads it" if kind in LLAVA else "name one of `train`"
-        raise UsageError(f"{folder} holds a checkpoint of {kind!r}, not of {EntropyVLMConfig.model_type!r}: {mend}")
     return cast(EntropyVLM, EntropyVLM.from_pretrained(folder)).eval()
 
 

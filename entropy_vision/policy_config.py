@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from entropy_vision.errors import UsageError
 
 POSITIONS = ("shared", "grid", "sequential")
+_OWN = ("vision", "text", "image_token_id", "unsampled_token_ids", "visual_positions", "projector", "inputs")
 
 
 class EntropyVLMConfig(PreTrainedConfig):
@@ -44,6 +45,10 @@ class EntropyVLMConfig(PreTrainedConfig):
     ) -> None:
         if visual_positions not in POSITIONS:
             raise UsageError(f"visual_positions must be one of {', '.join(POSITIONS)}, got {visual_positions!r}")
+        for name in kwargs:
+            near = difflib.get_close_matches(name, _OWN, n=1, cutoff=0.9)
+            if near:
+                raise UsageError(f"the configuration has no {name!r}; did you mean {near[0]!r}?")
         kind = str((text or {}).get("model_type"))
         if text and kind not in CONFIG_MAPPING:
             near = difflib.get_close_matches(kind, list(CONFIG_MAPPING.keys()), n=1, cutoff=0.0)

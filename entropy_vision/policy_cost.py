@@ -29,6 +29,8 @@ from entropy_vision.policy import EntropyVLM
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import check_decoder
 
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
 
 def policy_flops(model: EntropyVLM, patches: PackedPatches, prompt: int, answer: int) -> dict[str, int]:
     """FLOPs of one answer about each input of a pack.
@@ -127,6 +129,10 @@ def meta_language(language: str | Path | PreTrainedConfig) -> PreTrainedConfig:
             ) from error
     config = config.get_text_config()
     check_decoder(config)
+    if any(getattr(config, name, None) for name in _EXPERTS):
+        raise UsageError(
+            f"{config.model_type!r} sends its tokens to experts, which is not counted: give a dense decoder"
+        )
     return config
 
 

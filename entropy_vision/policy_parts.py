@@ -37,7 +37,10 @@ def fresh_parts(config: EntropyVLMConfig, text_config: PreTrainedConfig) -> Part
         encoder = VisionEncoder.from_config(config.vision)
     projector = make_projector(config.projector, encoder.width, text_config.hidden_size)
     # checkpoints name a precision for each part; what holds is that of the whole
-    language = AutoModelForCausalLM.from_config(text_config, dtype=torch.get_default_dtype())
+    kernel = getattr(config, "_attn_implementation", None)
+    language = AutoModelForCausalLM.from_config(
+        text_config, dtype=torch.get_default_dtype(), attn_implementation=kernel
+    )
     return Parts(encoder, projector, language)
 
 
@@ -55,6 +58,8 @@ def check_decoder(config: PreTrainedConfig) -> None:
         what = "reads through an encoder"
     elif any("attention" not in layer or "linear" in layer for layer in layers):
         what = "has layers without attention"
+    elif getattr(config, "kv_lora_rank", None) or config.model_type == "llama4_text":
+        what = "keeps something else in its memory than keys and values of each head"
     elif getattr(config, "num_key_value_heads", None) is None:
         what = "does not say its num_key_value_heads"
     elif any(getattr(config, name, None) not in (None, 1, 1.0) for name in _LOGIT_SCALES):

@@ -40,6 +40,10 @@ class PooledTokenizer(EntropyTokenizer):
         """Choose by scores made before; of a video, whole pooled tokens. Arguments and errors as of the base class."""
         if frames.count == 1:
             return super().select(frames, bits, budget)
+        if (budget or self.budget).flops is not None:
+            raise UsageError(
+                "of a video this policy takes pooled tokens, which FLOPs do not price: give tokens or keep"
+            )
         kept = self.units.select(frames, bits, budget)
         # where the number of patches along a side is odd, neighbouring units share some
         rows, columns = grid_size(*frames.size, self.patch_size)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -65,6 +67,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         seed: int = 0,
         merge: int = 1,
         fit: Fit = "stretch",
+        scaled: Sequence[int] | None = None,
         onevision: bool = False,
         image_token: str = "<image>",
         chat_template: str | None = None,
@@ -75,7 +78,7 @@ class EntropyVLMProcessor(ProcessorMixin):
             tokenizer: any tokenizer of transformers that knows `image_token` as one token.
             patch_size, image_size: the tower's, in pixels; (height, width).
             keep, selector, seed, merge: as in `EntropyTokenizer`.
-            fit: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
+            fit, scaled: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
             onevision: four patches of a video make one token, and every input ends in one more (LLaVA-OneVision).
             chat_template: by default the tokenizer's own, with pictures and videos allowed among the text.
 
@@ -85,6 +88,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         self.patch_size, self.image_size = int(patch_size), [int(side) for side in image_size]
         self.keep, self.selector, self.seed, self.merge = keep, selector, seed, merge
         self.fit, self.onevision, self.image_token = fit, onevision, image_token
+        self.scaled: tuple[int, int] | None = None if scaled is None else (int(scaled[0]), int(scaled[1]))
         if fit not in FITS:
             raise UsageError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
         if onevision and merge > 1:
@@ -109,8 +113,14 @@ class EntropyVLMProcessor(ProcessorMixin):
             UsageError: a patch size or size of pictures other than the tower's, or a tokenizer with another id for
                 the placeholder.
         """
+        known = signature(cls.__init__).parameters
+        for name in options:
+            if name not in known or name == "kwargs":
+                near = get_close_matches(name, known, n=1, cutoff=0.0)
+                raise UsageError(f"the processor has no option {name!r}; the nearest is {near[0]!r}")
         encoder, onevision = model.encoder, getattr(model.projector, "image_newline", None) is not None
         mine = {"patch_size": encoder.patch_size, "image_size": list(encoder.image_size), "onevision": onevision}
+        options.setdefault("scaled", getattr(encoder, "scaled", None))
         for name, value in mine.items():
             given = options.setdefault(name, value)
             if (list(given) if isinstance(given, tuple) else given) != value:
@@ -131,10 +141,11 @@ class EntropyVLMProcessor(ProcessorMixin):
         tokenizer = AutoTokenizer.from_pretrained(path)
         onevision = config.model_type == "llava_onevision"
         settings, _ = cls.get_processor_dict(path)
-        side = config.vision_config.image_size
+        side, patch = config.vision_config.image_size, config.vision_config.patch_size
         mine: dict[str, Any] = {
-            "patch_size": config.vision_config.patch_size,
-            "image_size": (side, side),
+            "patch_size": patch,
+            "image_size": (side // patch * patch,) * 2,
+            "scaled": (side, side) if side % patch else None,
             "fit": "stretch_bicubic" if onevision else "crop_bicubic",
             "onevision": onevision,
             "image_token": tokenizer.convert_ids_to_tokens(config.image_token_id),
@@ -238,6 +249,8 @@ class EntropyVLMProcessor(ProcessorMixin):
         if text is None or audio is not None:
             raise UsageError("EntropyVLMProcessor takes text, with images and videos or without; no audio")
         texts = [text] if isinstance(text, str) else list(text)
+        if not texts:
+            raise UsageError("text is an empty list: there is nothing to read")
         marks = [mark for one in texts for mark in _MARK.findall(one)]
         height, width = self.image_size
         pictures, films = _flat(images, _is_image), _flat(videos, _is_video)
@@ -246,9 +259,9 @@ class EntropyVLMProcessor(ProcessorMixin):
                 raise UsageError(f"the text has {marks.count(name)} {name} for {len(given)} inputs: write one for each")
         still, moving = iter(pictures), iter(films)
         kept = [
-            self.select(load_image(next(still), (height, width), self.fit), budget)
+            self.select(load_image(next(still), (height, width), self.fit, self.scaled), budget)
             if mark == "<image>"
-            else self.select(load_video(next(moving), (height, width), self.fit, num_frames, fps), budget)
+            else self.select(load_video(next(moving), (height, width), self.fit, num_frames, fps, self.scaled), budget)
             for mark in marks
         ]
         counts = iter(self._counts(kept))

@@ -83,6 +83,7 @@ def read_asked(
     video_size: Size,
     frame_count: int,
     fit: Fit = "stretch",
+    scaled: tuple[int, int] | None = None,
 ) -> Asked:
     """Read question files, each `NAME:FOLDER` as `eval --tasks` takes it, or `NAME/SPLIT:FOLDER`.
 
@@ -94,7 +95,7 @@ def read_asked(
         seed: of the lot that chooses it.
         image_size, video_size: sides in pixels, or (height, width).
         frame_count: frames of a video, spread evenly.
-        fit: how pictures of other sizes are brought there, see `visuals.fitted`.
+        fit, scaled: how pictures of other sizes are brought there, see `visuals.fitted`.
 
     Raises:
         UsageError: a file that is not there or holds no question, or nothing is left to learn from.
@@ -124,8 +125,8 @@ def read_asked(
         raise UsageError(f"data.questions: no scene of {', '.join(train)} is left to learn from: {why}")
     sampling = Sampling(frames=frame_count)
     views = {
-        "image": View(size=image_size, sampling=sampling, fit=fit),
-        "video": View(size=video_size, sampling=sampling, fit=fit),
+        "image": View(size=image_size, sampling=sampling, fit=fit, scaled=scaled),
+        "video": View(size=video_size, sampling=sampling, fit=fit, scaled=scaled),
     }
 
     def by_medium(some: Sequence[Any]) -> dict[str, FileScenes]:

@@ -97,13 +97,13 @@ class PrunedVL:
     def __init__(self, model: Any, processor: Any, budget: Budget, selector: Selector) -> None:
         self.model, self.processor, self.budget, self.selector = model, processor, budget, selector
 
-    def inputs(self, messages: Any = None, budget: Budget | None = None, **kwargs: Any) -> BatchFeature:
+    def inputs(self, messages: Any = None, budget: Budget | float | None = None, **kwargs: Any) -> BatchFeature:
         """What `generate` takes: the processor's tokens without those of dropped units.
 
         Args:
             messages: a conversation, for the processor's chat template; or give what the processor takes, `text`,
                 `images` and `videos`.
-            budget: instead of the one given to `prune`.
+            budget: instead of the one given to `prune`; a number is a share to keep.
         """
         if messages is not None:
             dense = self.processor.apply_chat_template(
@@ -117,14 +117,15 @@ class PrunedVL:
             dense = self.processor(return_tensors="pt", **kwargs)
         return self.select(dense, budget)
 
-    def select(self, dense: BatchFeature, budget: Budget | None = None) -> BatchFeature:
+    def select(self, dense: BatchFeature, budget: Budget | float | None = None) -> BatchFeature:
         """The processor's output for every unit -> input_ids, attention_mask int64 [B, T], position_ids int64
         [3, B, T], and `kept`: {"image" or "video": KeptUnits}. Rows are padded at the left."""
         kept: dict[str, KeptUnits] = {}
+        limit = Budget(keep=budget) if isinstance(budget, int | float) else budget or self.budget
         for name, key in (("image", "pixel_values"), ("video", "pixel_values_videos")):
             if dense.get(key) is not None:
                 grid = dense[f"{name}_grid_thw"]
-                mask = self._masks(name, dense[key], grid, budget or self.budget)
+                mask = self._masks(name, dense[key], grid, limit)
                 merge = self.model.config.vision_config.spatial_merge_size**2
                 kept[name] = KeptUnits(dense[key][mask.repeat_interleave(merge)], grid, mask)
         return BatchFeature({**self._rows(dense, kept), "kept": kept})

@@ -16,8 +16,8 @@ Fit = Literal["stretch", "stretch_bicubic", "crop_bicubic"]
 FITS: tuple[Fit, ...] = ("stretch", "stretch_bicubic", "crop_bicubic")
 
 
-def load_image(image: Any, size: tuple[int, int], fit: Fit) -> Frames:
-    """One frame of a picture: a path, a PIL image, uint8 [H, W, 3], or Frames.
+def load_image(image: Any, size: tuple[int, int], fit: Fit, scaled: tuple[int, int] | None = None) -> Frames:
+    """One frame of a picture: a path, a PIL image, uint8 [H, W, 3], or Frames. `size`, `fit`, `scaled` as in `fitted`.
 
     Raises:
         UsageError: something else.
@@ -25,27 +25,33 @@ def load_image(image: Any, size: tuple[int, int], fit: Fit) -> Frames:
     """
     image = _undone(image)
     if isinstance(image, str | Path):
-        frames = read_image(image, size=size if fit == "stretch" else None)
+        frames = read_image(image, size=(scaled or size) if fit == "stretch" else None)
     elif isinstance(image, Frames):
         frames = image
     else:
         frames = _of_pixels(_pixels(image)[None])
     if frames.count != 1:
         raise UsageError(f"a picture has one frame, got {frames.count}: give it as a video")
-    return fitted(frames, size, fit)
+    return fitted(frames, size, fit, scaled)
 
 
 def load_video(
-    video: Any, size: tuple[int, int], fit: Fit, num_frames: int | None = None, fps: float | None = None
+    video: Any,
+    size: tuple[int, int],
+    fit: Fit,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    scaled: tuple[int, int] | None = None,
 ) -> Frames:
     """The frames of a video: a path, uint8 [F, H, W, 3], a list of pictures, or Frames.
 
     Args:
+        size, fit, scaled: as in `fitted`.
         num_frames, fps: which frames of a file to take, see `read_video`; what is no file is taken as it is.
     """
     video = _undone(video)
     if isinstance(video, str | Path):
-        frames = read_video(video, fps=fps, frames=num_frames, size=size if fit == "stretch" else None)
+        frames = read_video(video, fps=fps, frames=num_frames, size=(scaled or size) if fit == "stretch" else None)
     elif isinstance(video, Frames):
         frames = video
     elif isinstance(video, np.ndarray) or (isinstance(video, Sequence) and len(video)):
@@ -57,11 +63,14 @@ def load_video(
         raise UsageError(
             f"a video is a path, uint8 [F, H, W, 3], a list of pictures or Frames, got {type(video).__name__}"
         )
-    return fitted(frames, size, fit)
+    return fitted(frames, size, fit, scaled)
 
 
-def fitted(frames: Frames, size: tuple[int, int], fit: Fit) -> Frames:
+def fitted(frames: Frames, size: tuple[int, int], fit: Fit, scaled: tuple[int, int] | None = None) -> Frames:
     """Frames of (height, width) `size`; themselves where they have it.
+
+    Where no whole patch covers the end of what a tower takes (384 pixels, patches of 14), its library passes over
+    those rows and columns: frames are then brought to `scaled`, 384, and cut at the bottom and right to `size`, 378.
 
     "stretch" resizes without regard to the aspect ratio, bilinear, as this package's readers do; "stretch_bicubic" as
     transformers does for LLaVA-OneVision; "crop_bicubic" scales the shorter side and cuts the middle out, as it does
@@ -69,11 +78,12 @@ def fitted(frames: Frames, size: tuple[int, int], fit: Fit) -> Frames:
     """
     if frames.size == size:
         return frames
-    shape = _covering(frames.size, size) if fit == "crop_bicubic" else size
+    whole = scaled or size
+    shape = _covering(frames.size, whole) if fit == "crop_bicubic" else whole
     kernel = Image.Resampling.BILINEAR if fit == "stretch" else Image.Resampling.BICUBIC
-    scaled = [np.asarray(Image.fromarray(frame).resize((shape[1], shape[0]), kernel)) for frame in frames.pixels]
-    top, left = (shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2
-    pixels = np.stack(scaled)[:, top : top + size[0], left : left + size[1]]
+    larger = [np.asarray(Image.fromarray(frame).resize((shape[1], shape[0]), kernel)) for frame in frames.pixels]
+    top, left = (shape[0] - whole[0]) // 2, (shape[1] - whole[1]) // 2
+    pixels = np.stack(larger)[:, top : top + size[0], left : left + size[1]]
     return Frames(pixels=np.ascontiguousarray(pixels), pts_seconds=frames.pts_seconds)
 
 

@@ -26,7 +26,8 @@ from transformers.utils import logging
 
 from entropy_vision.atomic import atomic_write, sync_folder
 from entropy_vision.errors import InputError, InputReason, UsageError
-from entropy_vision.policy import LLAVA, EntropyVLM, load_policy, model_type
+from entropy_vision.loading import LLAVA, model_type
+from entropy_vision.policy import EntropyVLM, load_policy
 from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.text import answer_text, load_tokenizer
 

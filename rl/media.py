@@ -135,10 +135,11 @@ class StoredPool(FilePool):
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a pretrained policy takes pictures: by `fit` (see `visuals.fitted`) to `size`, (height, width)."""
+    """How a pretrained policy takes pictures, by `fit` and `scaled` to `size` (height, width); see `visuals.fitted`."""
 
     fit: Fit
     size: tuple[int, int]
+    scaled: tuple[int, int] | None = None
 
     def sized(self, data: DataRecipe) -> DataRecipe:
         """The recipe's data with the World's pictures, which are squares, of that size."""
@@ -184,15 +185,16 @@ def asked_of(recipe: TrainRecipe, memory: SceneMemory, fitted: Fitted | None = N
     data, measured = recipe.data, recipe.eval
     if not data.questions and not measured.questions:
         return None
-    if data.shards and fitted is not None and fitted.fit != "stretch":
+    if data.shards and fitted is not None and (fitted.fit != "stretch" or fitted.scaled):
         raise UsageError(
             f"data.shards holds stretched pictures, and this policy takes them by {fitted.fit!r}: leave data.shards out"
         )
     key = ("asked", data.questions, measured.questions, measured.share, data.seed)
     fit: Fit = "stretch" if fitted is None else fitted.fit
+    scaled = None if fitted is None else fitted.scaled
     sizes: tuple[Size, Size] = (data.image_size, data.video_size) if fitted is None else (fitted.size, fitted.size)
     return memory.once(
-        (*key, fit, *sizes, data.frame_count),
+        (*key, fit, scaled, *sizes, data.frame_count),
         lambda: read_asked(
             data.questions,
             measured.questions,
@@ -202,6 +204,7 @@ def asked_of(recipe: TrainRecipe, memory: SceneMemory, fitted: Fitted | None = N
             video_size=sizes[1],
             frame_count=data.frame_count,
             fit=fit,
+            scaled=scaled,
         ),
     )
 

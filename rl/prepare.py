@@ -62,7 +62,7 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
     if left is None and start is not None and isinstance(dialect, WordDialect):
         check_words(recipe, dialect, memory)
     height, width = processor.image_size
-    fit = Fitted(processor.fit, (height, width)) if isinstance(dialect, ChatDialect) else None
+    fit = Fitted(processor.fit, (height, width), processor.scaled) if isinstance(dialect, ChatDialect) else None
     recipe = with_limit(recipe, dialect, asked_of(recipe, memory, fit))
     _make_known(recipe, model, dialect, fit)
     if left is None and recipe.lora:

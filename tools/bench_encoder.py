@@ -172,7 +172,10 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             assert apart < (1e-4 if options.dtype == "fp32" else 0.5), f"padded and packed differ by {apart}"
         flops = {name: sum(count_flops(job).values()) for name, (job, _) in jobs.items()}
         seconds = seconds_of(jobs, options.repeats, time.perf_counter if options.clock == "wall" else time.process_time)
-        peaks = {name: measure_peak_memory(job) if options.memory else None for name, (job, _) in jobs.items()}
+        peaks = {
+            name: measure_peak_memory(job, options.device) if options.memory else None
+            for name, (job, _) in jobs.items()
+        }
         if options.profile:
             for name in list(jobs)[:3]:
                 profile(name, jobs[name][0])
@@ -213,7 +216,7 @@ def main() -> None:
     )
     parser.add_argument("--group", type=int, nargs="*", default=[], help="groups of frames that see each other")
     parser.add_argument("--no-ragged", dest="ragged", action="store_false")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="at least 2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--threads", type=int, default=1)

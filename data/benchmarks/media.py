@@ -32,7 +32,8 @@ class View:
 
     Attributes:
         size: as in `read_video`; None keeps the stored size.
-        fit: how they are brought to `size`, which is (height, width) for all but "stretch"; see `visuals.fitted`.
+        fit, scaled: how they are brought to `size`, which is (height, width) for all but "stretch"; see
+            `visuals.fitted`.
         sampling: which frames of a video.
 
     Raises:
@@ -42,6 +43,7 @@ class View:
     size: Size = 224
     sampling: Sampling = _SIXTEEN
     fit: Fit = "stretch"
+    scaled: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_size(self.size)
@@ -51,11 +53,11 @@ class View:
     @property
     def decoded(self) -> Size:
         """The size that media are decoded at."""
-        return self.size if self.fit == "stretch" else None
+        return (self.scaled or self.size) if self.fit == "stretch" else None
 
     def fitted(self, frames: Frames) -> Frames:
         """Decoded frames at `size`."""
-        return fitted(frames, self.size, self.fit) if isinstance(self.size, tuple) else frames
+        return fitted(frames, self.size, self.fit, self.scaled) if isinstance(self.size, tuple) else frames
 
 
 class Picture(Protocol):

@@ -36,6 +36,8 @@ class TimmVit(Adapter):
         """What a patch cannot pass alone, or what is not known here."""
         if type(self.trunk.patch_embed) is not PatchEmbed:
             return f"patch embedding ({type(self.trunk.patch_embed).__name__})"
+        if type(self.trunk.patch_embed.norm) is not nn.Identity:
+            return "norm behind the patch embedding"
         if any(not self._known(block) for block in self.blocks):
             return "blocks"
         if hasattr(self.tower.head, "pool"):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
 from oracles_encoder import images_of, make_patchset, qwen2_flops, qwen2_step_flops, tower_step_flops
 from small_tower import FAMILIES
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from entropy_vision import cost
@@ -15,6 +18,11 @@ from entropy_vision.cost import (
     Cost,
     CostReport,
     UncountedAttention,
+    _attention_backward_flops,
+    _attention_flops,
+    _missing_formulas,
+    _varlen_backward_flops,
+    _varlen_flops,
     count_flops,
     measure_interleaved,
     measure_peak_memory,
@@ -24,6 +32,7 @@ from entropy_vision.cost import (
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
 from entropy_vision.packed import PackedPatches
+from entropy_vision.policy_cost import meta_language
 
 pytestmark = pytest.mark.usefixtures("steady")
 
@@ -163,6 +172,46 @@ def test_an_attention_kernel_without_a_formula_is_refused() -> None:
 
     with pytest.raises(UncountedAttention, match="home_made_attention"):
         count_flops(lambda: home_made_attention(torch.randn(3, 4)))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_segments_of_any_lengths_count_as_each_alone_does(backward: bool) -> None:
+    """The kernel runs on accelerators only; its formula is held to that of the batched one, segment by segment, and to
+    torch's own, which versions before 2.14 lack."""
+    lengths, heads, width = [3, 1, 7, 7], 4, 16
+    starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    rows = torch.empty(sum(lengths), heads, width)
+    alone = [[1, heads, length, width] for length in lengths]
+    if backward:
+        given: tuple[Any, ...] = (rows, rows, rows, rows, rows, rows, starts, starts, 7, 7, False)
+        mine, kernel = _varlen_backward_flops(*given), "_varlen_attn_backward"
+        assert mine == sum(_attention_backward_flops(one, one, one, one) for one in alone)
+    else:
+        given = (rows, rows, rows, starts, starts, 7, 7)
+        mine, kernel = _varlen_flops(*given), "_varlen_attn"
+        assert mine == sum(_attention_flops(one, one, one) for one in alone)
+    counter = FlopCounterMode(display=False, custom_mapping=_missing_formulas())
+    assert counter.flop_registry[getattr(torch.ops.torch_attn, kernel)](*given, out_val=rows) == mine
+
+
+def test_a_counter_knows_a_kernel_before_it_is_first_used() -> None:
+    """The encoder imports it when an accelerator asks; what is counted may be the first time."""
+    known = "from entropy_vision.cost import count_flops; import torch; "
+    known += "count_flops(lambda: print(hasattr(torch.ops.torch_attn, '_varlen_attn')))"
+    assert subprocess.run([sys.executable, "-c", known], capture_output=True, text=True).stdout == "True\n"
+
+
+def test_experts_are_not_passed_over_in_silence() -> None:
+    @torch.library.custom_op("entropy_vision_tests::home_made_grouped_mm", mutates_args=())
+    def home_made_grouped_mm(query: torch.Tensor) -> torch.Tensor:
+        return query @ query.T
+
+    with pytest.raises(UncountedAttention, match="grouped_mm"):
+        count_flops(lambda: home_made_grouped_mm(torch.randn(3, 4)))
+    with pytest.raises(UsageError, match="'qwen3_moe' sends its tokens to experts, which is not counted"):
+        meta_language("qwen3_moe")
+    with pytest.raises(UsageError, match="'deepseek_v3' keeps something else in its memory"):
+        meta_language("deepseek_v3")
 
 
 # --- seconds and memory

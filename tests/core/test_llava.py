@@ -10,6 +10,7 @@ import media
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
@@ -28,6 +29,7 @@ from transformers import (
 from entropy_vision import Budget, EntropyTokenizer, EntropyVLM, EntropyVLMProcessor, Frames, UsageError
 from entropy_vision.bench import read_videos, run_bench
 from entropy_vision.cost import count_flops
+from entropy_vision.grid import unpatchify
 from entropy_vision.options import BenchOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy_config import EntropyVLMConfig
@@ -122,10 +124,11 @@ def onevision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return folder, _save(folder, "onevision", request.param)[0]
 
 
-def test_llava_with_every_patch_is_transformers_own(llava: tuple[Path, Any]) -> None:
-    folder, theirs = llava
+@pytest.mark.parametrize("side", [40, 44])  # of 44 pixels the last four belong to no whole patch
+def test_llava_with_every_patch_is_transformers_own(side: int, llava: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, theirs = llava if side == 40 else (tmp_path, _save(tmp_path, "llava", side)[0])
     model, processor = _both(folder)
-    pictures = [noise_frames(seed, size=40) for seed in (0, 1, 2)]
+    pictures = [noise_frames(seed, size=side) for seed in (0, 1, 2)]
     texts = ["is <image> red or <image> ?", "how many circle <image> ?"]
     inputs = processor(text=texts, images=pictures, budget=1.0)
     pixels = torch.cat([_normalised(one) for one in pictures])
@@ -180,14 +183,34 @@ def test_llava_with_fewer_patches_is_its_masked_dense_forward(llava: tuple[Path,
 
 
 def test_onevision_pictures_and_video_are_transformers_own(onevision: tuple[Path, Any]) -> None:
-    folder, theirs = onevision
+    _is_onevision(*onevision)
+
+
+def test_onevision_passes_over_what_no_whole_patch_covers(tmp_path: Path) -> None:
+    """As the published one does: 384 pixels, patches of 14. Pictures of other sizes are resized as there, then cut."""
+    theirs, _ = _save(tmp_path, "onevision", 44)
+    _is_onevision(tmp_path, theirs)
+    processor = EntropyVLMProcessor.from_llava(tmp_path)
+    assert (processor.image_size, processor.scaled, processor.placeholders(budget=1.0)) == ([40, 40], (44, 44), 26)
+    large = noise_frames(1, size=90)
+    resized = np.asarray(Image.fromarray(large.pixels[0]).resize((44, 44), Image.Resampling.BICUBIC))
+    shown = processor(text="<image> ?", images=large, budget=1.0)["patches"]
+    assert np.array_equal(unpatchify(shown.pixels.numpy().reshape(1, 5, 5, 8, 8, 3))[0], resized[:40, :40])
+    model = EntropyVLM.from_llava(tmp_path)
+    model.save_pretrained(tmp_path / "mine")
+    processor.save_pretrained(tmp_path / "mine")
+    assert AutoProcessor.from_pretrained(tmp_path / "mine").scaled == (44, 44)
+    assert EntropyVLMProcessor.for_model(model, processor.tokenizer).scaled == (44, 44)
+
+
+def _is_onevision(folder: Path, theirs: Any) -> None:
     side = theirs.config.vision_config.image_size
     model, processor = _both(folder)
     pictures = [noise_frames(seed, size=side) for seed in (4, 5)]
     video = noise_frames(6, frames=3, size=side)
     inputs = processor(text="<image> is <video> red <image> ?", images=pictures, videos=video, budget=1.0)
     ids = inputs["input_ids"].clone()
-    area, pooled = (side // 8) ** 2, (-(-side // 16)) ** 2
+    area, pooled = (side // 8) ** 2, (-(-(side // 8) // 2)) ** 2
     holes = (ids[0] == processor.image_token_id).nonzero()[:, 0]
     assert len(holes) == 2 * (area + 1) + 3 * pooled + 1
     ids[0, holes[area + 1 : area + 1 + 3 * pooled + 1]] = theirs.config.video_token_index
@@ -314,12 +337,12 @@ def test_merged_patches_stand_between_the_rows_of_what_they_show(llava: tuple[Pa
     frames = Frames(pixels=np.full((1, 48, 48, 3), 90, np.uint8), pts_seconds=np.zeros(1))
     merged = EntropyTokenizer(8, budget=Budget(tokens=9), merge=2)(frames)
     assert merged.spans is not None and (merged.spans == 2).all()
-    hidden, rows, _ = model.encoder._embed(PackedPatches.pack([merged]))
+    hidden, layout = model.encoder._embed(PackedPatches.pack([merged]))
     tower = llava[1].model.vision_tower
     with torch.no_grad():
         dense = tower.embeddings(_normalised(frames), interpolate_pos_encoding=True)[0, 1:].view(3, 2, 3, 2, -1)
         expected = tower.pre_layrnorm(dense.mean(dim=(1, 3)).flatten(0, 1))
-    assert torch.allclose(hidden[rows], expected, atol=1e-5)
+    assert torch.allclose(hidden[layout.patch_rows], expected, atol=1e-5)
 
 
 def test_what_is_no_such_checkpoint_is_told(tmp_path: Path) -> None:

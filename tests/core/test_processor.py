@@ -225,6 +225,14 @@ def test_wrong_use_is_told_in_one_line() -> None:
         model.generate(ids["input_ids"][:, 1:], ids["patches"])
 
 
+def test_an_option_that_the_processor_does_not_have_is_told() -> None:
+    model, tokenizer = small_policy()
+    with pytest.raises(UsageError, match="no option 'kep'; the nearest is 'keep'"):
+        EntropyVLMProcessor.for_model(model, tokenizer, kep=0.5)
+    with pytest.raises(UsageError, match="empty list"):
+        EntropyVLMProcessor.for_model(model, tokenizer)(text=[])
+
+
 def test_decoder_that_cannot_be_run_is_told() -> None:
     from entropy_vision.policy import EntropyVLMConfig
     from entropy_vision.policy_parts import check_decoder

@@ -271,6 +271,8 @@ def test_wrong_use_is_told(qwen: tuple[Any, Any]) -> None:
     with pytest.raises(UsageError, match="counts units, not FLOPs"):
         prune(model, processor, budget=Budget(flops=1e12))
     dense = processor(return_tensors="pt", **_asked(processor))
+    half, same = prune(model, processor).select(dense, 0.5), prune(model, processor, keep=0.5).select(dense)
+    assert torch.equal(half["input_ids"], same["input_ids"])  # a number is a share
     dense["input_ids"] = dense["input_ids"][:, 20:]
     dense["attention_mask"] = dense["attention_mask"][:, 20:]
     with pytest.raises(UsageError, match=r"placeholders for \d+ units"):

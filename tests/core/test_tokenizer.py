@@ -240,5 +240,7 @@ def test_of_a_video_pooled_tokens_are_not_what_was_kept() -> None:
     video, still = _frames(2, 32, 32), _frames(1, 32, 32)
     with pytest.raises(UsageError, match="takes pooled tokens, which are not what was kept"):
         pooled.narrow(plain(video), Budget(keep=0.25))
+    with pytest.raises(UsageError, match="takes pooled tokens, which FLOPs do not price"):
+        pooled.select(video, pooled.score(video), Budget(flops=1e12))
     kept = plain(still)
     assert pooled.narrow(kept, Budget(keep=0.25)) is kept

@@ -12,6 +12,7 @@ import pytest
 import torch
 from oracles_encoder import dense_tokens, images_of, make_patchset, resized_tower, same
 from small_tower import FAMILIES, timm_config
+from torch import nn
 
 from entropy_vision.cost import count_flops, tower_flops
 from entropy_vision.encoder import VisionEncoder, _adapter, _build_tower
@@ -308,3 +309,7 @@ def test_towers_that_no_adapter_runs_are_refused_before_a_weight_is_made() -> No
         find_tower("swin_base_patch4_window7_224")
     with pytest.raises(UsageError, match="patch embedding"):
         VisionEncoder("MobileCLIP-B")
+    tower = _build_tower(timm_config("siglip"))
+    tower.trunk.patch_embed.norm = nn.LayerNorm(32)  # as AIMv2's
+    with pytest.raises(UsageError, match="norm behind the patch embedding"):
+        _adapter(tower)
