@@ -279,6 +279,17 @@ def load_maps(run: Path, rank: int, left: Path, frozen_tower: bool = False) -> t
     return model, processor
 
 
+def projector_of(folder: Path) -> dict[str, Tensor]:
+    """A checkpoint's projector, by its own names, in single precision.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    with _damage_named(folder):
+        held = load_model(folder).projector.state_dict()
+    return {name: tensor.float() for name, tensor in held.items()}
+
+
 def load_state(folder: Path, optimizer: Optimizer) -> dict[str, object]:
     """Put a checkpoint's optimiser state back; returns the facts saved with it, `step` included."""
     with _damage_named(folder):

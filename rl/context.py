@@ -17,6 +17,7 @@ from .engines import Engine, Own
 from .flops import Prices
 from .parallel import Team
 from .recipe import TrainRecipe
+from .reference import Reference
 from .rubric import Rubric
 
 Metrics = dict[str, float]
@@ -37,7 +38,7 @@ class Context:
     recipe: TrainRecipe
     groups: Sequence[Tensor]
     rubric: Rubric
-    reference: EntropyVLM | None = None
+    reference: Reference | None = None
     arms: tuple[str, ...] = ()
     """Kinds of questions whose learnability a curriculum wants to know."""
     team: Team = field(default_factory=Team)

@@ -260,10 +260,11 @@ def _to_learn(context: Context, rolled: Rolled, advantages: Tensor) -> _Learned:
     ids, mask, logp = (t[rows] for t in (rolled.rollouts.ids, rolled.rollouts.mask, rolled.rollouts.logp))
     ref_logp = None
     if context.reference is not None and len(questions):
-        with context.clock("encode"):
-            prefix = read_questions(context.reference, context.dialect, rolled.batch).rows(questions)
-        with context.clock("score"):
-            ref_logp = score(context.reference, context.dialect, prefix, ids, mask, temperature=recipe.temperature)
+        with context.reference() as start:
+            with context.clock("encode"):
+                prefix = read_questions(start, context.dialect, rolled.batch).rows(questions)
+            with context.clock("score"):
+                ref_logp = score(start, context.dialect, prefix, ids, mask, temperature=recipe.temperature)
     return _Learned(questions, ids, mask, logp, advantages.flatten().float().to(device)[rows], ref_logp)
 
 

@@ -7,7 +7,8 @@ own start and the maps as they are: a product that was added and taken away agai
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -43,6 +44,21 @@ def _add(module: nn.Module, rank: int) -> None:
 def has_maps(model: nn.Module) -> bool:
     """Whether `train_maps` was here."""
     return any("lora_" in name for name, _ in model.named_parameters())
+
+
+@contextmanager
+def maps_off(model: nn.Module) -> Iterator[None]:
+    """The policy without its maps while the block runs."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def merged(model: EntropyVLM) -> EntropyVLM:

@@ -19,7 +19,7 @@ from entropy_vision.config import load_config, to_toml
 from entropy_vision.console import progress, say
 from entropy_vision.device import device_of
 from entropy_vision.errors import EntropyVisionError, Terminated, UsageError
-from entropy_vision.policy import EntropyVLM, count_parameters
+from entropy_vision.policy import count_parameters
 from entropy_vision.sources import world_words
 
 from . import checkpoint
@@ -37,6 +37,7 @@ from .optim import Optimizer, learning_rate
 from .parallel import current_team, end_workers, leave_signals_to_the_trainer, requests_to_stop
 from .prepare import prepare, word_groups
 from .recipe import TrainRecipe
+from .reference import Copy, Reference, WithoutMaps
 from .scenes import Pool, SceneMemory
 from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
 from .stages import STEPS
@@ -160,7 +161,7 @@ class Trainer:
         arms = sorted({arm for pool, count in self._media("train") if count for arm in pool.arms})
         return Curriculum(self.recipe.curriculum, arms, self.facts.get("curriculum"))  # type: ignore[arg-type]
 
-    def _reference(self) -> EntropyVLM | None:
+    def _reference(self) -> Reference | None:
         if self.recipe.stage != "grpo" or self.recipe.grpo.beta == 0:
             return None
         began, kept = Path(str(self.facts["init"])), self.run / checkpoint.REFERENCE
@@ -168,7 +169,10 @@ class Trainer:
         folder = kept if not self.begins and kept.exists() else began
         if not folder.exists():
             raise UsageError(f"{self.run} began from {began}, which is gone; begin again in another out")
-        return checkpoint.load_model(folder).float().requires_grad_(False).to(self.model.device)
+        if self.recipe.lora:
+            held = self.model.projector.state_dict() if self.begins else checkpoint.projector_of(folder)
+            return WithoutMaps(self.model, held)
+        return Copy(checkpoint.load_model(folder).float().to(self.model.device))
 
     @property
     def end(self) -> int:
@@ -263,7 +267,7 @@ class Trainer:
             atomic_write(self.run / "config.toml", to_toml(recipe))
             forget_after(self.run, self.step)
             if self.begins and (self.context.reference is not None or recipe.lora):
-                checkpoint.save_reference(self.run, self.context.reference or self.model, self.processor)
+                checkpoint.save_reference(self.run, self.model, self.processor)
         for line in told(self.asked, stored_of(recipe, self.selector, self.memory)) if self.asked else ():
             self._say(line)
         with requests_to_stop() as asked, self._behind, self._metrics:

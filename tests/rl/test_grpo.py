@@ -26,6 +26,7 @@ from entropy_vision.rl.hints import Idle, short_answers
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
+from entropy_vision.rl.reference import Copy
 from entropy_vision.rl.rollout import Rollouts, read_questions, score
 from entropy_vision.rl.rubric import Reward
 from entropy_vision.rl.scenes import Ask
@@ -62,8 +63,8 @@ def test_grpo_keeps_the_reference_it_began_with(tmp_path: Path) -> None:
     assert not began.exists()
     again = Trainer(replace(recipe, steps=2))
     assert again.facts["init"] == str(began)
-    assert again.context.reference is not None
-    state = again.context.reference.state_dict()
+    assert isinstance(again.context.reference, Copy)
+    state = again.context.reference.model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in held.items())
     assert again.train()["steps"] == 2
 
@@ -292,7 +293,7 @@ def test_a_step_that_shares_what_it_reads_equals_one_that_does_not(tmp_path: Pat
     grpo = GrpoRecipe(group_size=4, max_new_tokens=24, beta=0.05)
     trainer = Trainer(small_recipe("grpo", tmp_path / "run", init=str(guessing), grpo=grpo, **FEW_IMAGES))
     context, model, reference = trainer.context, trainer.model, trainer.context.reference
-    assert reference is not None
+    assert isinstance(reference, Copy)
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1.02)  # away from the reference
@@ -315,7 +316,7 @@ def test_a_step_that_shares_what_it_reads_equals_one_that_does_not(tmp_path: Pat
     metrics = learn(context, [off], update)
     assert metrics["bounded"] > 0.15
     with torch.no_grad():
-        ref_logp = _alone(reference, context, off)
+        ref_logp = _alone(reference.model, context, off)
     loss = policy_loss(
         _alone(model, context, off),
         off.rollouts.logp,

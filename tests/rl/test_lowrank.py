@@ -19,6 +19,8 @@ from entropy_vision.rl.lowrank import TRAINED, merged, trained
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import in_team
 from entropy_vision.rl.recipe import GrpoRecipe, OptimRecipe, TrainRecipe
+from entropy_vision.rl.reference import WithoutMaps
+from entropy_vision.rl.rollout import read_questions
 from entropy_vision.rl.train import run_recipes
 from entropy_vision.rl.trainer import Trainer
 
@@ -90,6 +92,33 @@ def test_maps_and_projector_are_trained_and_the_checkpoint_is_a_plain_policy(tmp
         start = checkpoint.load(guessing)[0].embed_patches(batch.patches)
     torch.testing.assert_close(seen, wanted, rtol=0, atol=1e-4)
     assert (start - wanted).abs().max() > 1e-3
+
+
+def test_the_reference_of_maps_is_the_start_and_no_copy_of_it(tmp_path: Path, guessing: Path) -> None:
+    """Bit for bit, after updates and after a stop; and the policy is itself again behind it."""
+    pytest.importorskip("peft", reason="the extra [lora] is not installed")
+    recipe = _recipe(tmp_path / "run", guessing, lora=2, optim=OptimRecipe(lr=1e-2, warmup=1))
+    Trainer(recipe).train()
+    trainer = Trainer(replace(recipe, steps=3))
+    for _ in range(2):
+        trainer.train()
+        assert isinstance(trainer.context.reference, WithoutMaps)
+        (batch, *_) = trainer.validation()
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        needs = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
+        start = checkpoint.load(guessing)[0].eval()
+        with torch.no_grad():
+            now = trainer.model.embed_patches(batch.patches)
+            with trainer.context.reference() as policy:
+                read, wanted = (read_questions(one, trainer.dialect, batch) for one in (policy, start))
+                seen = policy.embed_patches(batch.patches)
+            assert torch.equal(seen, start.embed_patches(batch.patches)) and not torch.equal(seen, now)
+            for one, other in zip(read.layers, wanted.layers, strict=True):
+                assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+            assert torch.equal(trainer.model.embed_patches(batch.patches), now)
+        assert same(before, dict(trainer.model.named_parameters()))
+        assert needs == {name: p.requires_grad for name, p in trainer.model.named_parameters()}
+        trainer = Trainer(replace(recipe, steps=4))
 
 
 def test_half_precision_is_that_of_the_products_alone(tmp_path: Path, guessing: Path) -> None:
