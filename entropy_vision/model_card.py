@@ -52,7 +52,7 @@ def write_card(model: EntropyVLM, folder: Path) -> None:
 def card(model: EntropyVLM) -> str:
     """The text of the model card."""
     encoder = model.encoder
-    kind = encoder.config.get("model_type", "open_clip ViT")
+    kind = encoder.config.get("model_type") or f"{type(encoder.tower).__name__} of open_clip"
     weights = sum(p.numel() for p in encoder.parameters())
     height, width = encoder.image_size
     return _CARD.format(

@@ -8,6 +8,7 @@ and where each would stand had nothing been dropped: a rotary position that does
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -192,12 +193,14 @@ def make_projector(settings: dict[str, Any], vision_width: int, text_width: int)
     """The projector that `EntropyVLMConfig.projector` describes.
 
     Raises:
-        UsageError: an unknown kind.
+        UsageError: an unknown kind or option.
     """
     options = dict(settings)
     kind = options.pop("kind", "place")
-    if kind == "place":
-        return Projector(vision_width, text_width, **options)
-    if kind == "llava":
-        return LlavaProjector(vision_width, text_width, **options)
-    raise UsageError(f'projector must be of kind "place" or "llava", got {kind!r}')
+    made = {"place": Projector, "llava": LlavaProjector}.get(kind)
+    if made is None:
+        raise UsageError(f'projector must be of kind "place" or "llava", got {kind!r}')
+    unknown = options.keys() - signature(made).parameters.keys()
+    if unknown:
+        raise UsageError(f"a projector of kind {kind!r} has no option {min(unknown)!r}")
+    return made(vision_width, text_width, **options)

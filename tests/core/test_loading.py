@@ -150,3 +150,10 @@ def test_more_tokens_make_room_in_what_is_never_sampled() -> None:
 def test_the_attention_that_is_asked_for_reaches_the_decoder(saved: Path) -> None:
     model = EntropyVLM.from_pretrained(saved, attn_implementation="eager")
     assert model.language.config._attn_implementation == "eager"
+
+
+def test_a_projector_without_such_an_option_is_told() -> None:
+    with pytest.raises(UsageError, match="kind 'llava' has no option 'wide'"):
+        make_projector({"kind": "llava", "wide": 3}, 8, 8)
+    with pytest.raises(UsageError, match="place"):
+        make_projector({"kind": "pool"}, 8, 8)
