@@ -15,6 +15,8 @@ import numpy as np
 
 from entropy_vision.errors import UsageError
 
+_HIGHEST = 2**63 - 1  # of whole numbers
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -54,7 +56,8 @@ class Budget:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise UsageError(f"Budget({name}=) must be a number, got {value!r}")
-        if not math.isfinite(value):
+        real = isinstance(value, (float, np.floating))
+        if not (math.isfinite(value) if real else abs(int(value)) <= _HIGHEST):
             raise UsageError(f"Budget({name}=) must be finite, got {value}")
         if name == "tokens" and (value != int(value) or value < 1):
             raise UsageError(f"Budget(tokens=) must be a whole number of at least 1, got {value}")
@@ -160,7 +163,7 @@ def at_least(bits: np.ndarray, threshold: float) -> np.ndarray:
     Returns:
         bool [F, R, C] with at least one True in every frame.
     """
-    mask = bits >= threshold
+    mask = bits >= min(threshold, float(np.finfo(np.float32).max))
     best = bits.reshape(len(bits), -1).argmax(axis=1)  # argmax gives the first of equals
     mask.reshape(len(bits), -1)[np.arange(len(bits)), best] = True
     return mask

@@ -27,6 +27,7 @@ from entropy_vision.planes import BLOCK, Planes
 
 _D0 = 2.5  # grey levels squared, of halved pixels
 _FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure
+_UNCHANGED = np.zeros(3, np.float32)
 _STEADY = 6  # frames in which the common change must have one sign, or it is flicker
 _DUSK = 12.0  # grey levels of steady common change that are news
 _REGISTRATION = 0.03  # samples squared: a larger error is motion, not registration
@@ -44,21 +45,32 @@ _LITTLE = 0.5  # grey levels squared that are nothing when gains are compared
 _POOL = 0.5  # weight of the 3 x 3 blocks around beside a block's own rate
 
 
-def residual(now: Planes, predicted: Planes) -> tuple[np.ndarray, np.ndarray]:
-    """Mean squared error [3, R', C'] after the frame's median change [3] is taken off, and that change."""
+def residual(now: Planes, predicted: Planes, around: np.ndarray = _UNCHANGED) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared error [3, R', C'] after the frame's median change [3] is taken off, and that change.
+
+    Args:
+        around: float32 [3], the change that was known last: a common change is told from another picture by how far it
+            is from that. Memory keeps the light it began in, which may be long ago.
+    """
     step = every(now.luma.shape[0] // BLOCK, now.luma.shape[1] // BLOCK)
-    square, light = _residual(now.luma, now.chroma, predicted.luma, predicted.chroma, step)
+    square, light = _residual(now.luma, now.chroma, predicted.luma, predicted.chroma, step, around)
     return square, light
 
 
 @numba.njit(cache=True)
 def _residual(
-    luma: np.ndarray, chroma: np.ndarray, other_luma: np.ndarray, other_chroma: np.ndarray, step: int
+    luma: np.ndarray,
+    chroma: np.ndarray,
+    other_luma: np.ndarray,
+    other_chroma: np.ndarray,
+    step: int,
+    around: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     mean, square = compare(luma, chroma, other_luma, other_chroma)
     light = quantiles(mean, 0.5, step)
     for k in range(3):
-        known = light[k] = min(max(light[k], np.float32(-_FLICKER)), np.float32(_FLICKER))
+        low, high = around[k] - np.float32(_FLICKER), around[k] + np.float32(_FLICKER)
+        known = light[k] = min(max(light[k], low), high)
         one, other = square[k].ravel(), mean[k].ravel()
         for i in range(len(one)):
             one[i] = max(one[i] + known * (known - np.float32(2) * other[i]), np.float32(0))
@@ -260,7 +272,7 @@ class Memory:
             return None
         seen = self._follow(past, now)
         recent, _ = judged(blocks, past.energy)
-        energy, light = residual(now, self.ground)
+        energy, light = residual(now, self.ground, self.lights[-1])
         known, usual = judged(blocks, energy)
         rate = _together(recent, known, seen)
         if past.motion is not None:

@@ -167,7 +167,7 @@ def contact_sheet(
         pictures = [frames.pixels[index]]
         for one, top in zip(kept, tops, strict=True):
             pictures.append(heat_picture(frames.pixels[index], one.bits[index], one.patch_size, top))
-            pictures.append(kept_picture(frames.pixels[index], one.mask[index], one.patch_size))
+            pictures.append(kept_picture(frames.pixels[index], one.shown[index], one.patch_size))
         if predictors is not None:
             colors = predictor_colors(predictors[index])
             pictures.append(tinted(frames.pixels[index], colors, kept[0].patch_size, 0.7))

@@ -7,6 +7,7 @@ gives the patches they are made of.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,23 @@ from entropy_vision.patchset import PatchSet
 from entropy_vision.projectors import unit_patches
 from entropy_vision.tokenizer import EntropyTokenizer
 
+_NO_FLOPS = "of a video this policy takes pooled tokens, which FLOPs do not price: give tokens or keep"
+
 
 class PooledTokenizer(EntropyTokenizer):
     """Takes what `EntropyTokenizer` takes; `merge` must be 1."""
 
     def __init__(self, patch_size: int = 16, keep: float | None = None, **options: Any) -> None:
         super().__init__(patch_size, keep, **options)
+        if self.merge > 1:
+            raise UsageError("a tokenizer of pooled tokens merges no patches: leave merge at 1")
         self._options: dict[str, Any] = {**options, "keep": keep}
 
     @property
     def units(self) -> EntropyTokenizer:
-        """What chooses among the pooled tokens of a video."""
+        """What chooses among the pooled tokens of a video. Raises UsageError: a budget in FLOPs."""
+        if self.budget.flops is not None:
+            raise UsageError(_NO_FLOPS)
         return EntropyTokenizer(2 * self.patch_size, **self._options)
 
     def score(self, frames: Frames) -> np.ndarray:
@@ -55,6 +62,10 @@ class PooledTokenizer(EntropyTokenizer):
         whole = np.repeat(np.repeat(kept.bits, 2, axis=1), 2, axis=2)[:, :rows, :columns]
         pixels = gather(frames.pixels, positions, self.patch_size)
         return PatchSet(pixels=pixels, positions=positions, bits=whole, selector=kept.selector)
+
+    def stream(self) -> Callable[[np.ndarray], PatchSet]:
+        """Raises UsageError: frame by frame there are no pooled tokens."""
+        raise UsageError("a tokenizer of pooled tokens does not stream: give it whole videos")
 
     def narrow(self, kept: PatchSet, budget: Budget) -> PatchSet:
         """As of the base class, of a picture.

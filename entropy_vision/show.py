@@ -104,7 +104,7 @@ def _draw(view: _View, out: Path) -> dict[str, object]:
 def _report(view: _View) -> Report:
     frames, first = view.frames, view.kept[0]
     total, count = float(first.bits.sum()), len(first)
-    held = float(first.bits[first.mask].sum())
+    held = float(first.bits[first.shown].sum())
     seconds = float(frames.pts_seconds[-1] - frames.pts_seconds[0])
     headlines = [
         Headline(label="patches kept", value=f"{count:,}", note=f"of {first.bits.size:,}, selector {first.selector}"),

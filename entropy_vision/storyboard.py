@@ -116,7 +116,7 @@ def _scaled(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def _selection(kept: PatchSet, numbers: list[int]) -> dict[str, Any]:
-    top, mask = heat_top(kept.bits), kept.mask
+    top, mask, shown = heat_top(kept.bits), kept.mask, kept.shown
     return {
         "selector": kept.selector,
         "score": score_name(kept),
@@ -125,7 +125,7 @@ def _selection(kept: PatchSet, numbers: list[int]) -> dict[str, Any]:
         "columns": kept.grid[2],
         "count": [int(mask[i].sum()) for i in numbers],
         "heat": [png_uri(heat_colors(kept.bits[i], top)) for i in numbers],
-        "mask": [png_uri(_dimming(mask[i])) for i in numbers],
+        "mask": [png_uri(_dimming(shown[i])) for i in numbers],
         "bits": [[_score(one) for one in kept.bits[i].ravel()] for i in numbers],
         "bitmap": ["".join("1" if one else "0" for one in mask[i].ravel()) for i in numbers],
     }

@@ -82,15 +82,22 @@ class EntropyTokenizer:
         self.merge = int(merge)
         self.budget = budget or Budget(keep=0.25 if keep is None else keep)
         self._tower(self.budget)  # refuses what this tokenizer cannot meet before there are frames
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise UsageError(f"seed must be a whole number, got {seed!r}")
         self.seed = int(seed)
         self.selector = make_selector(selector, self.seed) if isinstance(selector, str) else selector
 
     def __call__(self, frames: Frames) -> PatchSet:
-        """The patches of `frames` that the budget lets through."""
+        """The patches of `frames` that the budget lets through. Raises UsageError: they are no Frames."""
         return self.select(frames, self.score(frames))
 
     def score(self, frames: Frames) -> np.ndarray:
-        """What every patch is worth: float32 [F, R, C], finite, >= 0."""
+        """What every patch is worth: float32 [F, R, C], finite, >= 0. Raises UsageError: they are no Frames."""
+        if not isinstance(frames, Frames):
+            raise UsageError(
+                f"a tokenizer takes Frames, got {type(frames).__name__}: "
+                "Frames(pixels=uint8 [F, H, W, 3], pts_seconds=float64 [F])"
+            )
         return self.selector.score(frames, self.patch_size)
 
     def select(self, frames: Frames, bits: np.ndarray, budget: Budget | None = None) -> PatchSet:
@@ -108,6 +115,7 @@ class EntropyTokenizer:
         if not isinstance(budget, Budget):
             raise UsageError(f"budget must be a Budget, such as Budget(tokens=64), got {budget!r}")
         grid = (frames.count, *grid_size(*frames.size, self.patch_size))
+        bits = np.asarray(bits)
         if bits.shape != grid:
             raise ValueError(f"bits {bits.shape} do not belong to these frames: their grid is {grid}")
         if not (np.isfinite(bits).all() and (bits >= 0).all()):

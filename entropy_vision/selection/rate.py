@@ -27,7 +27,7 @@ class Rate(Selector):
     """Bits against what was seen before, or against the picture itself where nothing was."""
 
     name = "rate"
-    version = 5
+    version = 6
 
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""
@@ -45,7 +45,8 @@ class Rate(Selector):
         """bool [F, R, C]: the most bits, given what the choice has shown before, and a floor of coverage."""
         if count == bits.size:
             return np.ones(bits.shape, bool)
-        whole = frames.count > 1 and bits[0].size <= _ALL * count
+        # of a black first frame nothing is to be had
+        whole = frames.count > 1 and bits[0].size <= _ALL * count and bool((bits[0] >= _NOTHING).any())
         spare = 0 if whole else int((_COVERAGE if frames.count > 1 else _COVERAGE_STILL) * count)
         if frames.count > 1:
             looks = looks_of(frames.pixels, patch_size)
