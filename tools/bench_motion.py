@@ -9,8 +9,8 @@ colour, edges and shapes, areas of leaves) stands still; a camera looks at it; t
 drawn at twice the size and scaled down by a kernel as wide as FFmpeg's bilinear one, so no sub-pixel position is
 favoured and edges are as sharp as in a video that was read at this size.
 
-Truth: the patches in which objects show at least 16 of 256 pixels, in every frame but the first. `recall` is the share
-of them that is kept; the budget counts all frames. `share`: truth of all patches, 3 to 7 %, below the budget of 10 %.
+Truth: the patches of which objects show in a sixteenth or more, in every frame but the first. `recall` is the share of
+them that is kept; the budget counts all frames. `share`: truth of all patches, 3 to 7 %, below the budget of 10 %.
 `ceiling`: the most that any choice can have. `known`: what the largest difference to the same frame drawn without its
 objects would have at that budget, which shows that the pixels hold the answer. Seeds of `tune` and `report` never
 meet: choose by the one, publish the other. Intervals are 95 %, bootstrapped over scenes.
@@ -37,7 +37,7 @@ SIDE, PATCH, FRAMES, KEEP = 224, 16, 24, 0.1
 FINE = 2  # drawn at this many times the size
 SOFT = 0.6  # with the box of FINE pixels as wide (standard deviation) as a triangle of two pixels of the view
 REACH = 224  # half a side of the world, in pixels of the view
-TOUCH = 16  # pixels of a patch
+TOUCH = 1 / 16  # of a patch's pixels
 SHARE = (0.03, 0.07)
 BAR_EACH, BAR_MEAN = 0.85, 0.93
 TIMES = np.arange(FRAMES) - (FRAMES - 1) / 2
@@ -285,16 +285,16 @@ def develop(rng: np.random.Generator, condition: str, full: np.ndarray, empty: n
     return image, empty
 
 
-def scene(seed: list[int], condition: str, texture: str) -> tuple[Frames, np.ndarray, np.ndarray]:
+def scene(seed: list[int], condition: str, texture: str, patch: int = PATCH) -> tuple[Frames, np.ndarray, np.ndarray]:
     """Frames, the same without objects (float32), and the truth, bool [F, R, C], none in the first frame."""
     rng = np.random.default_rng(seed)
     layers, camera = layers_of(rng, texture, condition), camera_of(rng, condition)
     for _ in range(200):
         things = things_of(rng, layers, camera)
         views = [render(layers, things, camera, t) for t in (1, 8, 16, FRAMES - 1)]
-        if SHARE[0] <= np.mean([touched(ink) for *_, ink in views]) <= SHARE[1]:
+        if SHARE[0] <= np.mean([touched(ink, patch) for *_, ink in views]) <= SHARE[1]:
             views = [render(layers, things, camera, t) for t in range(FRAMES)]
-            truth = np.stack([touched(ink) for *_, ink in views])
+            truth = np.stack([touched(ink, patch) for *_, ink in views])
             if SHARE[0] <= truth[1:].mean() <= SHARE[1]:
                 break
     else:
@@ -305,37 +305,37 @@ def scene(seed: list[int], condition: str, texture: str) -> tuple[Frames, np.nda
     return Frames(pixels=pixels, pts_seconds=np.arange(FRAMES) / 25), empty, truth
 
 
-def touched(ink: np.ndarray) -> np.ndarray:
-    """bool [R, C]: patches with at least TOUCH pixels that objects cover by half."""
-    return patch_sums((ink > 0.5).astype(np.float32)) >= TOUCH
+def touched(ink: np.ndarray, patch: int) -> np.ndarray:
+    """bool [R, C]: patches of which objects cover at least a share of TOUCH by half."""
+    return patch_sums((ink > 0.5).astype(np.float32), patch) >= TOUCH * patch**2
 
 
-def patch_sums(plane: np.ndarray) -> np.ndarray:
+def patch_sums(plane: np.ndarray, patch: int) -> np.ndarray:
     """[..., H, W] -> [..., R, C]."""
-    return plane.reshape(*plane.shape[:-2], SIDE // PATCH, PATCH, -1, PATCH).sum(axis=(-3, -1))
+    return plane.reshape(*plane.shape[:-2], SIDE // patch, patch, -1, patch).sum(axis=(-3, -1))
 
 
-def known(frames: Frames, empty: np.ndarray, truth: np.ndarray) -> float:
+def known(frames: Frames, empty: np.ndarray, truth: np.ndarray, patch: int) -> float:
     """Recall of the patches that differ most from the same frame without objects."""
-    worth = patch_sums(((frames.pixels - empty) ** 2).sum(axis=-1))
+    worth = patch_sums(((frames.pixels - empty) ** 2).sum(axis=-1), patch)
     worth[0] = 0
     best = np.argsort(-worth.ravel(), kind="stable")[: round(KEEP * worth.size)]
     return float(truth.ravel()[best].sum() / truth.sum())
 
 
-def measure(condition: str, texture: str, split: str, seeds: int, names: list[str]) -> dict:
+def measure(condition: str, texture: str, split: str, seeds: int, names: list[str], patch: int) -> dict:
     """The row of one condition on one texture; values by scene."""
     row: dict = {"share": [], "ceiling": [], "known": []}
     recalls: dict[str, list[float]] = {name: [] for name in names}
     for seed in range(seeds):
         key = [zlib.crc32(f"{split} {condition} {texture}".encode()), seed]
-        frames, empty, truth = scene(key, condition, texture)
+        frames, empty, truth = scene(key, condition, texture, patch)
         total = truth.sum()
         row["share"].append(truth[1:].mean())
         row["ceiling"].append(min(1.0, (round(KEEP * truth.size) - 1) / total))
-        row["known"].append(known(frames, empty, truth))
+        row["known"].append(known(frames, empty, truth, patch))
         for name in names:
-            kept = EntropyTokenizer(patch_size=PATCH, keep=KEEP, selector=name, seed=seed)(frames)
+            kept = EntropyTokenizer(patch_size=patch, keep=KEEP, selector=name, seed=seed)(frames)
             recalls[name].append(float((kept.mask & truth).sum() / total))
     means = {key: float(np.mean(values)) for key, values in row.items()}
     recall = {name: spread_of(values) for name, values in recalls.items()}
@@ -379,14 +379,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8, help="scenes of each condition and texture")
     parser.add_argument("--selectors", nargs="+", default=selectors(), choices=selectors(), metavar="NAME")
     parser.add_argument("--conditions", nargs="+", default=CONDITIONS, choices=CONDITIONS, metavar="NAME")
+    parser.add_argument("--patch", type=int, default=PATCH, help="a side that divides 224")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
+    if options.patch < 1 or SIDE % options.patch:
+        parser.error(f"--patch must divide {SIDE}, got {options.patch}")
     cv2.setNumThreads(1)
     rows = []
     for condition, texture in product(options.conditions, TEXTURES):
-        rows.append(measure(condition, texture, options.split, options.seeds, options.selectors))
+        rows.append(measure(condition, texture, options.split, options.seeds, options.selectors, options.patch))
         print(f"{condition}, {texture}: done", file=sys.stderr)
     totals = {name: summary(rows, name) for name in options.selectors}
     if options.json:
