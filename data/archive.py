@@ -88,7 +88,7 @@ def unpack(path: Path, records: bytes | None = None) -> Iterator[tuple[str, dict
         ):
             for entry in archive:
                 match = _MEMBER.fullmatch(entry.name)
-                if not entry.isreg() or entry.pax_headers or match is None:
+                if not entry.isreg() or entry.issparse() or entry.pax_headers or match is None:
                     raise _damaged(path, f"member {entry.name!r} does not belong into a shard")
                 if match["key"] != key:
                     if key:
@@ -183,12 +183,16 @@ def read_marker(path: Path) -> Marker:
         InputError: DAMAGED, where it is not exactly what was written.
     """
     try:
-        body = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        body = json.loads(content)
+        written = canonical(body)  # JSON has several spellings of a name; one was written
         claimed = body.pop("digest")
         if _digest(body) != claimed or body["version"] != VERSION or not _SHARD.fullmatch(body["shard"]):
             raise ValueError("its digest does not fit")
+        if content.decode().rstrip("\n") != written:
+            raise ValueError("it is not as it was written")
         return Marker(shard=body["shard"], bytes=body["bytes"], sha256=body["sha256"], samples=tuple(body["samples"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"the marker of a shard is damaged ({error})") from None
 
 

@@ -38,7 +38,7 @@ def estimate(inputs: Sequence[Source], out: Path, settings: dict[str, Any]) -> d
     there = [source for source in inputs if source.size >= 0]
     held = {line["source"] for marker in markers(out) for line in read_marker(marker).samples}
     local = [source for source in there if source.stands_alone]
-    probed = local[:: max(1, len(local) // _PROBED)][:_PROBED]
+    probed = local[:: max(1, -(-len(local) // _PROBED))]
     quiet_ffmpeg()
     grids: list[tuple[int | None, int, int]] = []
     with progress("read headers", len(probed)) as bar:

@@ -79,6 +79,7 @@ def _named(sources: Iterable[str | Path], hidden: Path | None) -> Iterator[Path]
             named = [as_path(remote.fs.unstrip_protocol(name)) for name in matches] or [path]
         else:
             named = [Path(match) for match in glob.glob(str(source), recursive=True)] or [path]
+            named = [one for one in named if hidden is None or hidden not in one.resolve().parents]
         for one in named:
             yield from _inside(one, hidden) if _is_folder(one) else [one]
 
@@ -99,11 +100,17 @@ def _inside(folder: Path, hidden: Path | None) -> Iterator[Path]:
             if path.suffix.lower() in (*SUFFIXES, ".tar") and not out and not any(part[:1] == "." for part in inner):
                 yield path
         return
-    for place, folders, names in os.walk(folder):  # links to folders are not followed: they may run in a circle
+    # links to folders are not followed: they may run in a circle
+    for place, folders, names in os.walk(folder, onerror=_refused):
         here = Path(place)
         folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() != hidden]
         if here.resolve() != hidden:
             yield from (here / name for name in names if not name.startswith(".") and _is_input(here / name))
+
+
+def _refused(error: OSError) -> None:
+    """A folder that cannot be listed may hold inputs: nobody would miss them."""
+    raise UsageError(f"{error.filename} cannot be listed ({error.strerror}): mend that, or name other sources")
 
 
 def _is_input(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from entropy_vision.atomic import atomic_write
 
 from .archive import canonical
+from .paths import listed
 from .tables import read_rows, write_rows
 
 SUPERSEDED = "superseded"
@@ -102,7 +103,7 @@ def write_table(out: Path, chunk: int, rows: Sequence[Outcome]) -> None:
 
 def read_tables(out: Path) -> dict[int, list[Outcome]]:
     """{chunk: its rows} of every finished chunk, in order."""
-    found = sorted((int(path.stem), path) for path in (out / "inputs").glob("[0-9]*.parquet"))
+    found = sorted((int(path.stem), path) for path in listed(out / "inputs", "[0-9]*.parquet"))
     return {number: [Outcome(**row) for row in read_rows(path)] for number, path in found}
 
 

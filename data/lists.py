@@ -41,7 +41,7 @@ def read_list(path: Path) -> list[Path]:
 
 
 def _text(path: Path) -> list[str]:
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -53,7 +53,7 @@ def _separated(path: Path) -> list[str]:
 
 
 def _json_lines(path: Path) -> list[str]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is not an object")
     column = _column(path, rows[0] if rows else ())

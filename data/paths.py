@@ -31,6 +31,13 @@ def as_path(named: str | Path) -> Path:
     return cast(Path, path)  # not its subclass, in all else its equal
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """What a folder holds now, sorted: a store's library remembers what it held."""
+    if is_remote(folder):
+        folder.fs.invalidate_cache()  # type: ignore[attr-defined]
+    return sorted(folder.glob(pattern))
+
+
 @contextmanager
 def reachable(named: str | Path) -> Iterator[None]:
     """Tell in a line that a store cannot be asked: no credentials, no such bucket, no network."""

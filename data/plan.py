@@ -22,6 +22,7 @@ from entropy_vision.console import Progress, progress
 from entropy_vision.errors import Terminated
 
 from .ledger import SUPERSEDED, Outcome
+from .paths import listed
 from .source import Source, digest
 from .tables import read_rows, write_rows
 
@@ -74,13 +75,13 @@ class Plan:
 
 def plan_files(out: Path) -> int:
     """How many files the plan of a folder has."""
-    return len(list((out / "plan").glob("[0-9]*.parquet")))
+    return len(listed(out / "plan", "[0-9]*.parquet"))
 
 
 def read_plan(out: Path) -> Plan:
     """The plan of a folder; an empty one where there is none."""
     entries: list[Entry] = []
-    files = sorted((out / "plan").glob("[0-9]*.parquet"))
+    files = listed(out / "plan", "[0-9]*.parquet")
     for path in files:
         for row in read_rows(path):
             place: dict[str, Any] = {name: row.pop(name).decode(errors="surrogatepass") for name in ("path", "member")}
@@ -112,6 +113,7 @@ def new_entries(
     cuts: Cuts,
     *,
     retry: bool = False,
+    again: bool = True,
     adopt: bool = True,
     threads: int = 1,
     stop: Callable[[], bool] = lambda: False,
@@ -121,6 +123,7 @@ def new_entries(
     Args:
         tables: of the finished chunks.
         retry: plan what failed once more.
+        again: plan what could not be read once more. Not where other processes take part: they have no way to know.
         adopt: where the content of an input is in a shard under a name that is not given any more, take that sample.
         threads: how many files are read at a time, for their checksums.
 
@@ -130,7 +133,7 @@ def new_entries(
     settled = latest(tables)
     samples = samples_of(tables)
     fresh = [one for one in sources if _unplanned(plan, one, settled, tables, samples)]
-    fresh += [one for one in sources if _again(plan, one, settled, retry)]
+    fresh += [one for one in sources if again and _again(plan, one, settled, retry)]
     now, changed = {source.name for source in sources}, {source.name for source in fresh}
     held = {name: entry for name, entry in plan.current.items() if name in now and name not in changed}
     adopted = {entry.key for entry in held.values() if entry.chunk == ADOPTED}
@@ -201,12 +204,15 @@ def settled_anew(plan: Plan, tables: Mapping[int, Sequence[Outcome]]) -> dict[in
     input has one row that is done or failed. Rows of inputs that the plan does not know stay as they are.
     """
 
+    known = latest(tables)
+
     def now(row: Outcome) -> Outcome | None:
         entry = plan.current.get(row.source)
         if entry is None:
             return row
         mine = entry.chunk == row.chunk or (entry.chunk == ADOPTED and entry.key == row.key)
-        if mine or (entry.chunk != ADOPTED and entry.chunk not in tables):
+        waits = entry.chunk != ADOPTED and entry.chunk not in tables  # until then its last outcome stands
+        if mine or (waits and (last := known.get(row.source)) is not None and last.chunk == row.chunk):
             return replace(row, status="done") if row.shard else row
         return replace(row, status=SUPERSEDED) if row.shard else None
 

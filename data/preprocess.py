@@ -167,14 +167,14 @@ def preprocess(
             return estimate(inputs, out, settings)
         with _locked(out, rank, world) as staging:
             _prepare(out, staging, settings, overwrite, rank, world)
-            tables = read_tables(out)
+            tables = {number: rows for number, rows in read_tables(out).items() if _all_there(out, rows)}
             _clean(staging, tables, rank, world)
             if rank:
                 plan = _awaited(out, inputs, tables, stop.is_set)
                 _refuse_others(out, settings, planned=True)
             else:
                 cuts = Cuts(inputs=shard_samples, bytes=_SOURCE_BYTES * shard_bytes)
-                how = {"retry": retry, "adopt": store != "index", "threads": workers}
+                how = {"retry": retry, "again": world == 1, "adopt": store != "index", "threads": workers}
                 plan = _extended(out, inputs, tables, cuts, stop=stop.is_set, **how)
             names = {source.name for source in inputs}
             mine = _share(plan, names, rank, world)
@@ -465,8 +465,13 @@ def _told(name: str, value: object) -> str:
 def _drop_lost(out: Path) -> None:
     """Where a shard of a chunk is gone or cut, the chunk is not finished any more."""
     for number, rows in read_tables(out).items():
-        if not all(_whole(out / name) for name in {row.shard for row in rows if row.shard}):
+        if not _all_there(out, rows):
             table_path(out, number).unlink()
+
+
+def _all_there(out: Path, rows: Sequence[Outcome]) -> bool:
+    """Whether the shards of a chunk are; every rank looks for itself, for it may begin before rank 0 has."""
+    return all(_whole(out / name) for name in {row.shard for row in rows if row.shard})
 
 
 def _whole(shard: Path) -> bool:

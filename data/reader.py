@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from entropy_vision.errors import UsageError
 from .bins import fill_bins
 from .index import Access, Index, read_index
 from .order import cut_batches, cut_bins, shuffled
-from .paths import as_path
+from .paths import as_path, is_remote
 from .ranks import share
 from .shards import straight_through
 
@@ -80,6 +81,14 @@ class ShardReader(IterableDataset[Any]):
         self._given = 0
         self._process: int | None = None  # that made a pass of its own
         self._begun: Iterator[Any] | None = None
+
+    def _opened_here(self) -> None:
+        """A store's connection is that of the process that made it: a worker makes its own."""
+        if get_worker_info() is not None and is_remote(self.folder):
+            self.folder = as_path(str(self.folder))
+            shards = tuple(self.folder / shard.name for shard in self.index.shards)
+            self.__dict__["index"] = replace(self.index, shards=shards)
+            self.__dict__.pop("_samples", None)
 
     @cached_property
     def index(self) -> Index:
@@ -201,6 +210,7 @@ class ShardReader(IterableDataset[Any]):
         if info is not None and self._process == os.getpid():
             raise UsageError("persistent workers keep the epoch they began with: give persistent_workers=False")
         self._given, self._process = 0, os.getpid()
+        self._opened_here()
         plain = not self.shuffle and self.batch is None and self.tokens is None and self.consumed == 0
         if plain and self.world == workers == 1:
             items: Iterator[Any] = straight_through(self.folder, check=self.check)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from entropy_vision.errors import UsageError
 from entropy_vision.patchset import PatchSet
@@ -20,6 +22,13 @@ STORES = ("mosaic", "raw", "index")
 # into the next when it is scaled up again.
 QUALITY = 92
 _SHEET = 65536  # patches of one JPEG: 256 x 256 of 16 pixels are 4096 x 4096
+_SHEET_PIXELS = 178_956_970  # more are refused by Pillow
+_HIGHEST = 2**34  # bytes of patches that a sample without pixels may speak of
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+UNDECODABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What `from_members` and `json` raise of what is no sample."""
 _BLOCK = 8  # JPEG with full chroma codes 8 x 8 pixels at a time: a patch on that raster bleeds into no other
 
 
@@ -72,8 +81,9 @@ def to_members(sample: Sample, store: str = "mosaic") -> dict[str, bytes]:
     if store == "raw":
         members["patch.npy"] = _npy(sample.pixels)
     elif store == "mosaic":
-        for number, start in enumerate(range(0, len(sample), _SHEET)):
-            members[f"patch{number or ''}.jpg"] = encode_mosaic(sample.pixels[start : start + _SHEET])
+        most = _most(sample.patch_size)
+        for number, start in enumerate(range(0, len(sample), most)):
+            members[f"patch{number or ''}.jpg"] = encode_mosaic(sample.pixels[start : start + most])
     return members
 
 
@@ -92,9 +102,10 @@ def from_members(key: str, members: Mapping[str, bytes], pixels: np.ndarray | No
     if "patch.npy" in members:
         pixels = _array(members["patch.npy"])
     elif "patch.jpg" in members:
-        sheets = -(-len(positions) // _SHEET)
+        most = _most(side)
+        sheets = -(-len(positions) // most)
         parts = [
-            decode_mosaic(members[f"patch{number or ''}.jpg"], min(_SHEET, len(positions) - number * _SHEET), side)
+            decode_mosaic(members[f"patch{number or ''}.jpg"], min(most, len(positions) - number * most), side)
             for number in range(sheets)
         ]
         pixels = np.concatenate(parts)
@@ -150,10 +161,34 @@ def decode_mosaic(content: bytes, count: int, side: int) -> np.ndarray:
             if image.size != (columns * cell, rows * cell) or image.mode != "RGB":
                 raise ValueError(f"the mosaic is {image.size}, not {(columns * cell, rows * cell)}")
             sheet = np.asarray(image)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the mosaic cannot be decoded ({error})") from None
     cells = sheet.reshape(rows, cell, columns, cell, 3).swapaxes(1, 2).reshape(rows * columns, cell, cell, 3)
     return np.ascontiguousarray(cells[:count, :side, :side])
+
+
+def _most(side: int) -> int:
+    """Patches of one mosaic."""
+    cell = -(-side // _BLOCK) * _BLOCK
+    most = min(_SHEET, max(1, _SHEET_PIXELS // cell**2))
+    while most > 1 and math.prod(_layout(most, side)[1:]) * cell**2 > _SHEET_PIXELS:
+        most -= 1
+    return most
+
+
+def blank(members: Mapping[str, bytes]) -> np.ndarray | None:
+    """Black patches for a sample that stores none, so that its arrays can be checked; None where it stores them.
+
+    Raises:
+        ValueError, KeyError: the members do not say how many and how large.
+    """
+    record = json.loads(members["json"])
+    if record["store"] != "index":
+        return None
+    count, side = len(_array(members["idx.npy"])), int(record["patch_size"])
+    if side < 1 or 3 * count * side**2 > _HIGHEST:
+        raise ValueError(f"{count} patches of {side} pixels are no sample")
+    return np.zeros((count, side, side, 3), np.uint8)
 
 
 def _layout(count: int, side: int) -> tuple[int, int, int]:
@@ -169,5 +204,14 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _array(content: bytes) -> np.ndarray:
-    """An array, never an object: numpy would run code out of a pickle."""
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    """An array, never an object: numpy would run code out of a pickle. Its header must fit its length, for numpy makes
+    room for what the header says."""
+    stream = io.BytesIO(content)
+    version = npy.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"an array of version {version}")
+    shape, _, kind = _HEADERS[version](stream)
+    if math.prod(shape) * kind.itemsize != len(content) - stream.tell():
+        raise ValueError(f"an array of {shape} in {len(content)} bytes")
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return array

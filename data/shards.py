@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -25,7 +24,7 @@ from entropy_vision.sampling import Sampling
 
 from .archive import checksums, markers, pack, read_marker, tars, unpack, write_shard
 from .paths import as_path
-from .sample import STORES, Sample, from_members, to_members
+from .sample import STORES, UNDECODABLE, Sample, blank, from_members, to_members
 from .source import by_name, localized, sha256_of
 
 if TYPE_CHECKING:
@@ -203,20 +202,12 @@ def existing(shard: Path) -> Path:
     return shard
 
 
-def blank(members: dict[str, bytes]) -> np.ndarray | None:
-    """Black patches for a sample that stores none, so that its arrays can be checked; None where it stores them."""
-    record = json.loads(members["json"])
-    if record["store"] != "index":
-        return None
-    return np.zeros((record["kept"], record["patch_size"], record["patch_size"], 3), np.uint8)
-
-
 def decoded(shard: Path, key: str, members: dict[str, bytes]) -> Sample:
     """The sample of its members; where they hold no pixels, from its source."""
     try:
         pixels = blank(members)
         sample = from_members(key, members, pixels)
-    except (ValueError, KeyError, TypeError) as error:
+    except UNDECODABLE as error:
         raise InputError(shard, InputReason.DAMAGED, f"sample {key} cannot be decoded ({error})") from None
     return sample if pixels is None else replace(sample, pixels=_from_source(sample))
 

@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from entropy_vision.atomic import atomic_write
+from entropy_vision.errors import InputError, InputReason
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table."""
+    """The rows of a table.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    rows: list[dict[str, Any]] = ParquetFile(io.BytesIO(path.read_bytes())).read(use_threads=False).to_pylist()
+    content = path.read_bytes()
+    try:
+        rows: list[dict[str, Any]] = ParquetFile(io.BytesIO(content)).read(use_threads=False).to_pylist()
+    except (ArrowException, OSError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(path, InputReason.DAMAGED, f"the table cannot be read ({said})") from None
     return rows
 
 

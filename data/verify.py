@@ -12,8 +12,8 @@ from .archive import Marker, checksums, marker_path, read_marker, tars
 from .ledger import SUPERSEDED, Outcome, read_tables
 from .paths import as_path
 from .plan import read_plan, settled_anew
-from .sample import from_members
-from .shards import blank, finished, members_of
+from .sample import UNDECODABLE, blank, from_members
+from .shards import finished, members_of
 from .source import sha256_of
 
 
@@ -85,7 +85,7 @@ def _faults(shard: Path, marker: Marker) -> list[str]:
                 continue
             try:
                 from_members(key, members, pixels=blank(members))
-            except (ValueError, KeyError, TypeError) as error:
+            except UNDECODABLE as error:
                 faults.append(f"{shard}: sample {key} cannot be decoded ({error})")
     except InputError as error:
         faults.append(str(error))

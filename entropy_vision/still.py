@@ -64,7 +64,7 @@ def _decode(path: Path, size: Size | None, limits: Limits, content: bytes | None
         if is_still(path) if content is None else _still_begins(content[:16]):
             raise InputError(path, InputReason.DAMAGED, "an image file whose header cannot be read") from None
         raise InputError(path, InputReason.NOT_MEDIA, "not an image in any known format") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError) as error:  # the last is what AVIF's decoder raises
         raise InputError(path, InputReason.DAMAGED, f"the image's header is damaged ({error})") from None
     with image:
         codec = (image.format or "image").lower()
@@ -74,7 +74,7 @@ def _decode(path: Path, size: Size | None, limits: Limits, content: bytes | None
             image.load()
             turn = {3: 180, 6: 270, 8: 90}.get(image.getexif().get(0x0112, 1), 0)
             upright = ImageOps.exif_transpose(image)
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
             raise InputError(path, InputReason.DAMAGED, f"the image cannot be decoded ({error})") from None
         pixels = _resize(_eight_bits(path, upright), size)
     return pixels[None], np.zeros(1), DecodeInfo(decoder="pillow", codec=codec, rotation=turn)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -62,6 +64,38 @@ def test_a_bad_list_is_one_line(tmp_path: Path, name: str, content: bytes, why: 
     with pytest.raises(UsageError, match=why) as told:
         find_inputs([tmp_path / name])
     assert "\n" not in str(told.value) and name in str(told.value)
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may read everything has no such folder, so the machine's word is made."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    Image.fromarray(drifting(1)[0]).save(tmp_path / "in" / "one.png")
+    scan = os.scandir
+
+    def refused(path: str) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UsageError, match=r"in/sub cannot be listed \(Permission denied\)"):
+        find_inputs([tmp_path / "in"])
+
+
+def test_a_pattern_does_not_take_what_the_run_has_written(tmp_path: Path) -> None:
+    Image.fromarray(drifting(1)[0]).save(tmp_path / "one.png")
+    settings = {"size": 32, "selector": "uniform"}
+    for _ in range(2):
+        assert preprocess([f"{tmp_path}/**"], tmp_path / "out", **settings)["inputs"] == 1
+
+
+def test_a_name_may_hold_what_separates_lines_elsewhere(tmp_path: Path) -> None:
+    for name in ("a\u2028b.png", "c\x85d.png"):
+        Image.fromarray(drifting(1)[0]).save(tmp_path / name)
+    (tmp_path / "list.txt").write_text("a\u2028b.png\nc\x85d.png\n")
+    (tmp_path / "list.jsonl").write_text('{"path": "a\u2028b.png"}\n{"path": "c\x85d.png"}\n')
+    for name in ("list.txt", "list.jsonl"):
+        assert all(one.size > 0 for one in find_inputs([tmp_path / name]))
 
 
 def test_a_run_writes_a_row_for_every_input_and_its_table_is_a_list(tmp_path: Path) -> None:

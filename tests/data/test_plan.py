@@ -18,8 +18,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from entropy_vision.data import read_shards
-from entropy_vision.data.ledger import read_tables
-from entropy_vision.data.plan import ADOPTED, Cuts, Plan, new_entries, read_plan, settled_anew
+from entropy_vision.data.ledger import Outcome, read_tables
+from entropy_vision.data.plan import ADOPTED, Cuts, Entry, Plan, new_entries, read_plan, settled_anew
 from entropy_vision.data.preprocess import preprocess
 from entropy_vision.data.ranks import share
 from entropy_vision.data.source import Source, by_name, digest, localized
@@ -410,6 +410,39 @@ def test_a_shard_that_is_lost_is_made_again_and_only_its_chunk(source: Path, who
     result = preprocess([source], out, shard_samples=2, max_bad=1, **FAST)
     assert (result["written"], result["resumed"]) == (6, 4)
     assert tree(out) == tree(whole)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_lost_shard_is_made_again_whichever_rank_begins(
+    order: tuple[int, int], source: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    for number in (0, 1):
+        (out / f"shard-{number:06d}.tar").unlink()
+    for rank in order:
+        preprocess([source], out, shard_samples=2, max_bad=1, rank=rank, world=2, **FAST)
+    assert tree(out) == tree(whole)
+
+
+def test_a_table_that_is_damaged_is_bad_input(whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    for path in (out / "inputs" / "000001.parquet", out / "plan" / "000000.parquet"):
+        content = path.read_bytes()
+        path.write_bytes(content[:-30])
+        with pytest.raises(InputError, match="the table cannot be read"):
+            verify(out)
+        path.write_bytes(content)
+
+
+def test_until_it_is_settled_anew_the_last_of_several_outcomes_stands() -> None:
+    """An input that was replaced twice, and the run stopped before the second was made."""
+    entries = tuple(
+        Entry(source=Source(path="a.png", size=n, stamp=str(n)), chunk=n, digest=str(n), key=f"k{n}") for n in range(3)
+    )
+    row = {"source": "a.png", "status": "done"}
+    tables = {n: [Outcome(**row, key=f"k{n}", shard=f"shard-00000{n}.tar", chunk=n, digest=str(n))] for n in range(2)}
+    told = {**tables, **settled_anew(Plan(entries), tables)}
+    assert [told[n][0].status for n in range(2)] == ["superseded", "done"]
 
 
 # --- tars

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,12 @@ import numpy as np
 import pytest
 from media import drifting, tree, write
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from entropy_vision import cli
 from entropy_vision.data import read_shards, write_shards
 from entropy_vision.data.paths import as_path
+from entropy_vision.data.plan import plan_files
 from entropy_vision.data.preprocess import preprocess
 from entropy_vision.data.verify import verify
 from entropy_vision.errors import InputError, UsageError
@@ -95,6 +99,27 @@ def test_shards_in_a_store_are_those_on_a_disk(source: Path, bucket: str, tmp_pa
     as_path(f"{there}/shard-000001.tar").unlink()
     assert preprocess([source], there, **FAST)["written"] == 2
     assert listed(there) == tree(here)
+
+
+def test_workers_of_a_loader_read_from_a_store(source: Path, bucket: str) -> None:
+    there = f"{bucket}/out"
+    preprocess([source], there, **FAST)
+    keys = [sample.key for sample in read_shards(there)]
+    reader = read_shards(there)
+    next(iter(reader))  # the connection of this process, which a fork must not use
+    for workers in (1, 2):
+        loader = DataLoader(read_shards(there, shuffle=True, seed=1), batch_size=None, num_workers=workers)
+        assert sorted(sample.key for sample in loader) == sorted(keys)
+
+
+def test_what_another_process_has_written_is_seen(bucket: str) -> None:
+    """The store's library remembers what a folder held."""
+    address = f"{bucket}/out"
+    as_path(f"{address}/plan/000000.parquet").write_bytes(b"a")
+    assert plan_files(as_path(address)) == 1
+    line = "import sys; from entropy_vision.data.paths import as_path; as_path(sys.argv[1]).write_bytes(b'b')"
+    subprocess.run([sys.executable, "-c", line, f"{address}/plan/000001.parquet"], check=True)
+    assert plan_files(as_path(address)) == 2
 
 
 @pytest.mark.parametrize("store", ["mosaic", "index"])

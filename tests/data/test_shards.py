@@ -13,12 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import as_frames, drifting
+from PIL import Image
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.data import read_shards, write_shards
 from entropy_vision.data.archive import checksums, markers, pack, read_marker, unpack, write_shard
 from entropy_vision.data.peek import holds_shards, peek
-from entropy_vision.data.sample import Sample, decode_mosaic, encode_mosaic, from_members, to_members
+from entropy_vision.data.sample import (
+    Sample,
+    _layout,
+    _most,
+    decode_mosaic,
+    encode_mosaic,
+    from_members,
+    to_members,
+)
 from entropy_vision.data.verify import verify
 from entropy_vision.errors import CheckFailed, InputError, InputReason, UsageError
 from entropy_vision.frames import Frames
@@ -175,11 +184,11 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for path in (tmp_path / "shard-000000.tar", tmp_path / "shard-000000.json"):
         whole = path.read_bytes()
-        for at in rng.integers(0, len(whole), 60):
+        for at in rng.integers(0, len(whole), 150):
             broken = bytearray(whole)
             broken[at] ^= 1 << int(rng.integers(8))
             path.write_bytes(broken)
-            with pytest.raises(CheckFailed) as caught:
+            with pytest.raises(CheckFailed, match=r"shard-000000") as caught:
                 verify(tmp_path)
             assert caught.value.result["bad"] >= 1 and "\n" not in caught.value.message
         path.write_bytes(whole)
@@ -190,13 +199,24 @@ def test_every_truncation_is_found_and_never_read_as_whole(tmp_path: Path) -> No
     write_shards([patch_set(seed, side=8) for seed in range(2)], tmp_path)
     path = tmp_path / "shard-000000.tar"
     whole = path.read_bytes()
-    for length in np.random.default_rng(1).integers(0, len(whole), 60):
+    for length in np.random.default_rng(1).integers(0, len(whole), 400):
         path.write_bytes(whole[:length])
         with pytest.raises(CheckFailed):
             verify(tmp_path)
         if length < len(whole) - 1024:  # what follows is the end of the archive, of which nothing is needed
             with pytest.raises(InputError):
                 list(read_shards(tmp_path))
+
+
+def test_a_marker_that_says_the_same_in_other_words_is_not_what_was_written(tmp_path: Path) -> None:
+    named = Sample(key="a", source="é.mp4", **{n: getattr(patch_set(), n) for n in ("pixels", "positions", "bits")})
+    write_shards([named], tmp_path)
+    marker = tmp_path / "shard-000000.json"
+    content = marker.read_bytes()
+    assert b"\\u00e9" in content
+    marker.write_bytes(content.replace(b"\\u00e9", b"\\u00E9"))
+    with pytest.raises(CheckFailed, match="not as it was written"):
+        verify(tmp_path)
 
 
 def test_a_damaged_sample_is_named_and_not_given_out(tmp_path: Path) -> None:
@@ -283,6 +303,68 @@ def test_members_that_do_not_belong_are_refused(tmp_path: Path, info: tarfile.Ta
     with pytest.raises(CheckFailed):
         verify(tmp_path)
     assert not canary.exists()
+
+
+def _huge(*shape: int) -> bytes:
+    """An array whose header asks for more than it brings."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue() + bytes(8)
+
+
+def _bomb() -> bytes:
+    """A JPEG's header of 60000 x 60000 pixels."""
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(stream, "JPEG")
+    content = bytearray(stream.getvalue())
+    at = content.index(b"\xff\xc0") + 5
+    content[at : at + 4] = (60000).to_bytes(2, "big") * 2
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("store", "changes"),
+    [
+        ("raw", {"patch.npy": _huge(10**5, 700, 700, 3)}),
+        ("raw", {"idx.npy": _huge(10**13, 3)}),
+        ("index", {"idx.npy": _huge(10**13, 3)}),
+        ("raw", {"json": b"[" * 100_000}),
+        ("raw", {"json": b'{"patch_size": Infinity, "kept": 11}'}),
+        ("index", {"json": b'{"store": "index", "patch_size": 1000000, "kept": 11}'}),
+        ("mosaic", {"patch.jpg": _bomb()}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(f"{n}-{len(c)}" for n, c in value.items()),
+)
+def test_what_asks_for_more_than_it_brings_is_refused(store: str, changes: dict[str, bytes], tmp_path: Path) -> None:
+    sample = Sample(key="a", **{name: getattr(patch_set(), name) for name in ("pixels", "positions", "bits")})
+    hostile = {**to_members(sample, store), **changes}
+    write_shard(tmp_path, 0, [pack("a", hostile)], [{"key": "a", "crc32": checksums(hostile)}])
+    with pytest.raises(InputError, match="cannot be decoded"):
+        list(read_shards(tmp_path))
+    with pytest.raises(CheckFailed, match="cannot be decoded"):
+        verify(tmp_path)
+
+
+def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
+    """Two kilobytes that unfold to a terabyte."""
+    entry = tarfile.TarInfo("a.json")
+    entry.type = tarfile.GNUTYPE_SPARSE
+    buffer = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    buffer[386:410] = b"%011o\0%011o\0" % (0, 0)
+    buffer[483:495] = b"%011o\0" % (2**33 - 1)
+    buffer[148:156] = b" " * 8
+    buffer[148:156] = b"%06o\0 " % sum(buffer[:512])
+    write_shard(tmp_path, 0, [bytes(buffer)], [{"key": "a", "crc32": {}}])
+    with pytest.raises(InputError, match="does not belong"):
+        list(read_shards(tmp_path, check=False))
+
+
+def test_a_mosaic_is_no_larger_than_its_reader_takes() -> None:
+    for side in (8, 16, 48, 64, 224):
+        most = _most(side)
+        _, columns, rows = _layout(most, side)
+        assert columns * rows * side**2 <= 178_956_970 and (most == 65536 or side > 48)
+        assert most == 65536 or np.prod(_layout(most + 1, side)[1:]) * side**2 > 178_956_970
 
 
 def test_an_array_of_objects_runs_no_code(tmp_path: Path) -> None:
