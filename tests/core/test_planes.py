@@ -34,6 +34,16 @@ def test_colours_at_their_extremes_are_those_of_opencv() -> None:
     np.testing.assert_array_equal(luma_of(apart(every)), cv2.cvtColor(every, cv2.COLOR_RGB2GRAY))
 
 
+@pytest.mark.parametrize("patch", [14, 20, 28])
+def test_what_a_patch_cannot_show_is_not_aliased_into_it(patch: int) -> None:
+    """Stripes of one pixel are grey at 8 samples a patch, wherever they begin."""
+    stripes = np.zeros((4 * patch, 4 * patch, 3), np.uint8)
+    stripes[:, ::2] = 200
+    planes = [planes_of(np.roll(stripes, shift, 1), patch).luma.astype(int) for shift in (0, 1)]
+    assert max(int(np.ptp(plane[2:-2, 2:-2])) for plane in planes) <= 60
+    assert np.abs(planes[0] - planes[1])[2:-2, 2:-2].max() <= 60
+
+
 def test_the_planes_of_a_frame_are_luma_and_halved_colour() -> None:
     frame = np.random.default_rng(2).integers(0, 256, (64, 96, 3)).astype(np.uint8)
     planes = planes_of(frame, 16)

@@ -255,6 +255,25 @@ def test_light_that_sinks_is_news_in_the_end_and_flicker_never() -> None:
     assert (np.median(flicker[1:], axis=(1, 2)) < 20).all()
 
 
+def test_light_that_has_drifted_far_is_no_news_for_good() -> None:
+    """Each twelve grey levels of steady change are sent once; afterwards the picture is known at its new light."""
+    rng = np.random.default_rng(5)
+    ground = 0.6 * textured(5)
+    light = np.minimum(np.arange(60), 30) * 2.0
+    light[31:] += rng.uniform(-8, 8, 29)  # flicker, where it has come to rest
+    bits = patch_bits(np.stack([to_pixels(ground + step) for step in light]), 8)
+    usual = np.median(bits[1:], axis=(1, 2))
+    assert 3 <= (usual > 16).sum() <= 6 and (usual[33:] < 8).all()
+
+
+def test_noise_of_a_camera_on_a_still_scene_is_hardly_news() -> None:
+    """Up to six grey levels; beyond that the floor no longer holds all of it (docs/selection.md, Limits)."""
+    rng, ground = np.random.default_rng(6), textured(6)
+    for strength, share in ((2, 0.1), (4, 0.25), (6, 0.5)):
+        bits = patch_bits(np.stack([to_pixels(ground + rng.normal(0, strength, ground.shape)) for _ in range(12)]), 16)
+        assert np.median(bits[2:]) < share * np.median(bits[0])
+
+
 def test_nearer_things_that_pass_with_the_camera_are_a_layer_and_no_news() -> None:
     rng = np.random.default_rng(16)
     back, front = 110 + smooth_noise(rng, 128, 200, 6, 35), 110 + smooth_noise(rng, 128, 200, 6, 35)

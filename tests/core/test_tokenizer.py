@@ -177,6 +177,39 @@ def test_a_stream_of_a_still_scene_keeps_one_patch_a_frame_after_the_first() -> 
     assert [len(push(still)) for _ in range(5)] == [1] * 5
 
 
+def test_a_black_first_frame_is_not_paid_for() -> None:
+    frames = np.repeat(drifting(1, 64, 64), 30, axis=0)
+    frames[0] = 0
+    kept = EntropyTokenizer(8, keep=0.2)(as_frames(frames))
+    counts = np.bincount(kept.positions[:, 0], minlength=30)
+    assert counts[1] == 64 and counts[0] < 32
+    assert np.bincount(EntropyTokenizer(8, keep=0.2)(as_frames(frames[1:])).positions[:, 0])[0] == 64
+
+
+def test_slips_are_one_line() -> None:
+    pixels, frames = drifting(2), as_frames(drifting(2))
+    tok = EntropyTokenizer(8)
+    for call in (lambda: tok(pixels), lambda: tok.score(None)):
+        with pytest.raises(UsageError, match=r"takes Frames, got (ndarray|NoneType): Frames\(pixels="):
+            call()
+    assert len(tok.select(frames, tok.score(frames).tolist())) == len(tok(frames))
+    for seed in ("x", None, 1.7, True):
+        with pytest.raises(UsageError, match="seed must be a whole number"):
+            EntropyTokenizer(8, seed=seed)
+    with pytest.raises(UsageError, match="must be finite"):
+        Budget(tokens=10**400)
+    assert len(EntropyTokenizer(8, budget=Budget(threshold=1e39))(frames)) == 2
+
+
+def test_pooled_tokens_neither_stream_nor_merge() -> None:
+    with pytest.raises(UsageError, match="does not stream"):
+        PooledTokenizer(8, budget=Budget(threshold=9)).stream()
+    with pytest.raises(UsageError, match="merges no patches"):
+        PooledTokenizer(8, keep=0.5, merge=2)
+    with pytest.raises(UsageError, match="FLOPs do not price"):
+        PooledTokenizer(16, budget=Budget(flops=1e12, tower="ViT-B-16"))(as_frames(drifting(2, 64, 64)))
+
+
 def test_what_cannot_stream_says_so() -> None:
     for tok in (EntropyTokenizer(), EntropyTokenizer(budget=Budget(bits=9))):
         with pytest.raises(UsageError, match="threshold"):
