@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
+from urllib.parse import unquote
 
 from entropy_vision.errors import UsageError
+
+_LOCAL = "file://"  # a disk of this machine by its address
 
 
 def as_path(named: str | Path) -> Path:
@@ -17,6 +20,8 @@ def as_path(named: str | Path) -> Path:
     Raises:
         UsageError: nothing is installed that reads such an address.
     """
+    if isinstance(named, str) and named.startswith(_LOCAL):
+        return Path(unquote(named.removeprefix(_LOCAL)))
     if not is_remote(named):
         return Path(named)
     if not isinstance(named, str):
@@ -54,4 +59,6 @@ def reachable(named: str | Path) -> Iterator[None]:
 
 def is_remote(named: str | Path) -> bool:
     """True where the file is not on a disk of this machine."""
-    return "://" in named if isinstance(named, str) else not isinstance(named, Path)
+    if not isinstance(named, str):
+        return not isinstance(named, Path)
+    return "://" in named and not named.startswith(_LOCAL)

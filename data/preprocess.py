@@ -384,7 +384,7 @@ def _locked(out: Path, rank: int, world: int) -> Iterator[Path]:
         for path in staging.glob("*.lock"):
             if path.name.endswith(f"-of-{world}.lock"):
                 continue
-            with suppress(FileNotFoundError), path.open("rb") as other:
+            with suppress(FileNotFoundError), path.open("r+b") as other:
                 if not _lock(other):
                     raise busy
                 path.unlink()

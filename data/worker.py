@@ -24,6 +24,7 @@ from entropy_vision.sampling import Sampling
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import canonical, pack
+from .paths import is_remote
 from .sample import Sample, to_members
 from .shards import line
 from .source import NoRoom, Source, bytes_digest, localized, sha256_of
@@ -103,6 +104,8 @@ def make(
     with localized(source, scratch) as path:
         # what lies elsewhere was planned without being read
         sha256 = task["digest"] if source.stands_alone else sha256_of(path)
+        if not is_remote(source.path) and task["digest"] and sha256 != task["digest"]:
+            raise InputError(source.name, InputReason.CHANGED, "the tar has changed since the run began: run it again")
         sampling = Sampling.read(settings["sampling"])
         frames, info = decode(path, sampling, size=settings["size"], salvage=settings["salvage"])
     patches = tokenizer(frames)

@@ -14,6 +14,7 @@ when it last was news: drift adds up until it counts. D = noise + registration e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numba
@@ -237,6 +238,9 @@ def _layer_views(now: Planes, before: Planes, found: list[View], energies: list[
     return [(motion, warp(before, motion)) for motion in motions]
 
 
+_STATE = ("before", "ground", "evidence", "waited", "everywhere", "anchor", "lights", "shown")
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What the last frame's news were found from, for whoever wants to show it.
@@ -254,11 +258,16 @@ class Evidence:
 
 
 class Memory:
-    """What stood still so far, and the rate of a frame against it and the frame before. `news` takes them in order."""
+    """What stood still so far, and the rate of a frame against it and the frame before. `news` takes them in order.
+
+    A frame that nothing predicts begins anew. Where the next one is what was there before, it was a flash, and what was
+    known is known again.
+    """
 
     def __init__(self) -> None:
         self.before: Planes | None = None
         self.evidence: Evidence | None = None
+        self._aside: dict[str, Any] | None = None  # what was known before a cut, for one frame: it may be a flash
 
     def news(self, now: Planes) -> np.ndarray | None:
         """Bits a pixel of each block of the next frame, float32 [R', C']; None where the past says nothing of it."""
@@ -268,8 +277,15 @@ class Memory:
             return None
         past = look_back(now, self.before, blocks, self.evidence.past if self.evidence else None)
         if is_cut(past.energy, blocks.variance):
-            self._anew(now, blocks)
-            return None
+            held, self._aside = self._aside, {name: getattr(self, name) for name in _STATE}
+            back = held and look_back(now, held["before"], blocks)
+            if not held or not back or is_cut(back.energy, blocks.variance):
+                self._anew(now, blocks)
+                return None
+            past = back
+            for name, value in held.items():
+                setattr(self, name, value)
+        self._aside = None
         seen = self._follow(past, now)
         recent, _ = judged(blocks, past.energy)
         energy, light = residual(now, self.ground, self.lights[-1])

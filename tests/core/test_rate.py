@@ -266,6 +266,17 @@ def test_light_that_has_drifted_far_is_no_news_for_good() -> None:
     assert 3 <= (usual > 16).sum() <= 6 and (usual[33:] < 8).all()
 
 
+@pytest.mark.parametrize("flash", ["white", "black", "bright", "dim"])
+def test_what_a_flash_hid_is_known_behind_it(flash: str) -> None:
+    ground, rng = textured(7), np.random.default_rng(7)
+    lit = {"white": 0 * ground + 255, "black": 0 * ground, "bright": ground + 60, "dim": 0.3 * ground}[flash]
+    shown = [ground] * 8 + [lit] + [ground] * 6
+    bits = patch_bits(np.stack([to_pixels(one + rng.normal(0, 1, one.shape)) for one in shown]), 8)
+    assert np.median(bits[9:], axis=(1, 2)).max() < 3
+    other = patch_bits(np.stack([to_pixels(one) for one in [ground] * 8 + [textured(8)] + [textured(9)] * 2]), 8)
+    assert np.median(other[8]) > 10 < np.median(other[9])  # two cuts are two pictures
+
+
 def test_noise_of_a_camera_on_a_still_scene_is_hardly_news() -> None:
     """Up to six grey levels; beyond that the floor no longer holds all of it (docs/selection.md, Limits)."""
     rng, ground = np.random.default_rng(6), textured(6)

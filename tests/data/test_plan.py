@@ -17,15 +17,17 @@ from media import drifting, tree, write
 from PIL import Image
 from pyarrow import parquet
 
-from entropy_vision.data import read_shards
+from entropy_vision import EntropyTokenizer
+from entropy_vision.data import read_shards, worker
 from entropy_vision.data.ledger import Outcome, read_tables
+from entropy_vision.data.paths import as_path
 from entropy_vision.data.plan import ADOPTED, Cuts, Entry, Plan, new_entries, read_plan, settled_anew
 from entropy_vision.data.preprocess import preprocess
 from entropy_vision.data.ranks import share
 from entropy_vision.data.source import Source, by_name, digest, localized
 from entropy_vision.data.tars import members
 from entropy_vision.data.verify import verify
-from entropy_vision.errors import CheckFailed, InputError, Terminated, TooManyBad, UsageError
+from entropy_vision.errors import CheckFailed, InputError, InputReason, Terminated, TooManyBad, UsageError
 
 FAST: dict[str, Any] = {"size": 32, "selector": "uniform"}
 
@@ -480,6 +482,23 @@ def test_members_of_a_tar_are_inputs(source: Path, tmp_path: Path, store: str) -
     # shards of kept patches are no inputs
     with pytest.raises(UsageError, match="no videos or images"):
         preprocess([out], tmp_path / "none", **FAST)
+
+
+def test_a_tar_that_changes_between_plan_and_work_is_told(source: Path, tmp_path: Path) -> None:
+    tar = pack(tmp_path / "a.tar", [source / "0.png"])
+    (member, *_) = [one for one in members(tar) if one.member.endswith("0.png")]
+    task = {"source": vars(member), "name": member.name, "key": "a", "digest": digest(member)}
+    settings = {"sampling": {"fps": None}, "size": 32, "salvage": False, "store": "raw", "mark": ""}
+    worker.make(task, settings, EntropyTokenizer(), tmp_path)
+    with pytest.raises(InputError, match="the tar has changed") as told:  # it was planned with another content
+        worker.make({**task, "digest": "0" * 64}, settings, EntropyTokenizer(), tmp_path)
+    assert told.value.reason is InputReason.CHANGED
+
+
+def test_an_address_of_this_disk_is_a_path(source: Path, tmp_path: Path) -> None:
+    out = f"file://{tmp_path}/a%20b"
+    assert preprocess([source / "0.png"], out, **FAST)["written"] == 1
+    assert tree(tmp_path / "a b") and as_path(out) == tmp_path / "a b"
 
 
 def test_a_tar_that_ends_early_is_counted(source: Path, tmp_path: Path) -> None:
