@@ -45,8 +45,7 @@ class Rate(Selector):
         """bool [F, R, C]: the most bits, given what the choice has shown before, and a floor of coverage."""
         if count == bits.size:
             return np.ones(bits.shape, bool)
-        # of a black first frame nothing is to be had
-        whole = frames.count > 1 and bits[0].size <= _ALL * count and bool((bits[0] >= _NOTHING).any())
+        whole = frames.count > 1 and bits[0].size <= _ALL * count
         spare = 0 if whole else int((_COVERAGE if frames.count > 1 else _COVERAGE_STILL) * count)
         if frames.count > 1:
             looks = looks_of(frames.pixels, patch_size)

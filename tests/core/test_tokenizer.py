@@ -177,15 +177,6 @@ def test_a_stream_of_a_still_scene_keeps_one_patch_a_frame_after_the_first() -> 
     assert [len(push(still)) for _ in range(5)] == [1] * 5
 
 
-def test_a_black_first_frame_is_not_paid_for() -> None:
-    frames = np.repeat(drifting(1, 64, 64), 30, axis=0)
-    frames[0] = 0
-    kept = EntropyTokenizer(8, keep=0.2)(as_frames(frames))
-    counts = np.bincount(kept.positions[:, 0], minlength=30)
-    assert counts[1] == 64 and counts[0] < 32
-    assert np.bincount(EntropyTokenizer(8, keep=0.2)(as_frames(frames[1:])).positions[:, 0])[0] == 64
-
-
 def test_slips_are_one_line() -> None:
     pixels, frames = drifting(2), as_frames(drifting(2))
     tok = EntropyTokenizer(8)
