@@ -112,7 +112,7 @@ def _sized(colours: np.ndarray, width: int, height: int) -> np.ndarray:
     """Less than halved, or enlarged, where the patch is not 8 pixels times a power of two: [n, H, W].
 
     Through (1 2 1) / 4 both ways where it shrinks: what is aliased does not move with the camera (at patch 14 a pan on
-    strong texture loses two moving patches in a hundred to it). Means over areas do as well and take three times as
+    strong texture loses three moving patches in a hundred to it). Means over areas do as well and take three times as
     long for the whole score.
     """
     if colours.shape[1:] == (height, width):
