@@ -113,11 +113,12 @@ class Ours:
     ) -> None:
         torch.manual_seed(0)
         encoder = VisionEncoder(size.tower)
+        nameless = range(len(words), size.text.vocab_size)  # of a table that is larger than the words of this bench
         config = EntropyVLMConfig(
             vision=encoder.config,
             text=size.text.to_dict(),
             image_token_id=token_id(words, IMAGE),
-            unsampled_token_ids=[token_id(words, t) for t in (PAD, UNKNOWN, ASSISTANT)],
+            unsampled_token_ids=[*(token_id(words, t) for t in (PAD, UNKNOWN, ASSISTANT)), *nameless],
             pad_token_id=size.text.pad_token_id,
             eos_token_id=size.text.eos_token_id,
         )
