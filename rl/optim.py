@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -24,6 +26,27 @@ def learning_rate(recipe: TrainRecipe, step: int, end: int) -> float:
     rise = min(1.0, (step + 1) / max(1, optim.warmup))
     fall = min(1.0, (end - step) / optim.cooldown) if optim.cooldown else 1.0
     return rise * max(fall, 0.1)
+
+
+@torch.no_grad()
+def bound_gradients(parameters: Iterable[Tensor], most: float) -> float:
+    """Scale all gradients by one factor where their common norm is above `most`; returns the norm before.
+
+    Squares are summed in double precision, and only the norm is rounded to single: so it is the same number whoever
+    holds which part of a gradient, where single precision would give the order of the sum.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    held = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    if not held:
+        return 0.0
+    squares = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in held]).square().sum()
+    parted = next((g for g in gradients if isinstance(g, DTensor)), None)
+    if parted is not None:
+        dist.all_reduce(squares, group=parted.device_mesh.get_group())
+    norm = float(squares.sqrt().float())
+    if math.isfinite(norm) and norm > most:
+        torch._foreach_mul_(held, most / norm)
+    return norm
 
 
 class Optimizer:

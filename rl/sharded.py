@@ -153,10 +153,5 @@ def is_part(x: Tensor) -> bool:
     return isinstance(x, DTensor)
 
 
-def whole(x: Tensor) -> Tensor:
-    """A tensor that may be a process's part, as a whole one."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
-
-
 def _units(model: nn.Module) -> list[FSDPModule]:
     return [m for m in model.modules() if isinstance(m, FSDPModule)]

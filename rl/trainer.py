@@ -33,13 +33,13 @@ from .evaluate import grade
 from .hints import Idle, short_answers
 from .media import asked_of, fingerprint, pools_of, spread, stored_of, told
 from .metrics import Log, forget_after
-from .optim import Optimizer, learning_rate
+from .optim import Optimizer, bound_gradients, learning_rate
 from .parallel import current_team, end_workers, leave_signals_to_the_trainer, requests_to_stop
 from .prepare import prepare, word_groups
 from .recipe import TrainRecipe
 from .reference import Copy, Reference, WithoutMaps
 from .scenes import Pool, SceneMemory
-from .sharded import gather, is_sharded, reduce_gradients, release, shard, whole
+from .sharded import gather, is_sharded, reduce_gradients, release, shard
 from .stages import STEPS
 from .vllm_engine import vllm_engine
 
@@ -463,15 +463,14 @@ class Trainer:
             else:
                 self.team.add_gradients(self.model.parameters())
         with clock("optimiser"), waiting("update their parts of the weights"):
-            norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.max_grad_norm))
-            length = float(norm)
-            if not math.isfinite(length):
-                raise NotFinite(f"the gradient is {length}")
+            norm = bound_gradients(self.model.parameters(), self.recipe.optim.max_grad_norm)
+            if not math.isfinite(norm):
+                raise NotFinite(f"the gradient is {norm}")
             self.optimizer.step(learning_rate(self.recipe, step, self.end))
         with clock("sync"), waiting("give their parts of the weights"):
             if sharded:
                 gather(self.model)
-        return length
+        return norm
 
     def _gate(self, step: int, metrics: Metrics) -> bool:
         """Measure when it is time; True once the stage has reached what it was for."""

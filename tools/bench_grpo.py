@@ -41,10 +41,11 @@ from entropy_vision.rl.buffer import Turns
 from entropy_vision.rl.clock import Clock
 from entropy_vision.rl.context import Context, Metrics
 from entropy_vision.rl.grpo import grpo_step
+from entropy_vision.rl.optim import bound_gradients
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
 from entropy_vision.rl.rubric import Reward
 from entropy_vision.rl.scenes import Ask, Scored
-from entropy_vision.rl.sharded import gather, reduce_gradients, release, shard, whole
+from entropy_vision.rl.sharded import gather, reduce_gradients, release, shard
 from entropy_vision.rl.verifiers import Verdict
 from entropy_vision.rl.verifiers.verdict import Status
 from entropy_vision.text import ASSISTANT, IMAGE, PAD, UNKNOWN, token_id, word_tokenizer
@@ -166,13 +167,13 @@ class Ours:
             if self.parts:
                 reduce_gradients(self.model)
         with self.clock("optimiser"):
-            norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
+            norm = bound_gradients(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         with self.clock("sync"):
             if self.parts:
                 gather(self.model)
-        return float(norm)
+        return norm
 
 
 def prompt_tokens(ours: Ours) -> int:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_chat import QWEN, VICUNA, bytes_tokenizer, chat_policy, pieces_tokenizer, with_parts
 from tokenizers import AddedToken
+from transformers import DynamicCache
 
 from entropy_vision import EntropyVLMProcessor, Frames
 from entropy_vision.dialect import Dialect, dialect_of
@@ -100,6 +101,63 @@ def _generated(
     return list(out[0, inputs["input_ids"].shape[1] :].tolist())
 
 
+def _save_llava(path: Path, which: str) -> None:
+    """A small checkpoint with a chat template."""
+    make, template = (bytes_tokenizer, QWEN) if which == "onevision" else (pieces_tokenizer, VICUNA)
+    tokenizer = make(with_parts(template))
+    tokenizer.add_tokens([AddedToken("<video>", special=True, normalized=False)])
+    _save(path, which, tokenizer=tokenizer)
+
+
+def _drawn_twice(model: EntropyVLM, processor: EntropyVLMProcessor, frames: list[Frames], draws: int) -> torch.Tensor:
+    """How far apart sampler and scorer are at every sampled token."""
+    dialect = dialect_of(model, processor)
+    owner = list(range(len(frames)))
+    apart = []
+    with torch.no_grad():
+        asked = _read(model, dialect, _packed(processor, frames), owner, [QUESTIONS[i % 3] for i in owner])
+        for seed in range(draws):
+            generator = torch.Generator().manual_seed(seed)
+            drawn = sample(model, dialect, asked, group=4, max_new_tokens=9, generator=generator)
+            apart.append((score(model, dialect, asked, drawn.ids, drawn.mask) - drawn.logp).abs()[drawn.mask])
+    return torch.cat(apart)
+
+
+def _read_twice(model: EntropyVLM, draws: int) -> torch.Tensor:
+    """How far apart transformers' own decoder is, token by token from its cache and in one pass, at as many tokens."""
+    apart = []
+    with torch.no_grad():
+        for seed in range(draws):
+            ids = torch.randint(5, 200, (12, 40), generator=torch.Generator().manual_seed(seed))
+            whole = model.language(input_ids=ids).logits[:, 30:-1].log_softmax(-1)
+            cache, steps = DynamicCache(), []
+            model.language(input_ids=ids[:, :30], past_key_values=cache, use_cache=True)
+            for t in range(30, 39):
+                logits = model.language(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits
+                steps.append(logits[:, 0].log_softmax(-1))
+            picked = (x.gather(2, ids[:, 31:, None]) for x in (whole, torch.stack(steps, 1)))
+            apart.append((next(picked) - next(picked)).abs().flatten())
+    return torch.cat(apart)
+
+
+@pytest.mark.slow
+def test_sampler_and_scorer_are_closer_than_a_cache_and_a_whole_pass(tmp_path: Path) -> None:
+    """Some 20,000 tokens of five policies: hardly one is 2e-6 apart, of transformers' own two ways several times as
+    many; single precision itself is up to 6e-6 from double."""
+    frames = [noise_frames(6, size=40), noise_frames(7, frames=3, size=40), noise_frames(8, size=40)]
+    policies = [chat_policy(make(), decoder, visual_positions=kind) for decoder, kind, make in DECODERS]
+    for which in ("llava", "onevision"):
+        _save_llava(tmp_path / which, which)
+        policies.append((EntropyVLM.from_llava(tmp_path / which), EntropyVLMProcessor.from_llava(tmp_path / which)))
+    mine = torch.cat([_drawn_twice(model, processor, frames, 40) for model, processor in policies])
+    theirs = torch.cat([_read_twice(model, 40) for model, _ in policies])
+    for name, apart in (("sampler, scorer", mine), ("cache, whole", theirs)):
+        beyond = int((apart > 2e-6).sum())
+        print(f"{name}: {len(apart)} tokens, {beyond} above 2e-6, the furthest {float(apart.max()):.1e}")
+    assert float(mine.max()) <= 5e-6
+    assert float((mine > 2e-6).float().mean()) < 0.5 * float((theirs > 2e-6).float().mean())
+
+
 def _agrees(model: EntropyVLM, processor: EntropyVLMProcessor, frames: list[Frames]) -> list[str]:
     """Greedy rollouts are transformers' own, and sampler and scorer agree; what was said."""
     dialect = dialect_of(model, processor)
@@ -131,10 +189,7 @@ def test_greedy_samples_are_those_of_generate(decoder: str, kind: str, make: obj
 @pytest.mark.parametrize("which", ["llava", "onevision"])
 def test_so_are_those_of_llava_checkpoints(which: str, tmp_path: Path) -> None:
     """OneVision pools four patches of a video and closes every picture: what is chosen are pooled tokens."""
-    make, template = (bytes_tokenizer, QWEN) if which == "onevision" else (pieces_tokenizer, VICUNA)
-    tokenizer = make(with_parts(template))
-    tokenizer.add_tokens([AddedToken("<video>", special=True, normalized=False)])
-    _save(tmp_path, which, tokenizer=tokenizer)
+    _save_llava(tmp_path, which)
     model, processor = EntropyVLM.from_llava(tmp_path), EntropyVLMProcessor.from_llava(tmp_path)
     frames = [noise_frames(6, size=40), noise_frames(7, frames=3, size=40), noise_frames(8, size=40)]
     _agrees(model, processor, frames)
