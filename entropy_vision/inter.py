@@ -23,8 +23,9 @@ import numpy as np
 from entropy_vision.blocks import Blocks, blend, compare, every, flat_and_steep, measure, quantiles, ranked
 from entropy_vision.intra import gaussian_rate
 from entropy_vision.layers import Layers, View, layers_of, misfit, refine
-from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions, warp
+from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions
 from entropy_vision.planes import BLOCK, Planes
+from entropy_vision.warp import warp
 
 _D0 = 2.5  # grey levels squared, of halved pixels
 _FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure

@@ -21,8 +21,9 @@ import cv2
 import numba
 import numpy as np
 
-from entropy_vision.motion import Motion, warp
+from entropy_vision.motion import Motion
 from entropy_vision.planes import Planes
+from entropy_vision.warp import warp
 
 _CLEAR = 0.5  # a layer surely owns what it leaves less than this of the next best layer's error
 _NOISE = 1.0  # grey levels squared that are added to both of these errors

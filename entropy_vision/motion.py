@@ -14,8 +14,6 @@ import cv2
 import numba
 import numpy as np
 
-from entropy_vision.planes import Planes
-
 Motion: TypeAlias = np.ndarray
 """float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y)."""
 
@@ -195,17 +193,6 @@ def on_grid(motion: np.ndarray, across: float, down: float) -> np.ndarray:
     out[0, 2] = across * (motion[0, 0] * x + motion[0, 1] * y + motion[0, 2] - x)
     out[1, 2] = down * (motion[1, 0] * x + motion[1, 1] * y + motion[1, 2] - y)
     return out
-
-
-def warp(planes: Planes, motion: Motion) -> Planes:
-    """Planes seen before, from where the camera is now; what was outside repeats the border."""
-    flags, border = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
-    luma, chroma = planes.luma, planes.chroma
-    half = on_grid(motion, 0.5, 0.5)
-    return Planes(
-        cv2.warpAffine(luma, motion, luma.shape[1::-1], flags=flags, borderMode=border),
-        cv2.warpAffine(chroma, half, chroma.shape[1::-1], flags=flags, borderMode=border),
-    )
 
 
 @numba.njit(cache=True)

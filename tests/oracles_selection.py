@@ -382,3 +382,27 @@ def walk(bits: np.ndarray, looks: list[Look], least: float, whole: bool) -> np.n
                 mask[t][p] = True
                 last[p], owed[p] = values, 0.0
     return mask
+
+
+def interpolated(plane: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """[H, W] along a motion, sample by sample: Keys' kernel of -0.75 over the 4 x 4 around, the border repeated."""
+
+    def kernel(x: float) -> float:
+        a, x = -0.75, abs(x)
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+    height, width = plane.shape
+    out = np.empty(plane.shape)
+    for y in range(height):
+        for x in range(width):
+            at_x, at_y = motion @ [x, y, 1]
+            at_x, at_y = min(max(at_x, -2), width + 1), min(max(at_y, -2), height + 1)  # beyond, all is the border
+            total = 0.0
+            for v in range(math.floor(at_y) - 1, math.floor(at_y) + 3):
+                for u in range(math.floor(at_x) - 1, math.floor(at_x) + 3):
+                    value = float(plane[min(max(v, 0), height - 1), min(max(u, 0), width - 1)])
+                    total += kernel(at_y - v) * kernel(at_x - u) * value
+            out[y, x] = total
+    return out

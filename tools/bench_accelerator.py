@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device in bfloat16, dense, for mfu")
     parser.add_argument("--parts", action="store_true", help="through FSDP2, as parallel = shard of a recipe")
+    parser.add_argument("--recompute", action="store_true", help="gradient_checkpointing of a recipe: less memory")
     parser.add_argument("--profile", type=Path, help="where to write the trace of a step at keep 0.25")
     options = parser.parse_args()
     cuda = options.device == "cuda"
@@ -134,7 +135,14 @@ def main() -> None:
         _alone()
     words = word_tokenizer(WORDS)
     ours = Ours(
-        sizes(words)[options.size], words, options, options.group, device=device, half=cuda, parts=options.parts
+        sizes(words)[options.size],
+        words,
+        options,
+        options.group,
+        device=device,
+        half=cuda,
+        parts=options.parts,
+        recompute=options.recompute,
     )
     print(f"{count_parameters(ours.model):,} parameters; the first steps", file=sys.stderr)
     result = {
@@ -142,6 +150,7 @@ def main() -> None:
         "torch": torch.__version__,
         "parameters": count_parameters(ours.model),
         "parts": options.parts,
+        "recompute": options.recompute,
         **measured(ours, options.rounds, options.peak_tflops),
         "waits": waits(ours, KEEPS["keep 0.25"]) if cuda else None,
     }

@@ -43,6 +43,7 @@ from entropy_vision.rl.context import Context, Metrics
 from entropy_vision.rl.grpo import grpo_step
 from entropy_vision.rl.optim import bound_gradients
 from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
+from entropy_vision.rl.recompute import recompute_layers
 from entropy_vision.rl.rubric import Reward
 from entropy_vision.rl.scenes import Ask, Scored
 from entropy_vision.rl.sharded import gather, reduce_gradients, release, shard
@@ -99,6 +100,7 @@ class Ours:
     Args:
         half: matrix products in bfloat16.
         parts: weights, gradients and the optimiser's state divided among the processes there are.
+        recompute: activations inside layers are computed again for the backward pass.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Ours:
         device: str = "cpu",
         half: bool = False,
         parts: bool = False,
+        recompute: bool = False,
     ) -> None:
         torch.manual_seed(0)
         encoder = VisionEncoder(size.tower)
@@ -124,6 +127,8 @@ class Ours:
             eos_token_id=size.text.eos_token_id,
         )
         self.model = EntropyVLM(config).to(device).train()
+        if recompute:
+            recompute_layers(self.model)
         self.parts, where = parts, self.model.device.type
         self.precision = torch.autocast(where, torch.bfloat16, half, cache_enabled=False)
         if parts:
@@ -242,7 +247,7 @@ def our_seconds(ours: Ours, keep: float) -> list[dict[str, float]]:
 
 def spread(values: list[float]) -> dict[str, float]:
     """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
 
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from entropy_vision.layers import Layers, layers_of, refine
-from entropy_vision.motion import warp
 from entropy_vision.planes import Planes
 from entropy_vision.rate import patch_bits
+from entropy_vision.warp import warp
 
 SIDE = 96
 GROUND, POLES = (np.array([[1.0, 0, by], [0, 1, 0]]) for by in (1.0, 3.0))  # where samples were in the frame before

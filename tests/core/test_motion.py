@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from entropy_vision.motion import on_grid, seen_before, shared_motions, warp
+from entropy_vision.motion import on_grid, seen_before, shared_motions
 from entropy_vision.planes import Planes
 from entropy_vision.rate import patch_bits
+from entropy_vision.warp import warp
 
 
 def texture(rng: np.random.Generator, side: int) -> np.ndarray:
