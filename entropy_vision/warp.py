@@ -54,10 +54,10 @@ def _warped(source: np.ndarray, motion: np.ndarray) -> np.ndarray:
 @numba.njit(cache=True)
 def _place(ramp: np.ndarray, step: float, start: float, side: int, at: np.ndarray) -> None:
     """Where the samples of a row lie along an axis of `side` samples, `step` apart; at most two beyond its ends."""
-    step, start = np.float32(step), np.float32(start)
+    apart, first = np.float32(step), np.float32(start)
     least, most = np.float32(-2), np.float32(side + 1)
     for x in range(len(at)):
-        at[x] = min(max(step * ramp[x] + start, least), most)
+        at[x] = min(max(apart * ramp[x] + first, least), most)
 
 
 @numba.njit(cache=True)
