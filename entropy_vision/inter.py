@@ -23,7 +23,7 @@ import numpy as np
 from entropy_vision.blocks import Blocks, blend, compare, every, flat_and_steep, measure, quantiles, ranked
 from entropy_vision.intra import gaussian_rate
 from entropy_vision.layers import Layers, View, layers_of, misfit, refine
-from entropy_vision.motion import Motion, on_grid, seen_before, shared_motions
+from entropy_vision.motion import Corners, Motion, on_grid, seen_before, tracked
 from entropy_vision.planes import BLOCK, Planes
 from entropy_vision.warp import warp
 
@@ -175,11 +175,13 @@ class Past:
         energy: float32 [3, R', C'], residual along the camera's motion and those of further layers, or in place.
         motion: the camera's, None where it stands.
         layers: where there are several, whose each sample is.
+        corners: of the frame, where they were looked for.
     """
 
     energy: np.ndarray
     motion: Motion | None
     layers: Layers | None
+    corners: Corners | None = None
 
 
 def look_back(now: Planes, before: Planes, blocks: Blocks, known: Past | None = None) -> Past:
@@ -193,7 +195,8 @@ def look_back(now: Planes, before: Planes, blocks: Blocks, known: Past | None = 
         return Past(still, None, None)
     layers = known.layers if known else None
     alone = known.motion if known and not layers else None
-    motions = shared_motions(before.luma, now.luma, alone) + (layers.motions if layers else [])
+    motions, corners = tracked(before.luma, now.luma, alone, known.corners if known else None)
+    motions += layers.motions if layers else []
     found = [(motion, warp(before, motion)) for motion in motions]
     energies = [residual(now, seen)[0] for _, seen in found]
     if not energies:
@@ -206,7 +209,7 @@ def look_back(now: Planes, before: Planes, blocks: Blocks, known: Past | None = 
     order = [first, *(place for place in range(len(found)) if place != first)]
     views = _layer_views(now, before, [found[place] for place in order], [energies[place] for place in order])
     if len(views) == 1:
-        return Past(best, views[0][0], None)
+        return Past(best, views[0][0], None, corners)
     layers = layers_of(now, views)
     return Past(residual(now, layers.compose([seen for _, seen in views], now))[0], views[0][0], layers)
 

@@ -8,6 +8,7 @@ state, so the same frames give the same maps.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import cv2
@@ -28,10 +29,25 @@ _SHARE = 0.03  # of the corners must share a motion
 _AFFINE_INLIERS = 24  # below that six free numbers follow the noise
 _LINE = 0.01  # of the frame's longer side: corners within that of one line say nothing of what lies beside it
 _AS_BEFORE = 0.8  # of the corners must share one motion for a search beside the known one to be all that is needed
+_CARRIED = 4  # frames after which corners are looked for anew
+_STILL_THERE = 0.85  # of the corners must be in view for them to be carried on
 _REACH = 0.5  # of the frame's longer side: a layer is that wide or that high, an object is smaller
 
 
-def shared_motions(before: np.ndarray, now: np.ndarray, known: Motion | None = None) -> list[np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Corners:
+    """Where a frame has texture that can be tracked.
+
+    Attributes:
+        points: float32 [N, 1, 2], at the size at which frames are tracked.
+        age: for how many frames they have been carried along instead of looked for.
+    """
+
+    points: np.ndarray
+    age: int = 0
+
+
+def shared_motions(before: np.ndarray, now: np.ndarray, known: Motion | None = None) -> list[Motion]:
     """Where the pixels of `now` were in `before`, by the motions that many corners share.
 
     Args:
@@ -43,19 +59,34 @@ def shared_motions(before: np.ndarray, now: np.ndarray, known: Motion | None = N
         Up to five float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y), those with more corners first; none where
         nothing is shared (no texture, a cut, nothing but objects that go their own ways).
     """
+    return tracked(before, now, known)[0]
+
+
+def tracked(
+    before: np.ndarray, now: np.ndarray, known: Motion | None = None, held: Corners | None = None
+) -> tuple[list[Motion], Corners | None]:
+    """`shared_motions`, and the corners of `now`.
+
+    Args:
+        held: those of `before`. Where the camera goes on as is known they are carried along for some frames: any
+            texture can be tracked, and to look for the best takes as long as to track it.
+    """
     height, width = now.shape
     scale = min(1.0, _LONG_SIDE / max(height, width))
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         before, now = (cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in (before, now))
-    corners = _corners(now)
-    found: list[np.ndarray] = []
-    if corners is None:
-        return found
-    tracks = None
+    tracks, corners = None, None
     if known is not None:
-        tracks = _as_before(before, now, corners, on_grid(known, now.shape[1] / width, now.shape[0] / height))
-    points, targets = tracks or _tracks(before, now, corners)
+        small = on_grid(known, now.shape[1] / width, now.shape[0] / height)
+        corners = (held and _carried(held, small, now.shape)) or _corners(now)
+        tracks = corners and _as_before(before, now, corners.points, small)
+    if tracks is None and (corners is None or corners.age):
+        corners = _corners(now)
+    found: list[Motion] = []
+    if corners is None:
+        return found, None
+    points, targets = tracks or _tracks(before, now, corners.points)
     least = max(_MIN_INLIERS, _SHARE * len(points))
     for _ in range(_MOST):
         if len(points) < _MIN_INLIERS:
@@ -69,7 +100,7 @@ def shared_motions(before: np.ndarray, now: np.ndarray, known: Motion | None = N
             motion = _least_squares(points, targets, inliers) if many else _similarity(points, targets, _REFINE)[0]
             found.append(_at_full_size(motion, now.shape, (height, width)))
         points, targets = points[~inliers], targets[~inliers]
-    return found
+    return found, corners
 
 
 def _similarity(points: np.ndarray, targets: np.ndarray, refine: int) -> tuple[Motion, np.ndarray]:
@@ -143,12 +174,23 @@ def _least_squares(points: np.ndarray, targets: np.ndarray, chosen: np.ndarray) 
     return out
 
 
-def _corners(now: np.ndarray) -> np.ndarray | None:
-    """float32 [N, 1, 2], or None where there are too few."""
+def _corners(now: np.ndarray) -> Corners | None:
+    """None where there are too few."""
     if min(now.shape) < 16:
         return None
-    corners = cv2.goodFeaturesToTrack(now, _CORNERS, 0.005, max(3, max(now.shape) // 36))
-    return None if corners is None or len(corners) < _MIN_INLIERS else corners
+    points = cv2.goodFeaturesToTrack(now, _CORNERS, 0.005, max(3, max(now.shape) // 36))
+    return None if points is None or len(points) < _MIN_INLIERS else Corners(points)
+
+
+def _carried(held: Corners, motion: Motion, shape: tuple[int, ...]) -> Corners | None:
+    """Corners of the frame before where a motion has put them; None where it is time to look for new ones."""
+    if held.age + 1 >= _CARRIED:
+        return None
+    points = cv2.transform(held.points, cv2.invertAffineTransform(motion))
+    inside = ((points >= 0) & (points < np.array(shape[::-1], np.float32))).all(axis=(1, 2))
+    if inside.sum() < _STILL_THERE * len(points):
+        return None
+    return Corners(points[inside].astype(np.float32, copy=False), held.age + 1)
 
 
 def _tracks(
