@@ -20,6 +20,7 @@ Motion: TypeAlias = np.ndarray
 
 _LONG_SIDE = 256  # pixels at which corners are tracked
 _CORNERS = 200
+_BESIDE = 128  # of them, the clearest, are enough beside a known motion
 _ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 8, 0.03)  # in noise, tracking would never settle
 _AGREE = 0.3  # samples
 _MOST = 5  # motions that are looked for
@@ -80,7 +81,7 @@ def tracked(
     if known is not None:
         small = on_grid(known, now.shape[1] / width, now.shape[0] / height)
         corners = (held and _carried(held, small, now.shape)) or _corners(now)
-        tracks = corners and _as_before(before, now, corners.points, small)
+        tracks = corners and _as_before(before, now, corners.points[:_BESIDE], small)
     if tracks is None and (corners is None or corners.age):
         corners = _corners(now)
     found: list[Motion] = []
