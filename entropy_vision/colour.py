@@ -12,16 +12,11 @@ import numpy as np
 _i32 = np.int32  # products are cut to 32 bits, or they would be taken in 64
 
 
+@numba.njit(cache=True)
 def apart(frame: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] -> [3, H, W]."""
-    out: np.ndarray = _apart(np.ascontiguousarray(frame))
-    return out
-
-
-@numba.njit(cache=True)
-def _apart(frame: np.ndarray) -> np.ndarray:
     height, width, _ = frame.shape
-    pixels, out = frame.reshape(height, 3 * width), np.empty((3, height, width), np.uint8)
+    pixels, out = np.ascontiguousarray(frame).reshape(height, 3 * width), np.empty((3, height, width), np.uint8)
     for y in range(height):
         row, one, two, three = pixels[y], out[0, y], out[1, y], out[2, y]
         for x in range(width):

@@ -39,21 +39,49 @@ class Planes:
 def planes_of(frame: np.ndarray, patch_size: int) -> Planes:
     """The planes of uint8 [R P, C P, 3], RGB."""
     width, height = (SAMPLES * (side // patch_size) for side in (frame.shape[1], frame.shape[0]))
+    luma, colours = _halves(frame, height)
+    return Planes(_sized(luma, width, height)[0], _chroma(_sized_by_means(colours, width, height)))
+
+
+@numba.njit(cache=True)
+def _halves(frame: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Luma [1, ...] and colours [3, ...] of uint8 [H, W, 3], as often halved as they stay at least `height` high.
+
+    One call for all: calls from Python cost as much as the sums.
+    """
     colours = apart(frame)
-    luma = luma_of(colours)[None]
+    luma = luma_of(colours).reshape(1, frame.shape[0], frame.shape[1])
     while luma.shape[1] >= 2 * height:
         luma = smoothed(luma)
-    return Planes(_sized(luma, width, height)[0], _chroma(smoothed(reduced(colours, width, height))))
+    return luma, _means(colours, height)
 
 
-def reduced(colours: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Planes [n, H, W] at another size, by means of 2 x 2 pixels as often as these fit."""
+def reduced(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Red, green and blue of uint8 [H, W, 3] at another size, by means of 2 x 2 pixels as often as these fit: [3, ...].
+
+    What is cut off at an odd rim would shift the grid; there it is stretched instead.
+    """
+    return _sized_by_means(_means_of(frame, height), width, height)
+
+
+@numba.njit(cache=True)
+def _means_of(frame: np.ndarray, height: int) -> np.ndarray:
+    return _means(apart(frame), height)
+
+
+@numba.njit(cache=True)
+def _means(colours: np.ndarray, height: int) -> np.ndarray:
+    """Planes [n, H, W], halved as long as their sides are even and they stay at least `height` high."""
+    while colours.shape[1] >= 2 * height and colours.shape[1] % 2 == 0 and colours.shape[2] % 2 == 0:
+        colours = _halved(colours)
+    return colours
+
+
+def _sized_by_means(colours: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Planes that `_means` has left, at their size: those with odd sides are halved by stretching."""
     while colours.shape[1] >= 2 * height:
         _, height_now, width_now = colours.shape
-        if height_now % 2 or width_now % 2:  # what is cut off at the rim would shift the grid: stretched instead
-            colours = _resized(colours, width_now // 2, height_now // 2, cv2.INTER_AREA)
-        else:
-            colours = _halved(colours)
+        colours = _means(_resized(colours, width_now // 2, height_now // 2, cv2.INTER_AREA), height)
     return _sized(colours, width, height)
 
 
@@ -80,7 +108,7 @@ def smoothed(colours: np.ndarray) -> np.ndarray:
     """
     count, height, width = colours.shape
     out, column = np.empty((count, (height + 1) // 2, (width + 1) // 2), np.uint8), np.empty(width + 4, np.uint16)
-    inside = column[2:-2]
+    inside, sums = column[2:-2], np.empty(width, np.uint16)
     for k in range(count):
         plane = colours[k]
         for y in range(out.shape[1]):
@@ -91,17 +119,21 @@ def smoothed(colours: np.ndarray) -> np.ndarray:
                 beside = np.uint16(two[x]) + np.uint16(four[x])
                 inside[x] = np.uint16(one[x]) + np.uint16(five[x]) + 4 * beside + 6 * np.uint16(three[x])
             column[0], column[1], column[-2], column[-1] = inside[2], inside[1], inside[-2], inside[-3]
-            for x in range(len(row)):  # at most 255 * 256 + 128, so it fits 16 bits
-                beside = column[2 * x + 1] + column[2 * x + 3]
-                row[x] = np.uint16(column[2 * x] + column[2 * x + 4] + 4 * beside + 6 * column[2 * x + 2] + 128) >> 8
+            for x in range(width):  # every one, though every second is needed: side by side they are taken at once
+                beside = column[x + 1] + column[x + 3]
+                both = np.uint16(column[x] + column[x + 4] + 4 * beside + 6 * column[x + 2] + 128)
+                sums[x] = both >> 8  # at most 255 * 256 + 128, so it fits 16 bits
+            for x in range(len(row)):
+                row[x] = sums[2 * x]
     return out
 
 
 @numba.njit(cache=True)
 def _chroma(colours: np.ndarray) -> np.ndarray:
-    """Cr and Cb of uint8 [3, H, W], RGB: [H, W, 2]."""
-    _, height, width = colours.shape
-    apart, out = ycrcb(colours), np.empty((height, width, 2), np.uint8)
+    """Cr and Cb of uint8 [3, 2 H, 2 W], RGB, through the last halving: [H, W, 2]."""
+    apart = ycrcb(smoothed(colours))
+    _, height, width = apart.shape
+    out = np.empty((height, width, 2), np.uint8)
     for y in range(height):
         for x in range(width):
             out[y, x, 0], out[y, x, 1] = apart[1, y, x], apart[2, y, x]

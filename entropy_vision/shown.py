@@ -27,7 +27,7 @@ import numba
 import numpy as np
 
 from entropy_vision.blocks import flat_and_steep, ranked
-from entropy_vision.colour import apart, ycrcb
+from entropy_vision.colour import ycrcb
 from entropy_vision.grid import grid_size, pad
 from entropy_vision.planes import reduced
 
@@ -66,12 +66,14 @@ def looks_of(pixels: np.ndarray, patch_size: int) -> Looks:
     rows, columns = grid_size(height, width, patch_size)
     values = np.empty((len(pixels), rows * columns, _LOOK), np.int16)
     for frame, into in zip(pad(pixels, patch_size), values, strict=True):
-        _into_patches(ycrcb(reduced(apart(frame), 4 * columns, 4 * rows)), columns, into)
+        _into_patches(reduced(frame, 4 * columns, 4 * rows), columns, into)
     return Looks(values, *_changes(values))
 
 
 @numba.njit(cache=True)
-def _into_patches(picture: np.ndarray, columns: int, out: np.ndarray) -> None:
+def _into_patches(colours: np.ndarray, columns: int, out: np.ndarray) -> None:
+    """Looks int16 [N, 24] of red, green and blue, uint8 [3, 4 R, 4 C]."""
+    picture = ycrcb(colours)
     for p in range(len(out)):
         y, x = 4 * (p // columns), 4 * (p % columns)
         for i in range(_LUMA):

@@ -27,6 +27,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=8, help="of a video of the 0.5b size")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device in bfloat16, dense, for mfu")
@@ -134,8 +136,9 @@ def main() -> None:
     if options.parts:
         _alone()
     words = word_tokenizer(WORDS)
+    size = sizes(words)[options.size]
     ours = Ours(
-        sizes(words)[options.size],
+        replace(size, frames=options.frames) if size.frames > 1 else size,
         words,
         options,
         options.group,
