@@ -148,13 +148,24 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except OSError as error:
         if not refused_by_machine(error):
             raise
-        return _refused(name, f"{error.filename or 'the output'}: {error.strerror}", as_text)
+        return _refused(name, f"{error.filename or 'the output'}: {error.strerror or error}", as_text)
+    except _refusals_of_stores() as error:
+        return _refused(name, f"a store cannot be reached ({type(error).__name__}: {error})", as_text)
     except KeyboardInterrupt:
         say(f"{PROGRAM} {name}: interrupted")
         return 130
     if os.environ.get("RANK", "0") == "0":  # under torchrun one of the processes speaks for all
         print(as_text(result), flush=True)
     return code
+
+
+def _refusals_of_stores() -> tuple[type[Exception], ...]:
+    """What S3's library raises where there are no credentials or no network; nothing where it was not used."""
+    if "botocore" not in sys.modules:
+        return ()
+    from botocore.exceptions import BotoCoreError
+
+    return (BotoCoreError,)
 
 
 _SCORING = ("demo", "show", "preprocess", "bench")

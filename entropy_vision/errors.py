@@ -30,8 +30,9 @@ _ENVIRONMENT |= {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}  # a name that
 
 
 def refused_by_machine(error: BaseException) -> bool:
-    """Whether an error is a full disk, a folder one may not write to, a name that cannot be: told in one line."""
-    return isinstance(error, OSError) and error.errno in _ENVIRONMENT
+    """Whether an error is a full disk, a place one may not write to, a name that cannot be: told in one line. (Of a
+    store, a PermissionError has no number.)"""
+    return isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _ENVIRONMENT)
 
 
 class EntropyVisionError(Exception):

@@ -171,6 +171,54 @@ def test_patches_are_written_to_a_store(bucket: str, tmp_path: Path) -> None:
         write_shards([kept], f"{bucket}/own")
 
 
+@pytest.mark.parametrize("verb", ["preprocess in", "preprocess out", "verify", "show"])
+def test_no_credentials_are_a_line(
+    verb: str, server: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own: a store's library keeps what it has once found."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    arguments = {
+        "preprocess in": ["preprocess", "s3://nobodys/in", "--out", str(tmp_path / "out")],
+        "preprocess out": ["preprocess", str(source), "--out", "s3://nobodys/out"],
+        "verify": ["verify", "s3://nobodys/out"],
+        "show": ["show", "s3://nobodys/out/a.tar", "--out", str(tmp_path / "pictures")],
+    }[verb]
+    done = subprocess.run([sys.executable, "-m", "entropy_vision.cli", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert ("credentials" in last) or (verb == "show" and "no such file" in last)
+
+
+def _as_rank(source: Path, out: str, rank: int) -> subprocess.Popen[bytes]:
+    code = "import sys; from entropy_vision.data.preprocess import preprocess; "
+    code += "preprocess([sys.argv[1]], sys.argv[2], size=32, selector='uniform', shard_samples=2, max_bad=1, "
+    code += "rank=int(sys.argv[3]), world=2)"
+    return subprocess.Popen([sys.executable, "-c", code, str(source), out, str(rank)])
+
+
+def test_two_ranks_write_into_a_store_what_one_writes(source: Path, bucket: str, tmp_path: Path) -> None:
+    """Both at once; then one is lost with a shard of its own, and the other's line mends nothing of it twice."""
+    there = f"{bucket}/both"
+    ranks = [_as_rank(source, there, rank) for rank in (0, 1)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    preprocess([source], tmp_path / "alone", **FAST)
+    members = [
+        {sample.key: sample.pixels.tobytes() for sample in read_shards(out)} for out in (there, tmp_path / "alone")
+    ]
+    assert members[0] == members[1] and len(members[0]) == 5
+    before = listed(there)
+    assert verify(there)["samples"] == 5
+    lost = sorted(name for name in before if name.endswith(".tar"))[-1]
+    as_path(f"{there}/{lost}").unlink()
+    assert [rank.wait() for rank in [_as_rank(source, there, rank) for rank in (1, 0)]] == [0, 0]
+    assert listed(there) == before
+
+
 def test_an_address_that_nothing_opens_is_a_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be opened here"):
         preprocess(["nosuch://box/in"], tmp_path / "out", **FAST)
