@@ -83,11 +83,18 @@ def by_name(name: str) -> Source:
         return stat(as_path(name))
     from .tars import members
 
-    member, _, path = name.removeprefix("tar://").partition("::")
+    member, path = _split(name.removeprefix("tar://"))
     found = next((one for one in members(as_path(path)) if one.member == member), None)
     if found is None:
         raise InputError(path, InputReason.MISSING, f"the tar holds no {member}")
     return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    """`member::path`, where either may hold `::` itself: the longest path that is there, or the longest there is."""
+    parts = name.split("::")
+    splits = [("::".join(parts[:i]), "::".join(parts[i:])) for i in range(1, len(parts))]
+    return next((one for one in splits if len(splits) > 1 and as_path(one[1]).exists()), splits[0])
 
 
 def digest(source: Source) -> str:

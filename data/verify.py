@@ -22,7 +22,8 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
     Returns:
         {"shards", "samples", "bad"}: bad counts damaged samples, one for a shard or marker that cannot be read, and
-        inputs that the tables tell wrongly; and "superseded" where samples are of what an input held before.
+        inputs that the tables tell wrongly; "superseded" where samples are of what an input held before; and
+        "unfinished", inputs of a plan that a run has not come to yet: the same line goes on.
 
     Raises:
         CheckFailed: something is bad; the message names the first, `result` holds the counts and "details".
@@ -47,11 +48,14 @@ def verify(folder: str | Path) -> dict[str, Any]:
     faults += [f"{tar}: a shard without a marker" for tar in tars(folder) if marker_path(tar).name not in known]
     mend = "remove that shard and its .json, preprocess again" if faults else "preprocess again, if need be --overwrite"
     tables = read_tables(folder)
-    tables |= settled_anew(read_plan(folder), tables)  # as the end of a run that was stopped would have left them
+    plan = read_plan(folder)
+    tables |= settled_anew(plan, tables)  # as the end of a run that was stopped would have left them
     faults += _told_wrongly(folder, tables, keys)
     result: dict[str, Any] = {"shards": len(marked), "samples": samples, "bad": len(faults)}
     if old := sum(row.status == SUPERSEDED for rows in tables.values() for row in rows):
         result[SUPERSEDED] = old
+    if waiting := sum(len(entries) for chunk, entries in plan.chunks.items() if chunk not in tables):
+        result["unfinished"] = waiting
     if faults:
         message = f"{len(faults)} bad in {folder}; first: {faults[0]}; {mend}"
         raise CheckFailed(message, {**result, "details": faults[:100]})

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def main() -> int:
     if options.dry_run:
         print(json.dumps({"cluster": "local" if options.local else "slurm", **wanted, "logs": str(options.logs)}))
         for one in shares:
-            print(" ".join(one.line))
+            print(shlex.join(one.line))
         return 0
     executor = submitit.AutoExecutor(folder=options.logs, cluster="local" if options.local else "slurm")
     executor.update_parameters(**wanted)

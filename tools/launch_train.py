@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def main() -> int:
     if options.dry_run:
         print(json.dumps({"cluster": "local" if options.local else "slurm", **wanted, "logs": str(options.logs)}))
         settings = [f"{name}={value}" for name, value in AGENT.items()]
-        print(" ".join([*settings, *agent.command("FIRST-NODE" if options.nodes > 1 else "localhost")]))
+        print(shlex.join([*settings, *agent.command("FIRST-NODE" if options.nodes > 1 else "localhost")]))
         return 0
     executor = submitit.AutoExecutor(folder=options.logs, cluster="local" if options.local else "slurm")
     executor.update_parameters(**wanted)

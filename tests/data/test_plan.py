@@ -19,6 +19,8 @@ from pyarrow import parquet
 
 from entropy_vision import EntropyTokenizer
 from entropy_vision.data import read_shards, worker
+from entropy_vision.data.archive import marker_path
+from entropy_vision.data.files import find_inputs
 from entropy_vision.data.ledger import Outcome, read_tables
 from entropy_vision.data.paths import as_path
 from entropy_vision.data.plan import ADOPTED, Cuts, Entry, Plan, new_entries, read_plan, settled_anew
@@ -460,6 +462,32 @@ def pack(path: Path, files: list[Path], cut: int | None = None) -> Path:
     if cut is not None:
         path.write_bytes(path.read_bytes()[:cut])
     return path
+
+
+def test_verify_counts_what_a_stopped_run_has_not_come_to(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess([source], out, max_bad=1, shard_samples=3, **FAST)
+    assert "unfinished" not in verify(out)
+    last = sorted((out / "inputs").iterdir())[-1]
+    waiting = len(read_tables(out)[max(read_tables(out))])
+    shard = sorted(out.glob("shard-*.tar"))[-1]
+    for path in (last, shard, marker_path(shard)):
+        path.unlink()
+    assert verify(out)["unfinished"] == waiting > 0
+    preprocess([source], out, max_bad=1, shard_samples=3, **FAST)
+    assert "unfinished" not in verify(out)
+
+
+@pytest.mark.parametrize("between", ["::", "a::b", ":::"])
+def test_a_name_holds_what_parts_it(between: str, source: Path, tmp_path: Path) -> None:
+    """`tar://member::path`, where a member or a folder has `::` in its own name."""
+    held = tmp_path / f"in{between}side"
+    held.mkdir()
+    path = held / "in.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(source / "5.png", f"x{between}y.png")
+    (one,) = find_inputs([path])
+    assert one.member == f"x{between}y.png" and by_name(one.name) == one
 
 
 @pytest.mark.parametrize("store", ["mosaic", "index"])
