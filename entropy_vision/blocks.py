@@ -108,20 +108,27 @@ def _measure(luma: np.ndarray, chroma: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @functools.cache
-def _differences(channels: int, side: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
-    """(now, other [H, W channels], mean, square [channels, R', C']) of now - other."""
+def _differences(
+    channels: int, side: int
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
+    """(now, other [H, W channels], light [channels], mean, square [channels, R', C']) of now - other - light."""
 
     @numba.njit(cache=True)
-    def differences(now: np.ndarray, other: np.ndarray, mean: np.ndarray, square: np.ndarray) -> None:
+    def differences(
+        now: np.ndarray, other: np.ndarray, light: np.ndarray, mean: np.ndarray, square: np.ndarray
+    ) -> None:
         height, wide = now.shape
-        total, squares = np.empty((2, wide), np.float32)
+        total, squares, off = np.empty((3, wide), np.float32)
+        for x in range(wide // channels):
+            for k in range(channels):
+                off[x * channels + k] = light[k]
         share = np.float32(1 / (side * side))
         for row in range(height // side):
             total[:], squares[:] = 0, 0
             for y in range(row * side, (row + 1) * side):
                 here, there = now[y], other[y]
                 for i in range(wide):
-                    apart = np.float32(here[i]) - np.float32(there[i])
+                    apart = np.float32(here[i]) - np.float32(there[i]) - off[i]
                     total[i] += apart
                     squares[i] += apart * apart
             for block in range(mean.shape[2]):
@@ -142,14 +149,16 @@ _of_lumas, _of_chromas = _differences(1, BLOCK), _differences(2, BLOCK // 2)
 
 @numba.njit(cache=True)
 def compare(
-    luma: np.ndarray, chroma: np.ndarray, other_luma: np.ndarray, other_chroma: np.ndarray
+    luma: np.ndarray, chroma: np.ndarray, other_luma: np.ndarray, other_chroma: np.ndarray, light: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and mean square [3, R', C'] of a frame's uint8 planes less others, uint8 or float32, in each block."""
+    """Mean and mean square [3, R', C'] of a frame's uint8 planes less others, uint8 or float32, and less a common
+    change, float32 [3], in each block."""
     height, width = luma.shape
     out = np.empty((2, 3, height // BLOCK, width // BLOCK), np.float32)
-    _of_lumas(luma, other_luma, out[0, :1], out[1, :1])
+    _of_lumas(luma, other_luma, light[:1], out[0, :1], out[1, :1])
     lines = len(chroma)
-    _of_chromas(chroma.reshape(lines, width), other_chroma.reshape(lines, width), out[0, 1:], out[1, 1:])
+    one, other = chroma.reshape(lines, width), other_chroma.reshape(lines, width)
+    _of_chromas(one, other, light[1:], out[0, 1:], out[1, 1:])
     return out[0], out[1]
 
 

@@ -68,14 +68,14 @@ def _residual(
     step: int,
     around: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    mean, square = compare(luma, chroma, other_luma, other_chroma)
+    mean, square = compare(luma, chroma, other_luma, other_chroma, around)
     light = quantiles(mean, 0.5, step)
     for k in range(3):
-        low, high = around[k] - np.float32(_FLICKER), around[k] + np.float32(_FLICKER)
-        known = light[k] = min(max(light[k], low), high)
+        known = min(max(light[k], -np.float32(_FLICKER)), np.float32(_FLICKER))
         one, other = square[k].ravel(), mean[k].ravel()
         for i in range(len(one)):
             one[i] = max(one[i] + known * (known - np.float32(2) * other[i]), np.float32(0))
+        light[k] = around[k] + known
     return square, light
 
 

@@ -57,7 +57,7 @@ def rate(x: float) -> float:
     return 0.25 * math.log2(1 + x * x)
 
 
-def _ranked(values: list[float], share: float) -> float:
+def ranked(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
@@ -112,7 +112,7 @@ def _ranked_of_some(field: np.ndarray) -> float:
     step = max(1, field.size // 160)
     while math.gcd(step, field.shape[1]) > 1:
         step += 1
-    return _ranked(field.ravel()[::step].tolist(), 0.5)
+    return ranked(field.ravel()[::step].tolist(), 0.5)
 
 
 def context_bits(rgb: np.ndarray, side: int) -> np.ndarray:
@@ -244,7 +244,7 @@ def residual(now: list[np.ndarray], past: list[np.ndarray]) -> tuple[np.ndarray,
     energies, light = [], np.zeros(3)
     for k in range(3):
         blocks = in_blocks(now[k] - past[k], k)
-        light[k] = min(max(_ranked(blocks.mean(axis=(1, 3)).ravel().tolist(), 0.5), -24), 24)
+        light[k] = min(max(ranked(blocks.mean(axis=(1, 3)).ravel().tolist(), 0.5), -24), 24)
         energies.append(((blocks - light[k]) ** 2).mean(axis=(1, 3)))
     return np.array(energies), light
 
@@ -254,21 +254,21 @@ def error_floor(frame: Sampled, energy: np.ndarray) -> np.ndarray:
     out = np.zeros_like(energy)
     for k in range(3):
         slope, variance = frame.slope(k), frame.blocks(k).var(axis=(1, 3))
-        noise = min(_ranked(energy[k].ravel().tolist(), 0.25), 2 * _ranked(variance.ravel().tolist(), 0.25))
-        middle = _ranked(slope.ravel().tolist(), 0.5)
+        noise = min(ranked(energy[k].ravel().tolist(), 0.25), 2 * ranked(variance.ravel().tolist(), 0.25))
+        middle = ranked(slope.ravel().tolist(), 0.5)
         excess = [
             max(e - noise, 0) / (s + 1) for e, s in zip(energy[k].ravel(), slope.ravel(), strict=True) if s >= middle
         ]
-        out[k] = noise + min(_ranked(excess, 0.5), 0.03) * slope + 2.5
+        out[k] = noise + min(ranked(excess, 0.5), 0.03) * slope + 2.5
     return out
 
 
-def _rates(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
+def rates(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
     return np.array([sum(rate(e / f) for e, f in zip(*pair, strict=True)) for pair in zip(
         energy.reshape(3, -1).T, floor.reshape(3, -1).T, strict=True)]).reshape(energy.shape[1:])  # fmt: skip
 
 
-def _half_around(field: np.ndarray) -> np.ndarray:
+def half_around(field: np.ndarray) -> np.ndarray:
     """Half a block's own value, half the mean of the 3 x 3 around it, the border mirrored."""
     padded = np.pad(field, 1, mode="reflect")
     return np.array([
@@ -286,11 +286,11 @@ def still_camera_bits(pictures: list[np.ndarray], patch: int) -> list[np.ndarray
     anchor = np.array([frames[0].blocks(k).mean(axis=(1, 3)) for k in range(3)])
     for before, frame in itertools.pairwise(frames):
         energy, _ = residual(frame.planes, before.planes)
-        recent = _rates(energy, error_floor(frame, energy))
+        recent = rates(energy, error_floor(frame, energy))
         energy, light = residual(frame.planes, ground)
         floor = error_floor(frame, energy)
-        known = _rates(energy, floor)
-        near, far = _half_around(recent), _half_around(known)
+        known = rates(energy, floor)
+        near, far = half_around(recent), half_around(known)
         bits = np.where(far < near, far, near + 0.4 * (far - near))
         level = np.array([frame.blocks(k).mean(axis=(1, 3)) - light[k] for k in range(3)])
         for r, c in cells:
@@ -341,12 +341,12 @@ def apparent(now: Look, before: Look) -> tuple[list[float], float, float]:
         cells = np.array(values[:16], float).reshape(4, 4)
         errors.append(float(((cells - np.array(before[p][:16], float).reshape(4, 4)) ** 2).mean()))
         slopes.append(float((np.diff(cells, axis=0) ** 2).sum() + (np.diff(cells, axis=1) ** 2).sum()) / 12)
-    low, high = _ranked(slopes, 0.25), _ranked(slopes, 0.75)
+    low, high = ranked(slopes, 0.25), ranked(slopes, 0.75)
     flat = [i for i, slope in enumerate(slopes) if slope <= low]
     steep = [i for i, slope in enumerate(slopes) if slope >= high]
 
     def middle(values: list[float], among: list[int]) -> float:
-        return _ranked([values[i] for i in among], 0.5)
+        return ranked([values[i] for i in among], 0.5)
 
     rise = middle(slopes, steep) - middle(slopes, flat) + 1
     shift = (middle(errors, steep) - middle(errors, flat)) / rise
@@ -366,9 +366,9 @@ def rests_and_fading(now: Look, before: Look | None) -> tuple[dict[tuple[int, in
     return rests, min(max((unexplained - 8) / 8, 0), 1)
 
 
-def walk(bits: np.ndarray, looks: list[Look], least: float, whole: bool) -> np.ndarray:
-    """Keep what is worth `least`, one frame after the other; no light changes. bool [F, R, C]."""
-    mask, last, owed = np.zeros(bits.shape, bool), {}, dict.fromkeys(looks[0], 0.0)
+def walk(bits: np.ndarray, looks: list[Look], least: float, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Keep what is worth `least`, one frame after the other; no light changes. The mask, and what each was worth."""
+    mask, worths, last, owed = np.zeros(bits.shape, bool), np.zeros(bits.shape), {}, dict.fromkeys(looks[0], 0.0)
     for t, seen in enumerate(looks):
         rests, fading = rests_and_fading(seen, looks[t - 1] if t else None)
         for p, values in seen.items():
@@ -378,10 +378,40 @@ def walk(bits: np.ndarray, looks: list[Look], least: float, whole: bool) -> np.n
                 loss = apart * max(rests[p], 0.6 * fading)
                 worth += 60 * (1 - math.exp(-apart / 400)) + 0.6 * loss + 0.05 * owed[p]
             owed[p] += loss
+            worths[t][p] = worth
             if worth >= least or (whole and t == 0):
                 mask[t][p] = True
                 last[p], owed[p] = values, 0.0
-    return mask
+    return mask, worths
+
+
+def closed_loop(
+    bits: np.ndarray, looks: list[Look], most: int, least: float, whole: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest threshold that bisection finds for at most `most` patches: what it keeps, and what each was worth."""
+    mask, worth = walk(bits, looks, least, whole)
+    if mask.sum() <= most:
+        return mask, worth
+    low = max(least, sorted(bits.ravel().tolist(), reverse=True)[most - 1])
+    apart = 64 * 3 * math.log2((510**2 / 9) ** 2)
+    high = float(bits.max()) + 60 + (0.6 + 0.05 * len(bits)) * apart
+    for _ in range(9):
+        middle = math.sqrt((low + 1) * (high + 1)) - 1
+        if walk(bits, looks, middle, whole)[0].sum() > most:
+            low = middle
+        else:
+            high = middle
+    return walk(bits, looks, high, whole)
+
+
+def scattered(rows: int, columns: int) -> list[tuple[int, int]]:
+    """All places, in an order whose every beginning is spread evenly."""
+    order: list[tuple[int, int]] = []
+    for n in range(1, 16 * rows * columns + 1):
+        place = int(n * 0.7548776662466927 % 1 * rows), int(n * 0.5698402909980532 % 1 * columns)
+        if place not in order:
+            order.append(place)
+    return order + [place for place in np.ndindex(rows, columns) if place not in order]
 
 
 def interpolated(plane: np.ndarray, motion: np.ndarray) -> np.ndarray:
@@ -399,10 +429,12 @@ def interpolated(plane: np.ndarray, motion: np.ndarray) -> np.ndarray:
         for x in range(width):
             at_x, at_y = motion @ [x, y, 1]
             at_x, at_y = min(max(at_x, -2), width + 1), min(max(at_y, -2), height + 1)  # beyond, all is the border
+            columns = [
+                (min(max(u, 0), width - 1), kernel(at_x - u)) for u in range(int(at_x // 1) - 1, int(at_x // 1) + 3)
+            ]
             total = 0.0
-            for v in range(math.floor(at_y) - 1, math.floor(at_y) + 3):
-                for u in range(math.floor(at_x) - 1, math.floor(at_x) + 3):
-                    value = float(plane[min(max(v, 0), height - 1), min(max(u, 0), width - 1)])
-                    total += kernel(at_y - v) * kernel(at_x - u) * value
+            for v in range(int(at_y // 1) - 1, int(at_y // 1) + 3):
+                row = plane[min(max(v, 0), height - 1)]
+                total += kernel(at_y - v) * sum(share * float(row[u]) for u, share in columns)
             out[y, x] = total
     return out

@@ -68,7 +68,7 @@ def test_bits_of_an_image_equal_the_slow_form(patch: int, rows: int, columns: in
         pixels = to_pixels(with_square(ground, height // 3, width // 2, tuple(rng.integers(0, 256, 3))))
         bits = patch_bits(pixels[None], patch)[0]
         expected = patch * patch * oracle.picture_bits(pixels, block_side(patch), patch)
-        np.testing.assert_allclose(bits, expected, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(bits, expected, rtol=1e-4, atol=1e-5 * patch**2)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -83,7 +83,7 @@ def test_bits_of_a_still_camera_equal_the_slow_form(seed: int) -> None:
     for patch in (8, 16):
         bits = patch_bits(np.stack(frames), patch)
         for t, expected in enumerate(oracle.still_camera_bits(frames, patch), start=1):
-            np.testing.assert_allclose(bits[t], expected, rtol=1e-3, atol=1e-2)
+            np.testing.assert_allclose(bits[t], expected, rtol=1e-4, atol=1e-5 * patch**2)
 
 
 def test_padding_has_no_bits() -> None:
