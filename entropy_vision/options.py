@@ -339,7 +339,7 @@ class BenchOptions:
     prompt: int = 64
     """Text tokens that the language model reads beside the visual ones."""
     answer: int = 64
-    """Tokens that it answers with."""
+    """Tokens that it answers with; of a checkpoint's own language model, which is then run and timed, too."""
     out: OptionalPath = None
     """Folder for the table and its plot."""
     seed: int = 0

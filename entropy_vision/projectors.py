@@ -189,6 +189,11 @@ def _slot_a_patch(patches: PackedPatches) -> Slots:
     return Slots(patches.counts, torch.from_numpy(ranks), totals)
 
 
+def projector_flops(projector: nn.Module, tokens: int) -> int:
+    """FLOPs of projecting so many visual tokens, 2 for every multiply and add; equals `cost.count_flops` exactly."""
+    return 2 * tokens * sum(map_.weight.numel() for map_ in projector.modules() if isinstance(map_, nn.Linear))
+
+
 def make_projector(settings: dict[str, Any], vision_width: int, text_width: int) -> Projector | LlavaProjector:
     """The projector that `EntropyVLMConfig.projector` describes.
 

@@ -47,22 +47,28 @@ class Reduced:
 # ---- merging, in every block ------------------------------------------------------------------------------------
 
 
-def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, proportional: bool = True) -> Reduced:
+def merged(
+    encoder: VisionEncoder,
+    packed: PackedPatches,
+    keep: float,
+    *,
+    proportional: bool = True,
+    hidden: Tensor | None = None,
+) -> Reduced:
     """Encode a pack with its most similar tokens merged, equally many in every block.
 
     Args:
         keep: fraction of each input's tokens that are left behind the last block, in (0, 1].
         proportional: a token weighs in attention by what it stands for (+ log size), as a published model does.
+        hidden: `encoder.embed(packed)`, where already at hand.
 
     Raises:
         UsageError: a fraction outside (0, 1], or fewer tokens than halving them in every block can reach.
     """
-    adapter = encoder.adapter
-    packed.lay_out(adapter.prefix)  # worked out before the pack moves to the device
-    packed = packed.to(encoder.device)
+    adapter, packed = encoder.adapter, encoder.placed(packed)
     layout = packed.lay_out(adapter.prefix)
     left = _left(packed, keep)
-    hidden = encoder.embed(packed)
+    hidden = encoder.embed(packed) if hidden is None else hidden
     turns = _Turns.of(encoder, packed)
     lengths = torch.bincount(layout.patch_segments)  # of segments in the order of the pack
     by_row = torch.argsort(layout.first_rows)  # in the order of rows

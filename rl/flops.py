@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.policy_cost import Price, meta_decoder
+from entropy_vision.projectors import projector_flops
 from entropy_vision.tower import Tower
 
 
@@ -67,9 +68,14 @@ class Prices:
     @classmethod
     def of(cls, model: EntropyVLM, backward: int = 2, frozen: bool = False) -> Prices:
         """Those of a policy, from its configuration."""
-        maps = [m.weight.numel() for m in model.projector.modules() if isinstance(m, nn.Linear)]
         language = meta_decoder(model.config.get_text_config())
-        return cls(Tower.from_config(model.encoder.config), 2 * sum(maps), Price.of(language), backward, frozen)
+        return cls(
+            tower=Tower.from_config(model.encoder.config),
+            projector=projector_flops(model.projector, 1),
+            decoder=Price.of(language),
+            backward=backward,
+            frozen=frozen,
+        )
 
     def encode(self, patches: PackedPatches) -> int:
         """Tower and projector over a pack."""

@@ -285,7 +285,8 @@ def test_bench_tells_what_a_tower_of_transformers_costs(
     for row in (dense, kept):
         packed = PackedPatches.pack([EntropyTokenizer(patch_size=8, keep=row["keep"])(one) for one in frames])
         bill = policy_flops(model, packed, prompt=1, answer=1)
-        assert row["flops"] == sum(count_flops(partial(model.encoder.encode, packed)).values()) == bill["encode"]
+        counted = sum(count_flops(partial(model.encoder.encode, packed)).values())
+        assert row["flops"] == counted == bill["embed"] + bill["tower"]
         assert row["tokens"] == len(packed) and row["accuracy"] is None
     assert dense["flops_ratio"] == 1.0 < kept["flops_ratio"]
     assert "no accuracy" in capsys.readouterr().err
@@ -337,7 +338,8 @@ def test_merged_patches_stand_between_the_rows_of_what_they_show(llava: tuple[Pa
     frames = Frames(pixels=np.full((1, 48, 48, 3), 90, np.uint8), pts_seconds=np.zeros(1))
     merged = EntropyTokenizer(8, budget=Budget(tokens=9), merge=2)(frames)
     assert merged.spans is not None and (merged.spans == 2).all()
-    hidden, layout = model.encoder._embed(PackedPatches.pack([merged]))
+    packed = PackedPatches.pack([merged])
+    hidden, layout = model.encoder.embed(packed), packed.layout
     tower = llava[1].model.vision_tower
     with torch.no_grad():
         dense = tower.embeddings(_normalised(frames), interpolate_pos_encoding=True)[0, 1:].view(3, 2, 3, 2, -1)
