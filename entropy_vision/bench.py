@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from entropy_vision.bench_videos import draw_videos, read_videos
 from entropy_vision.console import as_table, progress, say
 from entropy_vision.cost import Cost, count_flops
 from entropy_vision.encoder import VisionEncoder
+from entropy_vision.energy import measure_joules
 from entropy_vision.frames import Frames
 from entropy_vision.measure import Chain, Timing, measure_peak_memory, measure_stages
 from entropy_vision.options import BenchOptions, EvalOptions
@@ -52,7 +54,8 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         answering, and flops_ratio_whole (dense / this row, tower and language model). All are totals over the videos.
         stages is `Cost.stages`: flops, seconds and quartiles (low, high) of each of `cost.STAGES`, decode_video where
         the videos are files (the same in every row), seconds of project, prefill and decode where a checkpoint's
-        policy ran them; wall_ratio_whole (dense / this row) is of all that was measured.
+        policy ran them; wall_ratio_whole (dense / this row) is of all that was measured. With `energy` joules (of all
+        stages from select on, None where the machine tells none) and beside the rows energy, which counters told them.
         Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture. Without
         `json` also stages, those of all rows as rows of their own.
 
@@ -78,6 +81,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     laps, peaks = _measure(jobs, chains, files, options.repeats)
     bills = _bills(jobs, encoder, policy, language, options)
     rows = [_row(*one) for one in zip(jobs, bills, laps, peaks, strict=True)]
+    told = _add_joules(rows, list(chains.values()), encoder, options.repeats) if options.energy else None
     _compare(rows)
     if policy is not None and policy.config.inputs:
         _add_accuracy(rows, options, names)
@@ -91,6 +95,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         "failed": dict(videos.failed),
         "rows": rows,
     }
+    result |= {} if told is None else {"energy": told}
     stages = [
         {"selector": row["selector"], "keep": row["keep"], "stage": stage} | bill
         for row in rows
@@ -247,6 +252,23 @@ def _measure(
             peaks.append(measure_peak_memory(job.encode, "cpu"))
             bar.advance(note="memory")
     return [{**laps[-1], **laps[number]} for number in chains], peaks
+
+
+def _add_joules(rows: Sequence[dict[str, Any]], chains: Sequence[Chain], encoder: Encoder, repeats: int) -> str:
+    """Put the joules of each row's stages into it; which counters told them."""
+
+    def run(chain: Chain) -> None:
+        given = None
+        for stage in chain.values():
+            given = stage(given)
+
+    device = next(encoder.parameters()).device
+    gpus = (f"GPU-{torch.cuda.get_device_properties(device).uuid}",) if device.type == "cuda" else ()
+    told: dict[str, float] | None = None
+    for row, chain in zip(rows, chains, strict=True):
+        told = measure_joules(partial(run, chain), repeats, gpus=gpus)
+        row["joules"] = None if told is None else sum(told.values())
+    return "not told by this machine" if told is None else ", ".join(told)
 
 
 def _row(job: _Job, flops: Mapping[str, int], laps: Laps, peak: int | None) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Cost:
         bytes: pixels that are handed to the tower.
         peak_memory: bytes of memory at the highest point, above where the job began; None where it was not measured.
         quartiles: stage -> (first, third quartile) of its seconds, where it was run several times.
+        joules: what counters of the machine went on by (`energy`); None where it was not measured or tells nothing.
 
     Raises:
         ValueError: a negative number, FLOPs or seconds that sum to nothing, or quartiles of a stage without seconds or
@@ -68,10 +69,11 @@ class Cost:
     bytes: int = 0
     peak_memory: int | None = None
     quartiles: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    joules: float | None = None
 
     def __post_init__(self) -> None:
-        numbers = [self.tokens, self.bytes, self.peak_memory or 0, *self.flops.values(), *self.seconds.values()]
-        if min(numbers) < 0:
+        numbers = [self.tokens, self.bytes, self.peak_memory or 0, self.joules or 0]
+        if min(*numbers, *self.flops.values(), *self.seconds.values()) < 0:
             raise ValueError(f"a cost is never negative: {self}")
         if self.total_flops <= 0 or self.total_seconds <= 0:
             raise ValueError(f"a cost needs FLOPs and seconds, neither stands for the other: {self}")
@@ -172,6 +174,7 @@ class CostReport:
                 f"quartiles_{name}": {stage: list(pair) for stage, pair in cost.quartiles.items()},
                 f"bytes_{name}": cost.bytes,
                 f"peak_memory_{name}": cost.peak_memory,
+                f"joules_{name}": cost.joules,
             }
         return sides | {"flops_ratio": self.flops_ratio, "wall_ratio": self.wall_ratio}
 

@@ -340,6 +340,8 @@ class BenchOptions:
     """Text tokens that the language model reads beside the visual ones."""
     answer: int = 64
     """Tokens that it answers with; of a checkpoint's own language model, which is then run and timed, too."""
+    energy: bool = False
+    """Adds the joules of every row, where counters of the machine tell them."""
     out: OptionalPath = None
     """Folder for the table and its plot."""
     seed: int = 0

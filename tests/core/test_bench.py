@@ -140,6 +140,22 @@ def test_a_bill_goes_from_the_file_to_the_answer_of_a_policy(folder: Path, tmp_p
         assert (row["flops_prefill"], row["flops_decode"]) == (counted["prefill"], counted["decode"])
 
 
+def test_joules_are_those_of_the_machine_or_told_to_be_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = options(videos=folder, selectors=("random",), keep=(0.5,), energy=True, repeats=2)
+
+    def measured(run: Any, repeats: int, gpus: Any) -> dict[str, float]:
+        run()
+        return {"package-0": 3.0 * repeats, "package-0 dram": 0.5}
+
+    monkeypatch.setattr(bench, "measure_joules", measured)
+    result = run_bench(asked)
+    assert result["energy"] == "package-0, package-0 dram" and [row["joules"] for row in result["rows"]] == [6.5, 6.5]
+    monkeypatch.setattr(bench, "measure_joules", lambda *_, **__: None)
+    result = run_bench(asked)
+    assert result["energy"] == "not told by this machine" and [row["joules"] for row in result["rows"]] == [None] * 2
+    assert "energy" not in run_bench(replace(asked, energy=False))
+
+
 def test_videos_are_drawn_where_none_are_given_and_every_selector_runs(tmp_path: Path) -> None:
     result = run_bench(options(selectors=(), keep=(0.25,), frames=3, out=tmp_path / "new"))
     assert [row["selector"] for row in result["rows"]] == ["dense", *selectors()]

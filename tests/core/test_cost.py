@@ -264,6 +264,7 @@ def test_a_report_gives_ratios_above_one_for_savings_and_charges_the_selection()
     kept = bill(tokens=100, flops={"encode": 2, "prefill": 1}, seconds={"select": 0.5, "encode": 1.0})
     report = CostReport.compare(bill(), kept)
     assert (report.tokens_dense, report.tokens_kept) == (400, 100)
+    assert CostReport.compare(bill(joules=4.5), kept).to_dict()["joules_dense"] == 4.5
     assert report.flops_ratio == 4 and report.wall_ratio == 2
     content = json.loads(json.dumps(report.to_dict()))
     assert content["seconds_kept"] == {"select": 0.5, "encode": 1.0} and content["wall_ratio"] == 2
@@ -313,7 +314,7 @@ def test_a_report_without_the_price_of_selection_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tokens": -1}, {"flops": {}}, {"seconds": {"encode": 0.0}}, {"bytes": -1}], ids=str
+    "changes", [{"tokens": -1}, {"flops": {}}, {"seconds": {"encode": 0.0}}, {"bytes": -1}, {"joules": -1.0}], ids=str
 )
 def test_a_cost_without_flops_or_seconds_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cost"):
