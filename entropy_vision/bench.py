@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from entropy_vision.answering import Answering
+from entropy_vision.attend import Attend, read_attend
 from entropy_vision.bench_page import DENSE, seconds_of, write_bench
 from entropy_vision.bench_videos import draw_videos, read_videos
 from entropy_vision.console import as_table, progress, say
@@ -73,7 +74,10 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     encoder = VisionEncoder(options.model).eval() if policy is None else policy.encoder
     given = (options.frames, encoder.image_size)
     videos = read_videos(options.videos, *given) if options.videos else draw_videos(*given, options.seed)
-    jobs = _jobs(encoder, videos.frames, names, options)
+    attend = read_attend(options.attend)
+    if attend == "frame" and policy is not None:
+        attend = policy.config.attend
+    jobs = _jobs(encoder, videos.frames, names, options, attend)
     # a policy is timed where its own decoder is what is asked for
     answering = None if language is not None else policy
     chains = {number: _whole(job, answering, options) for number, job in enumerate(jobs)}
@@ -138,12 +142,14 @@ class _Job:
         self.chain["tower"](self.chain["embed"](self.kept))
 
 
-def _jobs(encoder: Encoder, videos: Sequence[Frames], names: Sequence[str], options: BenchOptions) -> list[_Job]:
+def _jobs(
+    encoder: Encoder, videos: Sequence[Frames], names: Sequence[str], options: BenchOptions, attend: Attend
+) -> list[_Job]:
     price = Tower.from_config(encoder.config)
 
     @torch.no_grad()
     def embed(kept: list[PatchSet]) -> Embedded:
-        packed = encoder.placed(PackedPatches.pack(kept))
+        packed = encoder.placed(PackedPatches.pack(kept, attend))
         return packed, encoder.embed(packed)
 
     @torch.no_grad()
@@ -157,15 +163,14 @@ def _jobs(encoder: Encoder, videos: Sequence[Frames], names: Sequence[str], opti
             return [tokenizer(frames) for frames in videos]
 
         kept = select()
-        packed = PackedPatches.pack(kept)
-        segments = torch.bincount(packed.lay_out(price.prefix).patch_segments).tolist()
+        packed = PackedPatches.pack(kept, attend)
         return _Job(
             selector=selector,
             keep=keep,
             chain={"select": select, "embed": embed, "tower": through},
             kept=kept,
             counts=packed.counts,
-            flops={"embed": price.embed_flops(len(packed)), "tower": price.block_flops(segments)},
+            flops={"embed": price.embed_flops(len(packed)), "tower": price.block_flops(packed.segments(price.prefix))},
         )
 
     def inside(name: str, keep: float) -> _Job:
@@ -320,7 +325,13 @@ def _add_accuracy(rows: Sequence[dict[str, Any]], options: BenchOptions, names: 
 
     assert options.checkpoint is not None
     keeps = tuple(sorted({1.0, *options.keep}, reverse=True))
-    asked = EvalOptions(checkpoint=options.checkpoint, keep=keeps, selectors=tuple(names), seed=options.seed)
+    asked = EvalOptions(
+        checkpoint=options.checkpoint,
+        keep=keeps,
+        selectors=tuple(names),
+        attend=options.attend,
+        seed=options.seed,
+    )
     measured = run_eval(asked)["selectors"]
     for row in rows:
         name = names[0] if row["selector"] == DENSE else row["selector"]

@@ -51,7 +51,7 @@ class _Job:
 
     @torch.no_grad()
     def embed(self, kept: list[PatchSet]) -> tuple[PackedPatches, Tensor]:
-        packed = self.model.encoder.placed(PackedPatches.pack(kept))
+        packed = self.model.encoder.placed(PackedPatches.pack(kept, self.model.config.attend))
         return packed, self.model.encoder.embed(packed)
 
     @torch.no_grad()

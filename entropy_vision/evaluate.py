@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from entropy_vision.attend import read_attend
 from entropy_vision.console import progress, say
 from entropy_vision.errors import InputError, UsageError
 from entropy_vision.stats import wilson_interval
@@ -339,6 +340,8 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
         EntropyTokenizer(selector=name)  # an unknown name must not wait until the others are measured
     torch.set_num_threads(1)
     model, processor = checkpoint.load_whole(options.checkpoint)
+    if options.attend != "frame":
+        model.config.attend = read_attend(options.attend)
     dialect = dialect_of(model, processor, options.system, options.instruction)
     families = options.tasks or World.families(shared=True)
     check_tasks(families)

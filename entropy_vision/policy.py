@@ -181,7 +181,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
 
     def embed_patches(self, patches: PackedPatches) -> Tensor:
         """Kept patches of all inputs -> what fills their placeholders in the prompt, [M, D_text]."""
-        return self.projector.embed(self.encoder.encode(patches), patches)
+        return self.projector.embed(self.encoder.encode(patches.attending(self.config.attend)), patches)
 
     def slots(self, patches: PackedPatches) -> Slots:
         """The placeholders that a pack fills; one a kept patch unless the projector pools."""

@@ -47,7 +47,7 @@ def policy_flops(model: EntropyVLM, patches: PackedPatches, prompt: int, answer:
         `cost.STAGES` those that torch runs.
     """
     tower = Tower.from_config(model.encoder.config)
-    segments = torch.bincount(patches.lay_out(tower.prefix).patch_segments).tolist()
+    segments = patches.attending(model.config.attend).segments(tower.prefix)
     vision = {
         "embed": tower.embed_flops(len(patches)),
         "tower": tower.block_flops(segments),

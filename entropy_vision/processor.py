@@ -20,6 +20,7 @@ import numpy as np
 from transformers import AutoProcessor, BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
+from entropy_vision.attend import Attend, read_attend
 from entropy_vision.budget import Budget
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
@@ -69,6 +70,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         fit: Fit = "stretch",
         scaled: Sequence[int] | None = None,
         onevision: bool = False,
+        attend: Attend = "frame",
         image_token: str = "<image>",
         chat_template: str | None = None,
         **kwargs: Any,
@@ -79,6 +81,7 @@ class EntropyVLMProcessor(ProcessorMixin):
             patch_size, image_size: the tower's, in pixels; (height, width).
             keep, selector, seed, merge: as in `EntropyTokenizer`.
             fit, scaled: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
+            attend: which patches see each other in the tower, as in `EntropyVLMConfig`.
             onevision: four patches of a video make one token, and every input ends in one more (LLaVA-OneVision).
             chat_template: by default the tokenizer's own, with pictures and videos allowed among the text.
 
@@ -88,6 +91,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         self.patch_size, self.image_size = int(patch_size), [int(side) for side in image_size]
         self.keep, self.selector, self.seed, self.merge = keep, selector, seed, merge
         self.fit, self.onevision, self.image_token = fit, onevision, image_token
+        self.attend = read_attend(attend)
         self.scaled: tuple[int, int] | None = None if scaled is None else (int(scaled[0]), int(scaled[1]))
         if fit not in FITS:
             raise UsageError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
@@ -110,8 +114,8 @@ class EntropyVLMProcessor(ProcessorMixin):
         """The processor that fits a policy. `options`: what the class takes.
 
         Raises:
-            UsageError: a patch size or size of pictures other than the tower's, or a tokenizer with another id for
-                the placeholder.
+            UsageError: a patch size, a size of pictures or an `attend` other than the policy's, or a tokenizer with
+                another id for the placeholder.
         """
         known = signature(cls.__init__).parameters
         for name in options:
@@ -120,11 +124,12 @@ class EntropyVLMProcessor(ProcessorMixin):
                 raise UsageError(f"the processor has no option {name!r}; the nearest is {near[0]!r}")
         encoder, onevision = model.encoder, getattr(model.projector, "image_newline", None) is not None
         mine = {"patch_size": encoder.patch_size, "image_size": list(encoder.image_size), "onevision": onevision}
+        mine |= {"attend": model.config.attend}
         options.setdefault("scaled", getattr(encoder, "scaled", None))
         for name, value in mine.items():
             given = options.setdefault(name, value)
             if (list(given) if isinstance(given, tuple) else given) != value:
-                raise UsageError(f"the tower takes {name}={value}, not {given}: leave {name} out")
+                raise UsageError(f"the policy takes {name}={value}, not {given}: leave {name} out")
         token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
         if options.setdefault("image_token", token) != token:
             raise UsageError(f"the model's placeholder is {token!r}, not {options['image_token']!r}")
@@ -273,7 +278,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         encoded = self.tokenizer(texts, return_tensors="pt", return_token_type_ids=False, **settings)
         data: dict[str, Any] = dict(encoded)
         if kept:
-            data["patches"] = PackedPatches.pack(kept)
+            data["patches"] = PackedPatches.pack(kept, self.attend)
         return BatchFeature(data)
 
     def _counts(self, kept: Sequence[PatchSet]) -> list[int]:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
 from torch import Tensor
 
+from entropy_vision.attend import Attend
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.policy_cost import Price, meta_decoder
@@ -57,6 +57,7 @@ class Prices:
         decoder: of the language model.
         backward: FLOPs of a backward pass for each of the forward pass.
         frozen: no gradient goes through the tower.
+        attend: which patches see each other in the tower.
     """
 
     tower: Tower
@@ -64,6 +65,7 @@ class Prices:
     decoder: Price
     backward: int = 2
     frozen: bool = False
+    attend: Attend = "frame"
 
     @classmethod
     def of(cls, model: EntropyVLM, backward: int = 2, frozen: bool = False) -> Prices:
@@ -75,6 +77,7 @@ class Prices:
             decoder=Price.of(language),
             backward=backward,
             frozen=frozen,
+            attend=model.config.attend,
         )
 
     def encode(self, patches: PackedPatches) -> int:
@@ -82,7 +85,7 @@ class Prices:
         return self._see(patches) + self.projector * len(patches)
 
     def _see(self, patches: PackedPatches) -> int:
-        return self.tower.flops(torch.bincount(patches.lay_out(self.tower.prefix).patch_segments).tolist())
+        return self.tower.flops(patches.attending(self.attend).segments(self.tower.prefix))
 
     def read(self, length: int, past: int = 0, logits: int = 0) -> int:
         """The language model over `length` tokens behind `past` others, `logits` of which are predicted from."""

@@ -47,6 +47,9 @@ def test_encoding_is_billed_at_the_towers_closed_form_and_the_projector(scenes: 
     assert cost.flops["project"] == projector
     assert cost.flops["embed"] == 2 * len(tokens) * 3 * 8 * 8 * 96
     assert cost.flops["embed"] + cost.flops["tower"] == tower
+    model.config.attend = "input"
+    cost = answer_costs(model, tokenizer, scenes, [("rate", 1.0)], repeats=1)["rate", 1.0]
+    assert cost.flops["embed"] + cost.flops["tower"] == tower_flops(model.encoder.config, [128] * 3) > tower
 
 
 def test_prefill_and_decode_are_billed_at_the_decoders_closed_form(scenes: list[Scored]) -> None:
