@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from entropy_vision.measure import Chain
-from entropy_vision.packed import PackedPatches
+from entropy_vision.projectors import Places
 
 if TYPE_CHECKING:
     from entropy_vision.policy import EntropyVLM
@@ -26,29 +26,27 @@ Read = tuple[DynamicCache, int]
 
 @dataclass(frozen=True, eq=False)
 class Answering:
-    """The stages of one answer about each input of a pack.
+    """The stages of one answer about each of some inputs.
 
     Attributes:
         policy: in eval mode.
-        packed: the inputs, as the tower saw them.
         prompt: text tokens of every row, at least 1; answer: tokens that follow, at least 1.
     """
 
     policy: EntropyVLM
-    packed: PackedPatches
     prompt: int
     answer: int
 
     @property
     def chain(self) -> Chain:
-        """The stages by name; the first is given the tower's tokens [N, D]."""
+        """The stages by name; the first is given what `EntropyVLM.see` gives."""
         return {"project": self.project, "prefill": self.prefill, "decode": self.decode}
 
     @torch.no_grad()
-    def project(self, tokens: Tensor) -> Sequence[Tensor]:
+    def project(self, seen: tuple[Tensor, Places]) -> Sequence[Tensor]:
         """What fills the placeholders of every row, [M_i, D_text]."""
-        embeds = self.policy.projector.embed(tokens, self.packed)
-        return embeds.split(list(self.policy.slots(self.packed).counts))
+        embeds = self.policy.projector.embed(*seen)
+        return embeds.split(list(self.policy.projector.slots(seen[1]).counts))
 
     @torch.no_grad()
     def prefill(self, embeds: Sequence[Tensor]) -> list[Read]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from entropy_vision.answering import Answering
-from entropy_vision.attend import Attend, read_attend
+from entropy_vision.attend import read_attend
 from entropy_vision.bench_page import DENSE, seconds_of, write_bench
 from entropy_vision.bench_videos import draw_videos, read_videos
 from entropy_vision.console import as_table, progress, say
@@ -28,7 +28,9 @@ from entropy_vision.measure import Chain, Timing, measure_peak_memory, measure_s
 from entropy_vision.options import BenchOptions, EvalOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
-from entropy_vision.reduced import Reduced, merged, pruned
+from entropy_vision.projectors import Places
+from entropy_vision.reduced import reduced_counts, see
+from entropy_vision.reduction import Choice
 from entropy_vision.selection import selectors
 from entropy_vision.tokenizer import EntropyTokenizer
 from entropy_vision.tower import Tower
@@ -47,7 +49,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     """Encode the same videos densely and with what every selector keeps.
 
     Returns:
-        rows: dense first, then every selector at every keep, then what reduces inside the tower: selector, keep,
+        rows: dense first, then every selector at every keep, then what reduces tokens (`inside`): selector, keep,
         tokens (that come out), flops (of the tower), bytes (of the pixels it takes), seconds_select, seconds_encode,
         seconds_spread (interquartile range of the two), peak_memory (of the tower, above where it began; None where
         the system does not tell), flops_ratio and wall_ratio (dense / this row), accuracy (None without a
@@ -66,7 +68,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     """
     names = options.selectors or selectors()
     for name in names:
-        EntropyTokenizer(selector=name)  # an unknown name must not wait until the dense rows are measured
+        EntropyTokenizer(selector=Choice.of(name, 1.0).selector)  # a wrong name must not wait until others are measured
     from entropy_vision.policy_cost import meta_decoder, meta_language
 
     language = meta_decoder(meta_language(options.language)) if options.language else None
@@ -74,10 +76,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     encoder = VisionEncoder(options.model).eval() if policy is None else policy.encoder
     given = (options.frames, encoder.image_size)
     videos = read_videos(options.videos, *given) if options.videos else draw_videos(*given, options.seed)
-    attend = read_attend(options.attend)
-    if attend == "frame" and policy is not None:
-        attend = policy.config.attend
-    jobs = _jobs(encoder, videos.frames, names, options, attend)
+    jobs = _jobs(encoder, policy, videos.frames, names, options)
     # a policy is timed where its own decoder is what is asked for
     answering = None if language is not None else policy
     chains = {number: _whole(job, answering, options) for number, job in enumerate(jobs)}
@@ -143,74 +142,60 @@ class _Job:
 
 
 def _jobs(
-    encoder: Encoder, videos: Sequence[Frames], names: Sequence[str], options: BenchOptions, attend: Attend
+    encoder: Encoder,
+    policy: EntropyVLM | None,
+    videos: Sequence[Frames],
+    names: Sequence[str],
+    options: BenchOptions,
 ) -> list[_Job]:
-    price = Tower.from_config(encoder.config)
+    price, attend = Tower.from_config(encoder.config), read_attend(options.attend)
+    if attend == "frame" and policy is not None:
+        attend = policy.config.attend
 
     @torch.no_grad()
     def embed(kept: list[PatchSet]) -> Embedded:
         packed = encoder.placed(PackedPatches.pack(kept, attend))
         return packed, encoder.embed(packed)
 
-    @torch.no_grad()
-    def through(embedded: Embedded) -> Tensor:
-        return encoder.through_blocks(*embedded)
-
-    def job(selector: str, name: str, keep: float) -> _Job:
-        tokenizer = EntropyTokenizer(patch_size=encoder.patch_size, keep=keep, selector=name, seed=options.seed)
+    def job(selector: str, keep: float, choice: Choice) -> _Job:
+        tokenizer = EntropyTokenizer(
+            patch_size=encoder.patch_size, keep=choice.keep, selector=choice.selector, seed=options.seed
+        )
+        own = None if policy is None else policy.reduction
+        reduction = choice.reduction or own
 
         def select(_: None = None) -> list[PatchSet]:
             return [tokenizer(frames) for frames in videos]
 
+        @torch.no_grad()
+        def tower(embedded: Embedded) -> tuple[Tensor, Places]:
+            packed, hidden = embedded
+            return see(encoder, packed, reduction, hidden)
+
         kept = select()
         packed = PackedPatches.pack(kept, attend)
+        flops = price.block_flops(packed.segments(price.prefix))
+        if reduction is not None and reduction.kind == "tome":  # which compares tokens, and has fewer in every block
+            flops = sum(count_flops(partial(tower, embed(kept))).values())
         return _Job(
             selector=selector,
             keep=keep,
-            chain={"select": select, "embed": embed, "tower": through},
+            chain={"select": select, "embed": embed, "tower": tower},
             kept=kept,
-            counts=packed.counts,
-            flops={"embed": price.embed_flops(len(packed)), "tower": price.block_flops(packed.segments(price.prefix))},
-        )
-
-    def inside(name: str, keep: float) -> _Job:
-        """Every patch goes into the tower, and fewer tokens come out of it."""
-        assert isinstance(encoder, VisionEncoder)  # options refuse a checkpoint here
-        reduce = {
-            "tome": lambda packed, hidden: merged(encoder, packed, keep, hidden=hidden),
-            "evs-features": lambda packed, hidden: pruned(encoder.through_blocks(packed, hidden), packed, keep),
-        }[name]
-
-        @torch.no_grad()
-        def tower(embedded: Embedded) -> Reduced:
-            return reduce(*embedded)
-
-        embedded, seen = embed(dense.kept), []
-        flops = count_flops(lambda: seen.append(tower(embedded)))
-        return _Job(
-            selector=name,
-            keep=keep,
-            chain={**dense.chain, "tower": tower},
-            kept=dense.kept,
-            counts=seen[0].counts,
-            flops={"embed": dense.flops["embed"], "tower": sum(flops.values())},
+            counts=packed.counts if reduction is None else reduced_counts(packed, reduction),
+            flops={"embed": price.embed_flops(len(packed)), "tower": flops},
         )
 
     # dense input needs no score: the cheapest selector does nothing but cut it into patches
-    dense = job(DENSE, "uniform", 1.0)
-    return [
-        dense,
-        *(job(name, name, keep) for name in names for keep in options.keep),
-        *(inside(name, keep) for name in options.inside for keep in options.keep),
-    ]
+    cells = [(name, keep) for name in (*names, *options.inside) for keep in options.keep]
+    return [job(DENSE, 1.0, Choice("uniform", 1.0)), *(job(name, keep, Choice.of(name, keep)) for name, keep in cells)]
 
 
 def _whole(job: _Job, policy: EntropyVLM | None, options: BenchOptions) -> Chain:
     """The stages of a job, and those of the policy's answer behind them."""
     if policy is None:
         return job.chain
-    answering = Answering(policy, PackedPatches.pack(job.kept), options.prompt, options.answer)
-    return {**job.chain, **answering.chain}
+    return {**job.chain, **Answering(policy, options.prompt, options.answer).chain}
 
 
 def _bills(
@@ -230,7 +215,8 @@ def _bills(
             projector = Projector(encoder.width, language.config.hidden_size)
     bills = []
     for job in jobs:
-        slots = job.counts if policy is None else policy.slots(PackedPatches.pack(job.kept)).counts
+        reduced = sum(job.counts) < sum(map(len, job.kept))
+        slots = job.counts if policy is None or reduced else policy.projector.slots(PackedPatches.pack(job.kept)).counts
         project = {"project": projector_flops(projector, sum(job.counts))}
         bills.append({**job.flops, **project, **language_flops(language, slots, options.prompt, options.answer)})
     return bills
@@ -328,7 +314,7 @@ def _add_accuracy(rows: Sequence[dict[str, Any]], options: BenchOptions, names: 
     asked = EvalOptions(
         checkpoint=options.checkpoint,
         keep=keeps,
-        selectors=tuple(names),
+        selectors=(*names, *options.inside),
         attend=options.attend,
         seed=options.seed,
     )

@@ -13,7 +13,8 @@ import numpy as np
 from entropy_vision.atomic import atomic_file, atomic_write
 from entropy_vision.console import as_json
 from entropy_vision.cost import STAGES
-from entropy_vision.options import BenchOptions, Inside
+from entropy_vision.options import BenchOptions
+from entropy_vision.reduction import Inside
 from entropy_vision.report import AccuracyRow, Headline, Report, write_report
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], keep: float, path: Path) -> Path:
             if measured:
                 axes[1].plot([seconds_of(r) for r in mine], [r["accuracy"] for r in mine], "o-", label=name)
         # selectors spread the same number of patches differently over frames, so their FLOPs differ by some per cent
-        selected = [row for row in rows[1:] if row["selector"] not in get_args(Inside)]
+        selected = [row for row in rows[1:] if not row["selector"].endswith(get_args(Inside))]
         keeps = sorted({row["keep"] for row in selected})
         flops = [np.mean([row["flops_ratio"] for row in selected if row["keep"] == keep]) for keep in keeps]
         axes[0].plot(keeps, flops, "k--", linewidth=1, label="FLOPs of the tower")

@@ -13,6 +13,7 @@ from entropy_vision.cost import Cost, count_flops
 from entropy_vision.measure import Chain, measure_stages
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
+from entropy_vision.projectors import Places
 from entropy_vision.text import prompt_ids
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -55,13 +56,12 @@ class _Job:
         return packed, self.model.encoder.embed(packed)
 
     @torch.no_grad()
-    def tower(self, embedded: tuple[PackedPatches, Tensor]) -> tuple[PackedPatches, Tensor]:
-        return embedded[0], self.model.encoder.through_blocks(*embedded)
+    def tower(self, embedded: tuple[PackedPatches, Tensor]) -> tuple[PackedPatches, tuple[Tensor, Places]]:
+        return embedded[0], self.model.see(*embedded)
 
     @torch.no_grad()
-    def project(self, seen: tuple[PackedPatches, Tensor]) -> tuple[PackedPatches, Tensor]:
-        packed, tokens = seen
-        return packed, self.model.projector.embed(tokens, packed)
+    def project(self, seen: tuple[PackedPatches, tuple[Tensor, Places]]) -> tuple[PackedPatches, Tensor]:
+        return seen[0], self.model.projector.embed(*seen[1])
 
     @torch.no_grad()
     def prefill(self, projected: tuple[PackedPatches, Tensor]) -> Prefix:
@@ -108,7 +108,7 @@ def _cost(job: _Job, laps: Mapping[str, Sequence[float]]) -> Cost:
     kept = job.select()
     return Cost.of_laps(
         laps,
-        tokens=sum(map(len, kept)),
+        tokens=sum(job.model.slot_counts(PackedPatches.pack(kept))) if job.model.reduction else sum(map(len, kept)),
         flops={stage: flops for stage, flops in flops_of(job.chain).items() if stage != "select"},
         bytes=sum(one.pixels.nbytes for one in kept),
     )

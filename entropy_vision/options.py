@@ -15,13 +15,13 @@ from tyro.conf import Positional, arg
 from entropy_vision.attend import read_attend
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
+from entropy_vision.reduction import Inside
 from entropy_vision.sampling import Sampling
 
 if TYPE_CHECKING:
     from entropy_vision.budget import Budget
 
 Store = Literal["mosaic", "raw", "index"]
-Inside = Literal["tome", "evs-features"]
 Profile = Literal["official", "strict", "robust"]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
@@ -286,7 +286,8 @@ class EvalOptions:
     keep: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ("rate", "random")
-    """Selectors to compare; the first one is the headline."""
+    """Selectors to compare; the first one is the headline. tome and evs-features let every patch in and fewer tokens
+    out of the tower; rate+evs-features selects and reduces, the square root of --keep each."""
     questions: int = 200
     """Questions of every family; of a benchmark so many, spread evenly over it."""
     profile: Profile = "official"
@@ -331,7 +332,7 @@ class BenchOptions:
     keep: tuple[float, ...] = (0.5, 0.25, 0.125)
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ()
-    """Selectors to compare; all of them where not given."""
+    """Selectors to compare; all of them where not given. As of eval: also rate+tome and the like."""
     inside: tuple[Inside, ...] = ()
     """Beside them, what lets every patch in and fewer tokens out: merged in every block, or pruned behind the last."""
     attend: str = "frame"
@@ -366,8 +367,6 @@ class BenchOptions:
         _check_seed(self.seed)
         if not set(self.inside) <= set(get_args(Inside)) or len(set(self.inside)) < len(self.inside):
             raise UsageError(f"--inside takes {' and '.join(get_args(Inside))}, each once, got {' '.join(self.inside)}")
-        if self.inside and self.checkpoint is not None:
-            raise UsageError("--inside tells of cost only: leave out --checkpoint, whose policy takes whole patches")
 
 
 @dataclass(frozen=True, kw_only=True)

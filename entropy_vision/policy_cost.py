@@ -42,19 +42,24 @@ def policy_flops(model: EntropyVLM, patches: PackedPatches, prompt: int, answer:
         patches: the kept patches.
         prompt: text tokens of every row, at least 1; answer: tokens that follow, at least 1.
 
+    A policy that merges tokens in its tower (tome) is counted while that runs once; so it needs weights.
+
     Returns:
         embed, tower, project, prefill (visual tokens and prompt, logits of the last place) and decode; of
         `cost.STAGES` those that torch runs.
     """
-    tower = Tower.from_config(model.encoder.config)
-    segments = patches.attending(model.config.attend).segments(tower.prefix)
+    tower, reduction = Tower.from_config(model.encoder.config), model.reduction
+    packed = patches.attending(model.config.attend)
+    tokens = len(patches) if reduction is None else sum(model.slot_counts(patches))
     vision = {
         "embed": tower.embed_flops(len(patches)),
-        "tower": tower.block_flops(segments),
-        "project": projector_flops(model.projector, len(patches)),
+        "tower": tower.block_flops(packed.segments(tower.prefix)),
+        "project": projector_flops(model.projector, tokens),
     }
+    if reduction is not None and reduction.kind == "tome":
+        vision["tower"] = _merging(model, packed)
     language = meta_decoder(model.config.get_text_config())
-    return vision | language_flops(language, model.slots(patches).counts, prompt, answer)
+    return vision | language_flops(language, model.slot_counts(patches), prompt, answer)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,15 @@ def meta_decoder(config: PreTrainedConfig) -> Any:
     """A causal language model without weights."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config).eval()
+
+
+def _merging(model: EntropyVLM, packed: PackedPatches) -> int:
+    """FLOPs of blocks that merge, counted. Raises UsageError: a policy without weights, which tells nothing alike."""
+    if model.device.type == "meta":
+        raise UsageError("what tome costs is counted as it runs: give a policy with weights, or evs-features")
+    with torch.no_grad():
+        hidden = model.encoder.embed(packed)
+        return _count(lambda: model.see(packed, hidden))
 
 
 def _read_one(language: Any, past: int) -> None:

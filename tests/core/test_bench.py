@@ -128,10 +128,10 @@ def test_a_bill_goes_from_the_file_to_the_answer_of_a_policy(folder: Path, tmp_p
             assert 0 < bill["low"] <= bill["seconds"] <= bill["high"]
         tokenizer = EntropyTokenizer(8, keep=row["keep"], selector="uniform" if row["keep"] == 1 else "random", seed=0)
         packed = PackedPatches.pack([tokenizer(frames) for frames in read_videos(folder, 4, (96, 96)).frames])
-        answering = Answering(model, packed, 6, 3)
+        answering = Answering(model, 6, 3)
         chain = {
             "embed": lambda _, packed=packed: model.encoder.embed(packed),
-            "tower": partial(model.encoder.through_blocks, packed),
+            "tower": partial(model.see, packed),
             **answering.chain,
         }
         counted = {"decode_video": 0, "select": 0, **flops_of(chain)}
@@ -187,7 +187,8 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
         ({"inside": ("tome",), "keep": (0.1,)}, "at the least"),
         ({"inside": ("tomee",)}, "--inside takes tome"),
         ({"inside": ("tome", "tome")}, "each once"),
-        ({"inside": ("tome",), "checkpoint": Path("runs/sft")}, "--checkpoint"),
+        ({"selectors": ("rate+tom",)}, "nearest is 'tome'"),
+        ({"selectors": ("tome+rate",)}, "write the selector first, such as rate[+]tome"),
     ],
     ids=str,
 )
