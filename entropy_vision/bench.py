@@ -99,18 +99,22 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         "rows": rows,
     }
     result |= {} if told is None else {"energy": told}
-    stages = [
+    if options.json:
+        say(as_table({"stages": _stages(rows), "rows": rows}))
+    else:
+        result = {"stages": _stages(rows)} | result
+    if options.out is not None:
+        result |= write_bench(options, result)
+    return result
+
+
+def _stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The stages of all rows as rows of their own."""
+    return [
         {"selector": row["selector"], "keep": row["keep"], "stage": stage} | bill
         for row in rows
         for stage, bill in row["stages"].items()
     ]
-    if options.json:
-        say(as_table({"rows": rows, "stages": stages}))
-    else:
-        result = {"stages": stages} | result
-    if options.out is not None:
-        result |= write_bench(options, result)
-    return result
 
 
 def _policy(options: BenchOptions) -> EntropyVLM | None:

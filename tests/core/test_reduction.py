@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from entropy_vision import EntropyTokenizer, UsageError, evaluate
+from entropy_vision.arguments import check_arguments
 from entropy_vision.bench import run_bench
 from entropy_vision.bill import answer_costs
 from entropy_vision.budget import Budget
 from entropy_vision.cost import count_flops
 from entropy_vision.evaluate import measure, reducing, run_eval
-from entropy_vision.options import BenchOptions, EvalOptions
+from entropy_vision.options import BenchOptions, EvalOptions, ShowOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM, load_policy
 from entropy_vision.policy_cost import policy_flops
@@ -177,6 +178,16 @@ def test_a_name_says_what_goes_in_and_what_comes_out() -> None:
     for given in ({"kind": "tome"}, {"kind": "tome", "keep": 0.0}, {"kind": "tom", "keep": 0.5}, "tome"):
         with pytest.raises(UsageError):
             small_policy(reduction=given)
+
+
+def test_a_command_line_is_looked_up_before_anything_is_loaded() -> None:
+    """`show` and `preprocess` run no tower: there such a name is none."""
+    check_arguments(BenchOptions(selectors=("rate", "tome", "random+evs-features")))
+    for wrong, said in (("rate+evs", "nearest is 'evs-features'"), ("rat+tome", "no selector 'rat'")):
+        with pytest.raises(UsageError, match=said):
+            check_arguments(BenchOptions(selectors=(wrong,)))
+    with pytest.raises(UsageError, match="no selector 'tome'"):
+        check_arguments(ShowOptions(source=Path("a.mp4"), out=Path("out"), selector=("tome",)))
 
 
 def scenes(count: int = 3) -> list[Scored]:
