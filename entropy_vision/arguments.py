@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_vision.errors import InputError, InputReason, UsageError
+from entropy_vision.reduction import Choice
 
 
 def check_arguments(options: Any) -> None:
@@ -48,11 +49,16 @@ def check_language(name: str) -> None:
         )
 
 
-def _check_selectors(given: str | Sequence[str]) -> None:
+def _check_selector(given: str | Sequence[str]) -> None:
     from entropy_vision.selection import make_selector
 
     for name in [given] if isinstance(given, str) else given:
         make_selector(name)
+
+
+def _check_choices(names: Sequence[str]) -> None:
+    """Of verbs that run a tower, which may reduce what comes out of it."""
+    _check_selector([Choice.of(name, 1.0).selector for name in names])
 
 
 def _check_tower(model: str) -> None:
@@ -86,8 +92,8 @@ def _check_sources(sources: Sequence[str]) -> None:
 
 _CHECKS: Mapping[str, Callable[[Any], None]] = {
     "out": check_folder,
-    "selector": _check_selectors,
-    "selectors": _check_selectors,
+    "selector": _check_selector,
+    "selectors": _check_choices,
     "model": _check_tower,
     "tower": _check_tower,
     "videos": _check_videos,

@@ -1,16 +1,19 @@
-"""What answering a question costs a policy, dense and kept, by stage: select, encode, project, prefill, answer."""
+"""What answering a question costs a policy, dense and kept, by stage: those of `cost.STAGES`, from select on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from entropy_vision.cost import Cost, count_flops, measure_interleaved
+from entropy_vision.cost import Cost, count_flops
+from entropy_vision.measure import Chain, measure_stages
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
+from entropy_vision.projectors import Places
 from entropy_vision.text import prompt_ids
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -25,7 +28,7 @@ Cell = tuple[str, float]  # (selector, keep)
 
 
 class _Job:
-    """The stages of answering one question a scene at one budget, each a call that can be counted and timed."""
+    """The stages of answering one question a scene at one budget, each given what the one before it gave."""
 
     def __init__(
         self,
@@ -37,33 +40,41 @@ class _Job:
         self.model, self.tokenizer, self.scenes = model, tokenizer, scenes
         # dense input needs no score: cutting it into patches is all that "select" does then
         self.chooser = chooser or EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector="uniform")
-        self.packed = PackedPatches.pack(self.select())
-        with torch.no_grad():
-            self.encoded = self.model.encoder.encode(self.packed)
-            self.tokens = self.model.projector.embed(self.encoded, self.packed)
-            self.pictures: Prefix = self.model.read_patches(self.packed, self.tokens)
 
-    def select(self) -> list[PatchSet]:
+    @property
+    def chain(self) -> Chain:
+        """The stages by name."""
+        stages = (self.select, self.embed, self.tower, self.project, self.prefill, self.decode)
+        return {stage.__name__: stage for stage in stages}
+
+    def select(self, _: None = None) -> list[PatchSet]:
         return [self.chooser(s.frames) for s in self.scenes]
 
     @torch.no_grad()
-    def encode(self) -> None:
-        self.model.encoder.encode(self.packed)
+    def embed(self, kept: list[PatchSet]) -> tuple[PackedPatches, Tensor]:
+        packed = self.model.encoder.placed(PackedPatches.pack(kept, self.model.config.attend))
+        return packed, self.model.encoder.embed(packed)
 
     @torch.no_grad()
-    def project(self) -> None:
-        self.model.projector.embed(self.encoded, self.packed)
+    def tower(self, embedded: tuple[PackedPatches, Tensor]) -> tuple[PackedPatches, tuple[Tensor, Places]]:
+        return embedded[0], self.model.see(*embedded)
 
     @torch.no_grad()
-    def prefill(self) -> None:
-        self.model.read_patches(self.packed, self.tokens)
+    def project(self, seen: tuple[PackedPatches, tuple[Tensor, Places]]) -> tuple[PackedPatches, Tensor]:
+        return seen[0], self.model.projector.embed(*seen[1])
 
     @torch.no_grad()
-    def answer(self) -> None:
-        from entropy_vision.rl.rollout import read_prompts, sample
+    def prefill(self, projected: tuple[PackedPatches, Tensor]) -> Prefix:
+        """Pictures and prompts; a prompt's last token is the first that the answer reads."""
+        from entropy_vision.rl.rollout import read_prompts
 
+        pictures = self.model.read_patches(*projected)
         prompts = [prompt_ids(self.tokenizer, s.asks[0].question) for s in self.scenes]
-        prefix = read_prompts(self.model, self.tokenizer, self.pictures, torch.arange(len(prompts)), prompts)
+        return read_prompts(self.model, self.tokenizer, pictures, torch.arange(len(prompts)), prompts)
+
+    def decode(self, prefix: Prefix) -> None:
+        from entropy_vision.rl.rollout import sample
+
         sample(self.model, self.tokenizer, prefix, temperature=0.0)
 
 
@@ -76,8 +87,8 @@ def answer_costs(
 ) -> dict[Cell, Cost]:
     """Cost of one question about each of `scenes` (one medium) by each (selector, keep), timed in turns.
 
-    Seconds and FLOPs are totals over the scenes; divide by their number for one question. keep 1.0 is the dense
-    policy, which selects nothing.
+    Seconds, their quartiles and FLOPs are of all scenes together; divide by their number for one question. keep 1.0 is
+    the dense policy, which selects nothing. FLOPs are counted as it runs, padding of unequal prompts included.
     """
     size = model.encoder.patch_size
     jobs = {
@@ -89,23 +100,35 @@ def answer_costs(
         )
         for selector, keep in cells
     }
-    stages = ("select", "encode", "project", "prefill", "answer")
-    timings = measure_interleaved(
-        {f"{cell} {stage}": getattr(job, stage) for cell, job in jobs.items() for stage in stages}, repeats
+    laps = measure_stages({cell: job.chain for cell, job in jobs.items()}, repeats)
+    return {cell: _cost(job, laps[cell]) for cell, job in jobs.items()}
+
+
+def _cost(job: _Job, laps: Mapping[str, Sequence[float]]) -> Cost:
+    kept = job.select()
+    return Cost.of_laps(
+        laps,
+        tokens=sum(job.model.slot_counts(PackedPatches.pack(kept))) if job.model.reduction else sum(map(len, kept)),
+        flops={stage: flops for stage, flops in flops_of(job.chain).items() if stage != "select"},
+        bytes=sum(one.pixels.nbytes for one in kept),
     )
-    return {
-        cell: Cost(
-            tokens=sum(job.packed.counts),
-            flops={s: sum(count_flops(partial(getattr(job, s))).values()) for s in stages[1:]},
-            seconds={s: timings[f"{cell} {s}"].median for s in stages},
-            bytes=job.packed.pixels.nbytes,
-        )
-        for cell, job in jobs.items()
-    }
+
+
+def flops_of(chain: Chain) -> dict[str, int]:
+    """FLOPs of every stage of a chain, counted as it runs once."""
+    found: dict[str, int] = {}
+    given: list[Any] = [None]
+
+    def run(stage: Callable[[Any], Any]) -> None:
+        given.append(stage(given.pop()))
+
+    for name, stage in chain.items():
+        found[name] = sum(count_flops(partial(run, stage)).values())
+    return found
 
 
 def add_costs(parts: Sequence[Cost]) -> Cost:
-    """The bill of several jobs together."""
+    """The bill of several jobs together. Quartiles are left out: those of a sum are no sum of theirs."""
     return Cost(
         tokens=sum(p.tokens for p in parts),
         flops={s: sum(p.flops[s] for p in parts) for s in parts[0].flops},

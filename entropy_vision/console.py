@@ -171,7 +171,8 @@ def _rows(value: object, path: tuple[str, ...] = ()) -> list[dict[str, object]]:
 
 def _table(rows: Sequence[Mapping[str, object]], wrap: int = 72) -> str:
     keys = dict.fromkeys(key for row in rows for key in row)
-    columns = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
+    filled = (key for key in keys if any(row.get(key) not in (None, "") for row in rows))
+    columns = [key for key in filled if not any(_rows(row.get(key), (key,))[1:] for row in rows)]  # tables of their own
     cells = [[[str(key).strip()] for key in columns]]
     cells += [[textwrap.wrap(_cell(row.get(key)), wrap) or [""] for key in columns] for row in rows]
     widths = [max(len(text) for line in cells for text in line[i]) for i in range(len(columns))]

@@ -7,13 +7,8 @@ seconds stand beside them, and those of the selection are part of the bill.
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +16,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from entropy_vision.errors import EntropyVisionError, UsageError
+from entropy_vision.measure import Timing, measure_interleaved, measure_peak_memory, measure_seconds
 from entropy_vision.tower import Tower
+
+STAGES = ("decode_video", "select", "embed", "tower", "project", "prefill", "decode")
+"""Of an answer about a video, in their order: frames out of the file; score, choose and cut out patches; pack and embed
+them; the tower's blocks and last norm; the projector; the language model over visual tokens and prompt; its answer,
+token by token."""
+
+__all__ = [
+    "STAGES",
+    "Cost",
+    "CostReport",
+    "Timing",
+    "UncountedAttention",
+    "count_flops",
+    "measure_interleaved",
+    "measure_peak_memory",
+    "measure_seconds",
+    "tower_flops",
+]
 
 _WATCHED = ("attention", "attn", "grouped_mm")  # in the names of kernels that must not be passed over in silence
 
@@ -37,13 +51,16 @@ class Cost:
 
     Attributes:
         tokens: visual tokens that are encoded.
-        flops: stage -> FLOPs, such as {"encode": ..., "prefill": ...}.
-        seconds: stage -> seconds of wall time; choosing patches is the stage "select".
+        flops: stage -> FLOPs, such as {"tower": ..., "prefill": ...}; `STAGES` are those measured here.
+        seconds: stage -> seconds of wall time, the median; choosing patches is the stage "select".
         bytes: pixels that are handed to the tower.
         peak_memory: bytes of memory at the highest point, above where the job began; None where it was not measured.
+        quartiles: stage -> (first, third quartile) of its seconds, where it was run several times.
+        joules: what counters of the machine went on by (`energy`); None where it was not measured or tells nothing.
 
     Raises:
-        ValueError: a negative number, or FLOPs or seconds that sum to nothing.
+        ValueError: a negative number, FLOPs or seconds that sum to nothing, or quartiles of a stage without seconds or
+            on one side of its median.
     """
 
     tokens: int
@@ -51,13 +68,29 @@ class Cost:
     seconds: Mapping[str, float]
     bytes: int = 0
     peak_memory: int | None = None
+    quartiles: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    joules: float | None = None
 
     def __post_init__(self) -> None:
-        numbers = [self.tokens, self.bytes, self.peak_memory or 0, *self.flops.values(), *self.seconds.values()]
-        if min(numbers) < 0:
+        numbers = [self.tokens, self.bytes, self.peak_memory or 0, self.joules or 0]
+        if min(*numbers, *self.flops.values(), *self.seconds.values()) < 0:
             raise ValueError(f"a cost is never negative: {self}")
         if self.total_flops <= 0 or self.total_seconds <= 0:
             raise ValueError(f"a cost needs FLOPs and seconds, neither stands for the other: {self}")
+        for stage, (low, high) in self.quartiles.items():
+            if not low <= self.seconds.get(stage, -1.0) <= high:
+                raise ValueError(f"a cost's quartiles {low}, {high} of {stage!r} are not around its seconds: {self}")
+
+    @classmethod
+    def of_laps(cls, laps: Mapping[str, Sequence[float]], **rest: Any) -> Cost:
+        """The cost whose seconds and quartiles are those of what `measure_stages` gave for a job; `rest` as the
+        class."""
+        timings = {stage: Timing.of(seconds) for stage, seconds in laps.items()}
+        return cls(
+            seconds={stage: timing.median for stage, timing in timings.items()},
+            quartiles={stage: (timing.low, timing.high) for stage, timing in timings.items()},
+            **rest,
+        )
 
     @property
     def total_flops(self) -> int:
@@ -68,6 +101,22 @@ class Cost:
     def total_seconds(self) -> float:
         """Seconds of all stages."""
         return sum(self.seconds.values())
+
+    def stages(self) -> dict[str, dict[str, float | None]]:
+        """Every stage by itself, those of `STAGES` in their order and others behind them.
+
+        Returns:
+            stage -> flops (0 of what does none: decoding, choosing), seconds, and low and high, the quartiles; None
+            where nothing was measured.
+        """
+        named = {**self.flops, **self.seconds}
+        order = [stage for stage in STAGES if stage in named] + [stage for stage in named if stage not in STAGES]
+        found: dict[str, dict[str, float | None]] = {}
+        for stage in order:
+            low, high = self.quartiles.get(stage, (None, None))
+            found[stage] = {"flops": self.flops.get(stage, 0), "seconds": self.seconds.get(stage)}
+            found[stage] |= {"low": low, "high": high}
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +171,10 @@ class CostReport:
                 f"tokens_{name}": cost.tokens,
                 f"flops_{name}": dict(cost.flops),
                 f"seconds_{name}": dict(cost.seconds),
+                f"quartiles_{name}": {stage: list(pair) for stage, pair in cost.quartiles.items()},
                 f"bytes_{name}": cost.bytes,
                 f"peak_memory_{name}": cost.peak_memory,
+                f"joules_{name}": cost.joules,
             }
         return sides | {"flops_ratio": self.flops_ratio, "wall_ratio": self.wall_ratio}
 
@@ -266,103 +317,3 @@ def tower_flops(config: Mapping[str, Any], segments: Sequence[int]) -> int:
         segments: patches of every attention segment (of every frame, by default).
     """
     return Tower.from_config(config).flops(segments)
-
-
-# --- seconds and memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """Seconds of a job that was run several times.
-
-    Attributes:
-        median: the middle one.
-        low, high: first and third quartile.
-        repeats: how often it ran.
-    """
-
-    median: float
-    low: float
-    high: float
-    repeats: int
-
-    @property
-    def spread(self) -> float:
-        """Interquartile range in seconds."""
-        return self.high - self.low
-
-
-def measure_seconds(run: Callable[[], object], repeats: int = 5, warmup: int = 1) -> Timing:
-    """Wall time of `run()`, device work included, after `warmup` runs that do not count."""
-    return measure_interleaved({"": run}, repeats, warmup)[""]
-
-
-def measure_interleaved(
-    jobs: Mapping[str, Callable[[], object]], repeats: int = 5, warmup: int = 1
-) -> dict[str, Timing]:
-    """Wall time of several jobs, one after the other in every round: a machine that slows down slows all of them.
-
-    Raises:
-        UsageError: less than one repeat.
-    """
-    if repeats < 1:
-        raise UsageError(f"repeats must be at least 1, got {repeats}")
-    samples: dict[str, list[float]] = {name: [] for name in jobs}
-    for round_ in range(warmup + repeats):
-        for name, run in jobs.items():
-            _synchronize()
-            start = time.perf_counter()
-            run()
-            _synchronize()
-            if round_ >= warmup:
-                samples[name].append(time.perf_counter() - start)
-    return {name: _timing(values) for name, values in samples.items()}
-
-
-def _timing(values: list[float]) -> Timing:
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-    return Timing(median=median, low=low, high=high, repeats=len(values))
-
-
-def _synchronize() -> None:
-    """Wait for the accelerator: its calls return before the work is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def measure_peak_memory(run: Callable[[], object], device: torch.device | str | None = None) -> int | None:
-    """Bytes at the highest point of `run()` above where it began: of the device that it works on (by default CUDA where
-    there is one) or, on a CPU, of the process's resident memory. None where the system does not tell (no Linux)."""
-    gc.collect()
-    on_cuda = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
-    if on_cuda:
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    process = Path("/proc/self")
-    try:
-        _return_free_memory()
-        (process / "clear_refs").write_text("5")  # the high-water mark starts from what is resident now
-        before = _resident(process, "VmHWM")
-    except OSError:
-        return None
-    run()
-    return max(0, _resident(process, "VmHWM") - before)
-
-
-def _return_free_memory() -> None:
-    """Let glibc give back what earlier jobs freed; otherwise a later one would seem to need no memory of its own."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def _resident(process: Path, field: str) -> int:
-    """A line of /proc/self/status such as "VmHWM:  1234 kB", in bytes."""
-    for line in (process / "status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"{process / 'status'} has no {field}")

@@ -115,7 +115,11 @@ def compose(
                 value=f"{result['tokens_dense'] / result['tokens_kept']:.1f}x fewer",
                 note=f"{result['tokens_dense']:,} to {result['tokens_kept']:,} over the costed questions",
             ),
-            Headline(label="FLOPs", value=f"{result['flops_ratio']:.1f}x fewer", note="encode, prefill and answer"),
+            Headline(
+                label="FLOPs",
+                value=f"{result['flops_ratio']:.1f}x fewer",
+                note="patch embedding, tower, projector, prefill and answer",
+            ),
             Headline(label="seconds", value=f"{result['wall_ratio']:.1f}x fewer", note="selection included, one core"),
             Headline(
                 label="accuracy",

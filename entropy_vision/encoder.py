@@ -175,8 +175,14 @@ class VisionEncoder(nn.Module):
 
     def encode(self, packed: PackedPatches) -> torch.Tensor:
         """Visual tokens of a whole pack: float [N, D], in its order. Errors as `forward`."""
-        layout, rows = self._run(packed)
-        return self.adapter.finish(rows.index_select(0, layout.patch_rows))
+        packed = self.placed(packed)
+        return self.through_blocks(packed, self.embed(packed))
+
+    def through_blocks(self, packed: PackedPatches, hidden: torch.Tensor) -> torch.Tensor:
+        """The second half of `encode`: visual tokens float [N, D] of what `embed` gave for the pack."""
+        packed = self.placed(packed)
+        rows = self._run(packed, hidden)
+        return self.adapter.finish(rows.index_select(0, packed.lay_out(self.adapter.prefix).patch_rows))
 
     def pooled(self, sets: Sequence[PatchSet] | PackedPatches, attend: Attend = "frame") -> list[torch.Tensor]:
         """open_clip's image embedding (`encode_image`, not normalised) of every frame that keeps a patch.
@@ -189,7 +195,8 @@ class VisionEncoder(nn.Module):
             UsageError: as `forward`, and for a tower without pooling.
         """
         packed = sets if isinstance(sets, PackedPatches) else PackedPatches.pack(sets, attend)
-        layout, rows = self._run(packed)
+        packed = self.placed(packed)
+        layout, rows = packed.lay_out(self.adapter.prefix), self._run(packed, self.embed(packed))
         sizes = [segments * length for segments, length in layout.groups]
         parts = [
             self.adapter.pool(part.unflatten(0, group))
@@ -198,13 +205,15 @@ class VisionEncoder(nn.Module):
         ranks = torch.searchsorted(layout.starts[:-1].contiguous(), layout.first_rows.to(layout.starts.dtype))
         return list(torch.cat(parts).index_select(0, ranks).split(list(layout.input_segments)))
 
-    def _run(self, packed: PackedPatches) -> tuple[Layout, torch.Tensor]:
-        """The pack's layout, and the residual stream behind the last block by its rows, float [T, D]."""
-        adapter = self.adapter
-        packed.lay_out(adapter.prefix)  # worked out before the pack moves to the device
-        packed = packed.to(self.device)
-        layout = packed.lay_out(adapter.prefix)
-        hidden, rotation, mix = self.embed(packed), self.rotations(layout), partial(_mix, layout)
+    def placed(self, packed: PackedPatches) -> PackedPatches:
+        """The pack where the weights are, its layout worked out before it moves."""
+        packed.lay_out(self.adapter.prefix)
+        return packed.to(self.device)
+
+    def _run(self, packed: PackedPatches, hidden: torch.Tensor) -> torch.Tensor:
+        """The residual stream behind the last block by the rows of the pack's layout, float [T, D]."""
+        adapter, layout = self.adapter, packed.lay_out(self.adapter.prefix)
+        rotation, mix = self.rotations(layout), partial(_mix, layout)
 
         def run(block: nn.Module, rows: torch.Tensor) -> torch.Tensor:
             return adapter.feed(block, adapter.attend(block, rows, mix, rotation))
@@ -214,7 +223,7 @@ class VisionEncoder(nn.Module):
                 hidden = checkpoint(run, block, hidden, use_reentrant=False)
             else:
                 hidden = run(block, hidden)
-        return layout, hidden
+        return hidden
 
     def embed(self, packed: PackedPatches) -> torch.Tensor:
         """What the first block reads: prefix tokens and patches with their position rows, float [T, D].
@@ -226,7 +235,7 @@ class VisionEncoder(nn.Module):
                 f"patches of {packed.patch_size} pixels for a tower that takes {self.patch_size}: "
                 f"tokenize with EntropyTokenizer(patch_size={self.patch_size})"
             )
-        adapter = self.adapter
+        adapter, packed = self.adapter, self.placed(packed)
         layout = packed.lay_out(adapter.prefix)
         kernel, bias = adapter.patches.weight, adapter.patches.bias
         pixels = packed.pixels.to(torch.promote_types(kernel.dtype, torch.float32)) / 255

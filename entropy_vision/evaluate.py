@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from entropy_vision.attend import read_attend
 from entropy_vision.console import progress, say
 from entropy_vision.errors import InputError, UsageError
+from entropy_vision.reduction import Choice, Reduction
 from entropy_vision.stats import wilson_interval
 
 if TYPE_CHECKING:
@@ -232,6 +235,17 @@ def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, 
     return [make_batch(f[i : i + _BATCH], chooser, keep, None) for f in families for i in range(0, len(f), _BATCH)]
 
 
+@contextmanager
+def reducing(model: EntropyVLM, reduction: Reduction | None) -> Iterator[None]:
+    """A policy that reduces its tokens so meanwhile; as its configuration says, where None is given."""
+    own = model.config.reduction
+    model.config.reduction = own if reduction is None else reduction.to_dict()
+    try:
+        yield
+    finally:
+        model.config.reduction = own
+
+
 def measure(
     model: EntropyVLM,
     dialect: Dialect | PreTrainedTokenizerFast,
@@ -250,6 +264,7 @@ def measure(
         dialect: the policy's, or its word-level tokenizer.
         scenes: scored scenes by family; their bits are made anew for each selector.
         keeps: fractions in (0, 1].
+        selectors: names as `Choice.of` takes them.
         profile: what reads the answers; "official" each question's own rule.
         max_new_tokens: longest answer; the dialect's where it is None.
         chooser_of: what selects by the selector of a name; by default patches of the tower's size.
@@ -262,13 +277,15 @@ def measure(
     answer = partial(grade, model, dialect, rubric=Rubric(), profile=profile, max_new_tokens=max_new_tokens)
     chooser_of = chooser_of or partial(EntropyTokenizer, model.encoder.patch_size, 1.0, None)
     for selector in selectors:
-        chooser = chooser_of(selector)
+        chooser = chooser_of(Choice.of(selector, 1.0).selector)
         scored = [[replace(s, bits=chooser.score(s.frames)) for s in family] for family in scenes.values()]
         for keep in keeps:
             if keep == 1.0 and selector != selectors[0]:
                 graded[selector, keep] = graded[selectors[0], keep]
                 continue
-            graded[selector, keep] = answer(batches=batches_of(scored, chooser, keep))
+            choice = Choice.of(selector, keep)
+            with reducing(model, choice.reduction):
+                graded[selector, keep] = answer(batches=batches_of(scored, chooser, choice.keep))
             on_done(f"{selector} {keep:g}")
     graded[BLIND, 0.0] = answer(batches=batches_of(scored, chooser, min(keeps)), blind=True)
     on_done(BLIND)
@@ -331,21 +348,27 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
 
     from entropy_vision.data import World
     from entropy_vision.dialect import dialect_of
+    from entropy_vision.reduced import check_reduction
     from entropy_vision.rl import checkpoint
     from entropy_vision.rl.scenes import score_scene
     from entropy_vision.tokenizer import EntropyTokenizer
 
     for name in options.selectors:
-        EntropyTokenizer(selector=name)  # an unknown name must not wait until the others are measured
+        EntropyTokenizer(selector=Choice.of(name, 1.0).selector)  # a wrong name must not wait until others are measured
     torch.set_num_threads(1)
     model, processor = checkpoint.load_whole(options.checkpoint)
+    if options.attend != "frame":
+        model.config.attend = read_attend(options.attend)
+    for choice in (Choice.of(name, keep) for name in options.selectors for keep in options.keep):
+        if choice.reduction is not None:
+            check_reduction(model.encoder, choice.reduction)
     dialect = dialect_of(model, processor, options.system, options.instruction)
     families = options.tasks or World.families(shared=True)
     check_tasks(families)
     labels = labels_of(families)
     inputs = inputs_shown(model, processor, dialect, options.checkpoint)
     chooser_of = partial(processor.chooser, 1.0)
-    chooser = chooser_of(options.selectors[0])
+    chooser = chooser_of(Choice.of(options.selectors[0], 1.0).selector)
     steps = len(families) + len(options.selectors) * len(options.keep) + 1
     with progress("eval", steps) as bar, TemporaryDirectory() as folder:
         # a policy trained on decoded files is measured on decoded files

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from entropy_vision.errors import UsageError
-from entropy_vision.packed import Attend, Layout, PackedPatches
+from entropy_vision.packed import Attend, PackedPatches
 from entropy_vision.patchset import PatchSet
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -107,7 +107,12 @@ class HFVisionEncoder(nn.Module):
         Raises:
             UsageError: patches of another size than the tower's.
         """
-        hidden, layout = self._embed(packed)
+        packed = self.placed(packed)
+        return self.through_blocks(packed, self.embed(packed))
+
+    def through_blocks(self, packed: PackedPatches, hidden: Tensor) -> Tensor:
+        """The second half of `encode`: visual tokens float [N, D] of what `embed` gave for the pack."""
+        layout = self.placed(packed).lay_out(self._prefix)
         for block in self.tower.encoder.layers:
             if self._checkpoints and self.training:
                 hidden = checkpoint(_run_block, block, hidden, layout.groups, use_reentrant=False)
@@ -115,8 +120,21 @@ class HFVisionEncoder(nn.Module):
                 hidden = _run_block(block, hidden, layout.groups)
         return hidden.index_select(0, layout.patch_rows)
 
-    def _embed(self, packed: PackedPatches) -> tuple[Tensor, Layout]:
-        """What the first block reads, float [T, D], and where everything stands in it."""
+    @property
+    def _prefix(self) -> int:
+        """Tokens of every segment before its patches: CLIP's class token, none of SigLIP."""
+        return int(hasattr(self.tower.embeddings, "class_embedding"))
+
+    def placed(self, packed: PackedPatches) -> PackedPatches:
+        """The pack where the weights are, its layout worked out before it moves."""
+        packed.lay_out(self._prefix)
+        return packed.to(self.tower.embeddings.patch_embedding.weight.device)
+
+    def embed(self, packed: PackedPatches) -> Tensor:
+        """What the first block reads: class tokens and patches with their position rows, float [T, D].
+
+        Rows as `packed.lay_out(prefix)` has them. Errors as `encode`.
+        """
         if packed.patch_size != self.patch_size:
             raise UsageError(
                 f"patches of {packed.patch_size} pixels for a tower that takes {self.patch_size}: "
@@ -124,9 +142,7 @@ class HFVisionEncoder(nn.Module):
             )
         embeddings = self.tower.embeddings
         kernel = embeddings.patch_embedding.weight
-        opening = int(hasattr(embeddings, "class_embedding"))
-        packed.lay_out(opening)  # before the move: afterwards it would wait for the device
-        packed = packed.to(kernel.device)
+        opening, packed = self._prefix, self.placed(packed)
         layout = packed.lay_out(opening)
         pixels = packed.pixels.to(torch.promote_types(kernel.dtype, torch.float32)) / 255
         pixels = (pixels - pixels.new_tensor(self.mean)) / pixels.new_tensor(self.std)
@@ -144,7 +160,7 @@ class HFVisionEncoder(nn.Module):
         hidden = hidden.index_select(0, layout.order)
         if hasattr(self.tower, "pre_layrnorm"):
             hidden = self.tower.pre_layrnorm(hidden)
-        return hidden, layout
+        return cast(Tensor, hidden)
 
     def _resized(self, table: Tensor, shape: tuple[int, int]) -> Tensor:
         """Position rows [R * C, D] of a grid, from the trained ones as transformers resizes them (bicubic)."""

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
+from entropy_vision.attend import read_attend
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.errors import UsageError
+from entropy_vision.reduction import Inside
 from entropy_vision.sampling import Sampling
 
 if TYPE_CHECKING:
     from entropy_vision.budget import Budget
 
 Store = Literal["mosaic", "raw", "index"]
-Inside = Literal["tome", "evs-features"]
 Profile = Literal["official", "strict", "robust"]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
@@ -285,12 +286,16 @@ class EvalOptions:
     keep: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ("rate", "random")
-    """Selectors to compare; the first one is the headline."""
+    """Selectors to compare; the first one is the headline. tome and evs-features let every patch in and fewer tokens
+    out of the tower; rate+evs-features selects and reduces, the square root of --keep each."""
     questions: int = 200
     """Questions of every family; of a benchmark so many, spread evenly over it."""
     profile: Profile = "official"
     """How answers are read: by the published rule of the benchmark, where it has one, else as in training (strict);
     all of them so; or wherever an answer stands unambiguously (robust)."""
+    attend: str = "frame"
+    """Which patches see each other in the tower: those of a frame, of so many frames in a row, or of an input; the
+    policy's own where not given."""
     system: OptionalName = None
     """System message for a policy with a chat template; by default what it was trained with, else the template's."""
     instruction: OptionalName = None
@@ -305,6 +310,7 @@ class EvalOptions:
     def __post_init__(self) -> None:
         _check_keep(*self.keep)
         _check_told_apart(*self.keep)
+        read_attend(self.attend, "--attend")
         _check_positive(questions=self.questions, max_new_tokens=self.max_new_tokens)
         _check_seed(self.seed)
         if not self.selectors:
@@ -326,9 +332,12 @@ class BenchOptions:
     keep: tuple[float, ...] = (0.5, 0.25, 0.125)
     """Fractions of patches to keep, each in (0, 1]."""
     selectors: tuple[str, ...] = ()
-    """Selectors to compare; all of them where not given."""
+    """Selectors to compare; all of them where not given. As of eval: also rate+tome and the like."""
     inside: tuple[Inside, ...] = ()
     """Beside them, what lets every patch in and fewer tokens out: merged in every block, or pruned behind the last."""
+    attend: str = "frame"
+    """Which patches see each other in the tower: those of a frame, of so many frames in a row, or of an input; of a
+    checkpoint its own where not given."""
     frames: int = 8
     """Frames taken of every video."""
     repeats: int = 5
@@ -339,7 +348,9 @@ class BenchOptions:
     prompt: int = 64
     """Text tokens that the language model reads beside the visual ones."""
     answer: int = 64
-    """Tokens that it answers with."""
+    """Tokens that it answers with; of a checkpoint's own language model, which is then run and timed, too."""
+    energy: bool = False
+    """Adds the joules of every row, where counters of the machine tell them."""
     out: OptionalPath = None
     """Folder for the table and its plot."""
     seed: int = 0
@@ -351,12 +362,11 @@ class BenchOptions:
         _check_keep(*self.keep)
         dense = () if 1.0 in self.keep else (1.0,)  # a row of every bench
         _check_told_apart(*dense, *self.keep)
+        read_attend(self.attend, "--attend")
         _check_positive(frames=self.frames, repeats=self.repeats, prompt=self.prompt, answer=self.answer)
         _check_seed(self.seed)
         if not set(self.inside) <= set(get_args(Inside)) or len(set(self.inside)) < len(self.inside):
             raise UsageError(f"--inside takes {' and '.join(get_args(Inside))}, each once, got {' '.join(self.inside)}")
-        if self.inside and self.checkpoint is not None:
-            raise UsageError("--inside tells of cost only: leave out --checkpoint, whose policy takes whole patches")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from entropy_vision.attend import Attend as Attend
 from entropy_vision.errors import UsageError
 from entropy_vision.patchset import PatchSet
-
-Attend = Literal["frame", "input"] | int
-"""Which patches see each other: those of one frame, of so many frames in a row, or of a whole input."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,6 +173,11 @@ class PackedPatches:
             self._layouts[prefix] = layout if self.device.type == "cpu" else layout.to(self.device)
         return self._layouts[prefix]
 
+    def segments(self, prefix: int = 1) -> list[int]:
+        """Patches of every attention segment, which a tower's price depends on."""
+        counts: list[int] = torch.bincount(self.lay_out(prefix).patch_segments).tolist()
+        return counts
+
     @cached_property
     def _layouts(self) -> dict[int, Layout]:
         return {}
@@ -190,6 +192,10 @@ class PackedPatches:
         moved = replace(self, pixels=self.pixels.to(device), positions=self.positions.to(device), spans=spans)
         moved._layouts.update(layouts)
         return moved
+
+    def attending(self, attend: Attend) -> PackedPatches:
+        """The same pack with another `attend`, where it leaves that at "frame"; itself where it is the same."""
+        return self if self.attend != "frame" or attend == "frame" else replace(self, attend=attend)
 
     def split(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """[N, ...] back into one [K_i, ...] for every input (views)."""

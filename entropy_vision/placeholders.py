@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,23 +11,24 @@ from entropy_vision.errors import UsageError
 from entropy_vision.projectors import Slots
 
 
-def check_placeholders(holes: Tensor, slots: Slots) -> None:
+def check_placeholders(holes: Tensor, counts: Sequence[int]) -> None:
     """Whether the inputs of a pack, in their order, fill the rows' placeholders, one or several inputs a row.
 
     Args:
         holes: bool [B, T], True at placeholders.
+        counts: placeholders that every input fills.
 
     Raises:
         UsageError: they do not.
     """
-    wanted, fits, given = holes.sum(1).tolist(), True, iter(slots.counts)
+    wanted, fits, given = holes.sum(1).tolist(), True, iter(counts)
     for count in wanted:
         while count > 0:
             count -= next(given, count + 1)
         fits = fits and count == 0
     if not fits or next(given, None) is not None:
         raise UsageError(
-            f"the prompt has {wanted} placeholders a row for inputs with {list(slots.counts)} kept patches; "
+            f"the prompt has {wanted} placeholders a row for inputs with {list(counts)} kept patches; "
             "write one for each, in the order of the inputs (EntropyVLMProcessor does)"
         )
 
@@ -47,7 +50,7 @@ def rotary_positions(live: Tensor, holes: Tensor, kind: str, slots: Slots | None
         return (live * ~holes).cumsum(1) * live
     steps = live.clone()
     if kind == "grid" and slots is not None:
-        check_placeholders(holes, slots)
+        check_placeholders(holes, slots.counts)
         # the step to a placeholder is the way from the one before it; the text behind an input goes to its end
         counts, totals = torch.tensor(slots.counts), torch.tensor(slots.totals)
         ends = counts.cumsum(0)

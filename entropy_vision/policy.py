@@ -15,7 +15,6 @@ nothing dropped. "sequential" counts them like text.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,31 +37,10 @@ from entropy_vision.packed import PackedPatches
 from entropy_vision.placeholders import check_placeholders, rotary_positions
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import Parts, check_decoder, fresh_parts
-from entropy_vision.projectors import Slots
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """What B rows have read so far.
-
-    Attributes:
-        layers: (keys, values), each [B, heads, S, head_width], of every layer of the language model.
-        live: bool [B, S], False where a slot is padding.
-        next_position: int64 [B], rotary position of each row's next token.
-        pending: int64 [B], the token that each row reads next and whose successor it says first; None where nothing
-            has been asked yet.
-    """
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-    live: Tensor
-    next_position: Tensor
-    pending: Tensor | None = None
-
-    def rows(self, index: Tensor) -> Prefix:
-        """Rows `index` [B'] of this prefix: one picture for many questions, one question for a group."""
-        layers = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in self.layers)
-        pending = None if self.pending is None else self.pending.index_select(0, index)
-        return Prefix(layers, self.live.index_select(0, index), self.next_position.index_select(0, index), pending)
+from entropy_vision.prefix import Prefix as Prefix
+from entropy_vision.projectors import Places, Slots
+from entropy_vision.reduced import reduced_counts, see
+from entropy_vision.reduction import Reduction
 
 
 class EntropyVLM(PreTrainedModel, GenerationMixin):
@@ -179,13 +157,43 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
 
     # ---- vision ----------------------------------------------------------------------------------------------
 
+    @property
+    def reduction(self) -> Reduction | None:
+        """How many tokens come out of the tower, where they are fewer than the patches that go in."""
+        return Reduction.read(self.config.reduction)
+
+    def see(self, patches: PackedPatches, hidden: Tensor | None = None) -> tuple[Tensor, Places]:
+        """Visual tokens float [N, D_vision], and where they stand: the pack itself unless its tokens are reduced.
+
+        Args:
+            hidden: `encoder.embed` of the patches as this policy attends, where already at hand.
+        """
+        return see(self.encoder, patches.attending(self.config.attend), self.reduction, hidden)
+
+    def look(self, patches: PackedPatches) -> tuple[Tensor, Slots]:
+        """Kept patches of all inputs -> what fills their placeholders in the prompt, [M, D_text], and which those
+        are."""
+        tokens, places = self.see(patches)
+        return self.projector.embed(tokens, places), self.projector.slots(places)
+
     def embed_patches(self, patches: PackedPatches) -> Tensor:
-        """Kept patches of all inputs -> what fills their placeholders in the prompt, [M, D_text]."""
-        return self.projector.embed(self.encoder.encode(patches), patches)
+        """What fills the placeholders, [M, D_text]."""
+        return self.look(patches)[0]
 
     def slots(self, patches: PackedPatches) -> Slots:
-        """The placeholders that a pack fills; one a kept patch unless the projector pools."""
-        return self.projector.slots(patches)
+        """The placeholders that a pack fills; one a kept patch unless the projector pools or tokens are reduced. Which
+        tokens that leaves only the tower tells, so it is run then."""
+        if self.reduction is None:
+            return self.projector.slots(patches)
+        with torch.no_grad():
+            return self.look(patches)[1]
+
+    def slot_counts(self, patches: PackedPatches) -> tuple[int, ...]:
+        """`slots(patches).counts`, without running the tower."""
+        reduction = self.reduction
+        if reduction is None:
+            return self.projector.slots(patches).counts
+        return reduced_counts(patches.attending(self.config.attend), reduction)
 
     def _pad_visual(self, tokens: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """[N, D] -> ([B, Kmax, D], live bool [B, Kmax]), padded at the right."""
@@ -215,16 +223,18 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             tokens: `embed_patches(patches)`, where already at hand.
             start: the text before them; of one row where all inputs have the same, which is then read once.
         """
-        tokens = self.embed_patches(patches) if tokens is None else tokens
-        slots = self.slots(patches)
-        embeds, live = self._pad_visual(tokens, slots.counts)
+        grid, slots = self.config.visual_positions == "grid", None
+        if tokens is None:
+            tokens, slots = self.look(patches)
+        embeds, live = self._pad_visual(tokens, self.slot_counts(patches))
         start = self.empty_prefix(len(live)) if start is None else start
         if len(start.live) != len(live):
             start = start.rows(torch.zeros(len(live), dtype=torch.long, device=live.device))
         ranks = torch.zeros_like(live, dtype=torch.long)
         if self.config.visual_positions == "shared":
             ranks, length = ranks - 1, torch.zeros_like(start.next_position)
-        elif self.config.visual_positions == "grid":
+        elif grid:
+            slots = slots or self.slots(patches)
             ranks[live] = slots.ranks.to(live.device)
             length = torch.tensor(slots.totals, device=live.device)
         else:
@@ -315,17 +325,25 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
     # ---- transformers' conventions -----------------------------------------------------------------------------
 
     def positions(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, patches: PackedPatches | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        patches: PackedPatches | None = None,
+        slots: Slots | None = None,
     ) -> Tensor:
         """Rotary positions int64 [B, T] of whole rows of text and placeholders; 0 at padding.
+
+        Args:
+            slots: those of `patches`, where already at hand.
 
         Raises:
             UsageError: visual_positions="grid", placeholders, and nothing to say what they stand for.
         """
         live = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
         holes = (input_ids == self.config.image_token_id) & live.bool()
-        slots = None
-        if self.config.visual_positions == "grid" and bool(holes.any()):
+        if self.config.visual_positions != "grid" or not bool(holes.any()):
+            slots = None
+        elif slots is None:
             if patches is None:
                 raise UsageError('positions of visual_positions="grid" depend on which patches were kept: give patches')
             slots = self.slots(patches)
@@ -360,9 +378,10 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             raise UsageError("EntropyVLM.forward needs input_ids (one placeholder a kept patch)")
         embeds = self.get_input_embeddings()(input_ids)
         holes = input_ids == self.config.image_token_id
+        slots = None
         if patches is not None:
-            check_placeholders(holes, self.slots(patches))
-            visual_embeds = self.embed_patches(patches)
+            check_placeholders(holes, self.slot_counts(patches))
+            visual_embeds, slots = self.look(patches)
         if visual_embeds is not None:
             if int(holes.sum()) != len(visual_embeds):
                 raise UsageError(f"the prompt has {int(holes.sum())} placeholders for {len(visual_embeds)} embeddings")
@@ -370,7 +389,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         if position_ids is None:
             if cache is not None and cache.get_seq_length() > 0:
                 raise UsageError("EntropyVLM.forward behind a cache needs position_ids; generate() gives them")
-            position_ids = self.positions(input_ids, attention_mask, patches)
+            position_ids = self.positions(input_ids, attention_mask, patches, slots)
         if attention_mask is None:
             # without a mask transformers would read restarting positions as packed sequences
             past = cache.get_seq_length() if cache is not None else 0
@@ -440,11 +459,13 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             attention_mask = torch.ones_like(input_ids) if pad is None else (input_ids != pad).long()
         if bool((attention_mask[:, -1] == 0).any()):
             raise UsageError("generate() continues a row at its right end: pad at the left (padding_side='left')")
-        kwargs["position_ids"] = self.positions(input_ids, attention_mask, patches)
+        slots = None
         if patches is not None:
             holes = input_ids == self.config.image_token_id
-            check_placeholders(holes, self.slots(patches))
-            kwargs["visual_embeds"] = self._pad_visual(self.embed_patches(patches), tuple(holes.sum(1).tolist()))[0]
+            check_placeholders(holes, self.slot_counts(patches))
+            embeds, slots = self.look(patches)
+            kwargs["visual_embeds"] = self._pad_visual(embeds, tuple(holes.sum(1).tolist()))[0]
+        kwargs["position_ids"] = self.positions(input_ids, attention_mask, patches, slots)
         return super().generate(input_ids, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
 
 

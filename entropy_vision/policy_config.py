@@ -7,10 +7,13 @@ from typing import Any, cast
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from entropy_vision.attend import Attend, read_attend
 from entropy_vision.errors import UsageError
+from entropy_vision.reduction import Reduction
 
 POSITIONS = ("shared", "grid", "sequential")
-_OWN = ("vision", "text", "image_token_id", "unsampled_token_ids", "visual_positions", "projector", "inputs")
+_PARTS = ("vision", "text", "image_token_id", "unsampled_token_ids", "visual_positions", "projector")
+_OWN = (*_PARTS, "attend", "reduction", "inputs")
 
 
 class EntropyVLMConfig(PreTrainedConfig):
@@ -25,6 +28,10 @@ class EntropyVLMConfig(PreTrainedConfig):
             that of the text before it), "grid" (each where it stands when nothing is dropped) or "sequential".
         projector: its kind and options: {} is this package's own, {"kind": "llava", ...} that of LLaVA; see
             `projectors`.
+        attend: which patches see each other in the tower: those of one "frame", of so many frames in a row (a group of
+            pictures), or of an "input"; a pack that says another than "frame" itself keeps it.
+        reduction: tokens that are left of those that go into the tower, {"kind": "tome" or "evs-features", "keep":
+            fraction}, see `reduced`; None: all. It is for answering, training refuses it.
         inputs: the sizes the policy was trained on (image_size, video_size, frame_count, difficulty) and whether
             its videos came out of files (video_files), how long its answers may be (max_new_tokens), and of a policy
             with a chat template what is said around a question (system, instruction): for `eval`.
@@ -40,6 +47,8 @@ class EntropyVLMConfig(PreTrainedConfig):
         unsampled_token_ids: list[int] | None = None,
         visual_positions: str = "shared",
         projector: dict[str, Any] | None = None,
+        attend: Attend = "frame",
+        reduction: dict[str, Any] | None = None,
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -59,6 +68,9 @@ class EntropyVLMConfig(PreTrainedConfig):
         self.unsampled_token_ids = unsampled_token_ids or []
         self.visual_positions = visual_positions
         self.projector = projector or {}
+        self.attend = read_attend(attend)
+        Reduction.read(reduction)  # refuses a wrong one now
+        self.reduction = reduction
         self.inputs = inputs or {}
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)

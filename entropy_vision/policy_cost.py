@@ -1,4 +1,4 @@
-"""FLOPs of a policy by stage, counted on the meta device: nothing is computed, so no model is too large.
+"""FLOPs of a policy by stage, in closed form: nothing is computed, so no model is too large.
 
 model = meta_policy("ViT-L-14-336", "llama")              # sizes of Llama-7B; a folder or a name on the hub works too
 policy_flops(model, PackedPatches.pack([kept]), prompt=64, answer=128)
@@ -28,6 +28,8 @@ from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import check_decoder
+from entropy_vision.projectors import projector_flops
+from entropy_vision.tower import Tower
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -40,18 +42,24 @@ def policy_flops(model: EntropyVLM, patches: PackedPatches, prompt: int, answer:
         patches: the kept patches.
         prompt: text tokens of every row, at least 1; answer: tokens that follow, at least 1.
 
+    A policy that merges tokens in its tower (tome) is counted while that runs once; so it needs weights.
+
     Returns:
-        encode (the tower), project, prefill (visual tokens and prompt, logits of the last place) and decode.
+        embed, tower, project, prefill (visual tokens and prompt, logits of the last place) and decode; of
+        `cost.STAGES` those that torch runs.
     """
-    with torch.device("meta"):
-        twin = model if model.device.type == "meta" else EntropyVLM(model.config)
-    tokens = torch.empty(len(patches), twin.encoder.width, device="meta", dtype=twin.dtype)
-    with torch.no_grad():
-        vision = {
-            "encode": _count(lambda: twin.encoder.encode(patches)),
-            "project": _count(lambda: twin.projector.embed(tokens, patches)),
-        }
-    return vision | language_flops(twin.language, twin.slots(patches).counts, prompt, answer)
+    tower, reduction = Tower.from_config(model.encoder.config), model.reduction
+    packed = patches.attending(model.config.attend)
+    tokens = len(patches) if reduction is None else sum(model.slot_counts(patches))
+    vision = {
+        "embed": tower.embed_flops(len(patches)),
+        "tower": tower.block_flops(packed.segments(tower.prefix)),
+        "project": projector_flops(model.projector, tokens),
+    }
+    if reduction is not None and reduction.kind == "tome":
+        vision["tower"] = _merging(model, packed)
+    language = meta_decoder(model.config.get_text_config())
+    return vision | language_flops(language, model.slot_counts(patches), prompt, answer)
 
 
 @dataclass(frozen=True)
@@ -142,21 +150,13 @@ def meta_decoder(config: PreTrainedConfig) -> Any:
         return AutoModelForCausalLM.from_config(config).eval()
 
 
-def add_language(
-    rows: Sequence[dict[str, Any]], visual: Sequence[Sequence[int]], language: Any, prompt: int, answer: int
-) -> None:
-    """Put into a bench's rows what a decoder on the meta device costs, and what the first row's whole saves.
-
-    Args:
-        rows: with their towers' `flops`, dense first.
-        visual: visual tokens of every video of each row.
-    """
-    for row, counts in zip(rows, visual, strict=True):
-        bill = language_flops(language, counts, prompt, answer)
-        row |= {f"flops_{stage}": flops for stage, flops in bill.items()}
-    totals = [row["flops"] + row["flops_prefill"] + row["flops_decode"] for row in rows]
-    for row, total in zip(rows, totals, strict=True):
-        row["flops_ratio_whole"] = totals[0] / total
+def _merging(model: EntropyVLM, packed: PackedPatches) -> int:
+    """FLOPs of blocks that merge, counted. Raises UsageError: a policy without weights, which tells nothing alike."""
+    if model.device.type == "meta":
+        raise UsageError("what tome costs is counted as it runs: give a policy with weights, or evs-features")
+    with torch.no_grad():
+        hidden = model.encoder.embed(packed)
+        return _count(lambda: model.see(packed, hidden))
 
 
 def _read_one(language: Any, past: int) -> None:

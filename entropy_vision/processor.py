@@ -20,6 +20,7 @@ import numpy as np
 from transformers import AutoProcessor, BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
+from entropy_vision.attend import Attend, read_attend
 from entropy_vision.budget import Budget
 from entropy_vision.errors import UsageError
 from entropy_vision.frames import Frames
@@ -29,6 +30,7 @@ from entropy_vision.patchset import PatchSet
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.pooled import PooledTokenizer
 from entropy_vision.projectors import half
+from entropy_vision.reduction import Reduction
 from entropy_vision.text import ASSISTANT
 from entropy_vision.tokenizer import EntropyTokenizer
 from entropy_vision.visuals import FITS, Fit, load_image, load_video
@@ -69,6 +71,8 @@ class EntropyVLMProcessor(ProcessorMixin):
         fit: Fit = "stretch",
         scaled: Sequence[int] | None = None,
         onevision: bool = False,
+        attend: Attend = "frame",
+        reduction: dict[str, Any] | None = None,
         image_token: str = "<image>",
         chat_template: str | None = None,
         **kwargs: Any,
@@ -79,6 +83,8 @@ class EntropyVLMProcessor(ProcessorMixin):
             patch_size, image_size: the tower's, in pixels; (height, width).
             keep, selector, seed, merge: as in `EntropyTokenizer`.
             fit, scaled: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
+            attend, reduction: which patches see each other in the tower, and how many tokens are left of them, as in
+                `EntropyVLMConfig`.
             onevision: four patches of a video make one token, and every input ends in one more (LLaVA-OneVision).
             chat_template: by default the tokenizer's own, with pictures and videos allowed among the text.
 
@@ -88,6 +94,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         self.patch_size, self.image_size = int(patch_size), [int(side) for side in image_size]
         self.keep, self.selector, self.seed, self.merge = keep, selector, seed, merge
         self.fit, self.onevision, self.image_token = fit, onevision, image_token
+        self.attend, self.reduction = read_attend(attend), reduction
         self.scaled: tuple[int, int] | None = None if scaled is None else (int(scaled[0]), int(scaled[1]))
         if fit not in FITS:
             raise UsageError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
@@ -99,7 +106,7 @@ class EntropyVLMProcessor(ProcessorMixin):
                 "or add one with tokenizer.add_special_tokens"
             )
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
-        self.chooser()  # refuses a wrong option now
+        self.chooser(), Reduction.read(reduction)  # refuse a wrong option now
         own = tokenizer.chat_template or PLAIN
         # a tokenizer that lies beside a saved processor has been given the processor's template
         own = own if own.startswith(FLATTEN) else FLATTEN + own
@@ -110,8 +117,8 @@ class EntropyVLMProcessor(ProcessorMixin):
         """The processor that fits a policy. `options`: what the class takes.
 
         Raises:
-            UsageError: a patch size or size of pictures other than the tower's, or a tokenizer with another id for
-                the placeholder.
+            UsageError: a patch size, a size of pictures, an `attend` or a reduction other than the policy's, or a
+                tokenizer with another id for the placeholder.
         """
         known = signature(cls.__init__).parameters
         for name in options:
@@ -120,11 +127,12 @@ class EntropyVLMProcessor(ProcessorMixin):
                 raise UsageError(f"the processor has no option {name!r}; the nearest is {near[0]!r}")
         encoder, onevision = model.encoder, getattr(model.projector, "image_newline", None) is not None
         mine = {"patch_size": encoder.patch_size, "image_size": list(encoder.image_size), "onevision": onevision}
+        mine |= {"attend": model.config.attend, "reduction": model.config.reduction}
         options.setdefault("scaled", getattr(encoder, "scaled", None))
         for name, value in mine.items():
             given = options.setdefault(name, value)
             if (list(given) if isinstance(given, tuple) else given) != value:
-                raise UsageError(f"the tower takes {name}={value}, not {given}: leave {name} out")
+                raise UsageError(f"the policy takes {name}={value}, not {given}: leave {name} out")
         token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
         if options.setdefault("image_token", token) != token:
             raise UsageError(f"the model's placeholder is {token!r}, not {options['image_token']!r}")
@@ -157,10 +165,18 @@ class EntropyVLMProcessor(ProcessorMixin):
 
     def placeholders(self, frames: int = 1, budget: Budget | float | None = None) -> int | None:
         """Placeholders of a picture, or of a video of `frames` frames; None where only its pixels tell (bits,
-        thresholds, FLOPs)."""
+        thresholds, FLOPs; of tokens that are merged also where there are fewer patches than frames)."""
         rows, columns = self._units(frames)
         count = self._budget(budget).size(frames * rows * columns)
-        return None if count is None else count + self.onevision
+        reduction = Reduction.read(self.reduction)
+        if count is None or reduction is None:
+            return None if count is None else count + self.onevision
+        left = Budget(keep=reduction.keep).size(count)
+        if left is None or reduction.kind != "tome":
+            return left
+        # each group of frames keeps one at the least, and so each frame is in there where there are enough patches
+        together = {"frame": 1, "input": frames}.get(str(self.attend), self.attend)
+        return max(left, -(-frames // int(together))) if count >= frames else None
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Any = None, video_sizes: Any = None, **kwargs: Any
@@ -264,7 +280,8 @@ class EntropyVLMProcessor(ProcessorMixin):
             else self.select(load_video(next(moving), (height, width), self.fit, num_frames, fps, self.scaled), budget)
             for mark in marks
         ]
-        counts = iter(self._counts(kept))
+        packed = PackedPatches.pack(kept, self.attend) if kept else None
+        counts = iter(self._counts(kept, packed))
         texts = [_MARK.sub(lambda _: self.image_token * next(counts), one) for one in texts]
         kwargs.pop("return_tensors", None)
         settings = {"padding": True, "padding_side": "left"} | kwargs
@@ -272,12 +289,17 @@ class EntropyVLMProcessor(ProcessorMixin):
             settings["padding"] = False
         encoded = self.tokenizer(texts, return_tensors="pt", return_token_type_ids=False, **settings)
         data: dict[str, Any] = dict(encoded)
-        if kept:
-            data["patches"] = PackedPatches.pack(kept)
+        if packed is not None:
+            data["patches"] = packed
         return BatchFeature(data)
 
-    def _counts(self, kept: Sequence[PatchSet]) -> list[int]:
+    def _counts(self, kept: Sequence[PatchSet], packed: PackedPatches | None) -> list[int]:
         """Placeholders of every input."""
+        reduction = Reduction.read(self.reduction)
+        if reduction is not None and packed is not None:
+            from entropy_vision.reduced import reduced_counts
+
+            return list(reduced_counts(packed, reduction))
         if not self.onevision:
             return [len(one) for one in kept]
         from entropy_vision.projectors import pooled_units

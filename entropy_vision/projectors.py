@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,13 +28,37 @@ class Slots:
 
     Attributes:
         counts: placeholders of every input.
-        ranks: int64 [M], which of the dense input's placeholders each one is, ascending inside an input.
+        ranks: int64 [M], which of the dense input's placeholders each one is, ascending inside an input where no tokens
+            were merged.
         totals: placeholders that every input would have with nothing dropped.
     """
 
     counts: tuple[int, ...]
     ranks: Tensor
     totals: tuple[int, ...]
+
+
+class Places(Protocol):
+    """Where visual tokens stand: a pack's, or what is left of them (`reduced.Reduced`).
+
+    Attributes:
+        counts: tokens of every input.
+        grids: (F, R, C) of every input.
+        positions: int64 [N, 3], (frame, row, column) of one of the patches that each stands for.
+        centres: [N, 3], the same of its centre, which may lie between places.
+    """
+
+    @property
+    def counts(self) -> tuple[int, ...]: ...
+
+    @property
+    def grids(self) -> tuple[tuple[int, int, int], ...]: ...
+
+    @property
+    def positions(self) -> Tensor: ...
+
+    @property
+    def centres(self) -> Tensor: ...
 
 
 class Projector(nn.Module):
@@ -59,16 +83,16 @@ class Projector(nn.Module):
         joined = self.look(self.norm(tokens)) + self.place(waves)
         return joined + self.mix(joined)
 
-    def embed(self, tokens: Tensor, patches: PackedPatches) -> Tensor:
-        """tokens [N, D_vision] of a pack -> what fills its placeholders, [N, D_text]."""
-        extents = torch.from_numpy(np.repeat(np.array(patches.grids), patches.counts, axis=0))
-        places = (patches.centres.to(tokens.device) + 0.5) / extents.to(tokens.device)
-        out: Tensor = self(tokens, places.float())
+    def embed(self, tokens: Tensor, places: Places) -> Tensor:
+        """tokens [N, D_vision] of some inputs -> what fills their placeholders, [N, D_text]."""
+        extents = torch.from_numpy(np.repeat(np.array(places.grids), places.counts, axis=0))
+        fractions = (places.centres.to(tokens.device) + 0.5) / extents.to(tokens.device)
+        out: Tensor = self(tokens, fractions.float())
         return out
 
-    def slots(self, patches: PackedPatches) -> Slots:
-        """One placeholder a kept patch."""
-        return _slot_a_patch(patches)
+    def slots(self, places: Places) -> Slots:
+        """One placeholder a token."""
+        return _slot_a_token(places)
 
 
 class LlavaProjector(nn.Module):
@@ -99,11 +123,16 @@ class LlavaProjector(nn.Module):
         out: Tensor = self.linear_2(self.act(self.linear_1(tokens)))
         return out
 
-    def embed(self, tokens: Tensor, patches: PackedPatches) -> Tensor:
-        """tokens [N, D_vision] of a pack -> what fills its placeholders, [M, D_text]."""
+    def embed(self, tokens: Tensor, places: Places) -> Tensor:
+        """tokens [N, D_vision] of some inputs -> what fills their placeholders, [M, D_text].
+
+        Raises:
+            UsageError: tokens to pool that are not those of a pack.
+        """
         projected: Tensor = self(tokens)
         if self.image_newline is None:
             return projected
+        patches = _whole(places)
         parts: list[Tensor] = []
         for mine, positions, grid in _inputs(projected, patches):
             if grid[0] > 1:
@@ -113,10 +142,12 @@ class LlavaProjector(nn.Module):
             parts += [mine, self.image_newline[None].to(mine.dtype)]
         return torch.cat(parts)
 
-    def slots(self, patches: PackedPatches) -> Slots:
-        """One placeholder a kept patch, or one a pooled one, and one behind every input that ends in `newline`."""
+    def slots(self, places: Places) -> Slots:
+        """One placeholder a token, or one a pooled one, and one behind every input that ends in `newline`. Errors as
+        `embed`."""
         if self.image_newline is None:
-            return _slot_a_patch(patches)
+            return _slot_a_token(places)
+        patches = _whole(places)
         counts, ranks, totals = [], [], []
         for _, positions, (frames, rows, columns) in _inputs(patches.positions, patches):
             if frames > 1:
@@ -181,12 +212,24 @@ def _inputs(values: Tensor, patches: PackedPatches) -> list[tuple[Tensor, np.nda
     return list(zip(patches.split(values), positions, patches.grids, strict=True))
 
 
-def _slot_a_patch(patches: PackedPatches) -> Slots:
-    grids = np.repeat(np.array(patches.grids), patches.counts, axis=0)
-    frame, row, column = patches.positions.cpu().numpy().T
+def _whole(places: Places) -> PackedPatches:
+    """Raises UsageError: tokens of which some are gone."""
+    if not isinstance(places, PackedPatches):
+        raise UsageError("this projector pools four tokens of a video into one: leave the policy's reduction out")
+    return places
+
+
+def _slot_a_token(places: Places) -> Slots:
+    grids = np.repeat(np.array(places.grids), places.counts, axis=0)
+    frame, row, column = places.positions.cpu().numpy().T
     ranks = (frame * grids[:, 1] + row) * grids[:, 2] + column
-    totals = tuple(frames * rows * columns for frames, rows, columns in patches.grids)
-    return Slots(patches.counts, torch.from_numpy(ranks), totals)
+    totals = tuple(frames * rows * columns for frames, rows, columns in places.grids)
+    return Slots(places.counts, torch.from_numpy(ranks), totals)
+
+
+def projector_flops(projector: nn.Module, tokens: int) -> int:
+    """FLOPs of projecting so many visual tokens, 2 for every multiply and add; equals `cost.count_flops` exactly."""
+    return 2 * tokens * sum(map_.weight.numel() for map_ in projector.modules() if isinstance(map_, nn.Linear))
 
 
 def make_projector(settings: dict[str, Any], vision_width: int, text_width: int) -> Projector | LlavaProjector:

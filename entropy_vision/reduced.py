@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -23,7 +24,10 @@ from torch.nn import functional as F
 from entropy_vision.budget import Budget
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
+from entropy_vision.hf_vision import HFVisionEncoder
 from entropy_vision.packed import PackedPatches
+from entropy_vision.projectors import Places
+from entropy_vision.reduction import Reduction
 from entropy_vision.towers.base import Adapter, rotation_at
 
 
@@ -36,33 +40,96 @@ class Reduced:
         centres: float32 [N, 3], (frame, row, column) of the mean place of what each stands for.
         sizes: float32 [N], patches that each stands for; merging keeps their sum.
         counts: tokens of every input.
+        positions: int64 [N, 3], (frame, row, column) of a place that each stands for; of merged ones where their centre
+            is.
+        grids: (F, R, C) of every input.
     """
 
     tokens: Tensor
     centres: Tensor
     sizes: Tensor
     counts: tuple[int, ...]
+    positions: Tensor
+    grids: tuple[tuple[int, int, int], ...]
+
+
+def see(
+    encoder: VisionEncoder | HFVisionEncoder,
+    packed: PackedPatches,
+    reduction: Reduction | None = None,
+    hidden: Tensor | None = None,
+) -> tuple[Tensor, Places]:
+    """Visual tokens of a pack float [N, D], and where they stand: the pack itself where none are reduced.
+
+    Args:
+        hidden: `encoder.embed(packed)`, where already at hand.
+
+    Raises:
+        UsageError: as of `check_reduction`, `merged` and `pruned`.
+    """
+    if reduction is not None:
+        check_reduction(encoder, reduction)
+        if reduction.kind == "tome":
+            assert isinstance(encoder, VisionEncoder)  # just checked
+            found = merged(encoder, packed, reduction.keep, hidden=hidden)
+            return found.tokens, found
+    tokens = encoder.encode(packed) if hidden is None else encoder.through_blocks(packed, hidden)
+    if reduction is None:
+        return tokens, packed
+    found = pruned(tokens, packed, reduction.keep)
+    return found.tokens, found
+
+
+def reduced_counts(packed: PackedPatches, reduction: Reduction) -> tuple[int, ...]:
+    """Tokens of every input behind a reduction, known before the tower runs."""
+    if reduction.kind == "evs-features":
+        return tuple(_count(reduction.keep, count) for count in packed.counts)
+    left = iter(_left(packed, reduction.keep))
+    return tuple(sum(islice(left, segments)) for segments in packed.layout.input_segments)
+
+
+def check_reduction(encoder: VisionEncoder | HFVisionEncoder, reduction: Reduction) -> None:
+    """Whether a tower can reduce its tokens so.
+
+    Raises:
+        UsageError: merging in a tower of transformers, or down to less than halving in every block reaches.
+    """
+    if reduction.kind == "tome":
+        if not isinstance(encoder, VisionEncoder):
+            raise UsageError("tome merges in towers of open_clip only: take evs-features, which prunes behind any")
+        if reduction.keep < 0.5**encoder.layers:
+            least = 0.5**encoder.layers
+            raise UsageError(
+                f"tome halves tokens at most in each of {encoder.layers} blocks: keep {least:g} at the least, "
+                f"not {reduction.keep:g}"
+            )
 
 
 # ---- merging, in every block ------------------------------------------------------------------------------------
 
 
-def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, proportional: bool = True) -> Reduced:
+def merged(
+    encoder: VisionEncoder,
+    packed: PackedPatches,
+    keep: float,
+    *,
+    proportional: bool = True,
+    hidden: Tensor | None = None,
+) -> Reduced:
     """Encode a pack with its most similar tokens merged, equally many in every block.
 
     Args:
         keep: fraction of each input's tokens that are left behind the last block, in (0, 1].
         proportional: a token weighs in attention by what it stands for (+ log size), as a published model does.
+        hidden: `encoder.embed(packed)`, where already at hand.
 
     Raises:
         UsageError: a fraction outside (0, 1], or fewer tokens than halving them in every block can reach.
     """
-    adapter = encoder.adapter
-    packed.lay_out(adapter.prefix)  # worked out before the pack moves to the device
-    packed = packed.to(encoder.device)
+    adapter, packed = encoder.adapter, encoder.placed(packed)
     layout = packed.lay_out(adapter.prefix)
     left = _left(packed, keep)
-    hidden = encoder.embed(packed)
+    hidden = encoder.embed(packed) if hidden is None else hidden
     turns = _Turns.of(encoder, packed)
     lengths = torch.bincount(layout.patch_segments)  # of segments in the order of the pack
     by_row = torch.argsort(layout.first_rows)  # in the order of rows
@@ -90,11 +157,8 @@ def merged(encoder: VisionEncoder, packed: PackedPatches, keep: float, *, propor
         start, done = start + count * length, done + count
     parts = [results[s] for s in range(len(lengths))]
     tokens, where, sizes = (torch.cat(part) for part in zip(*parts, strict=True))
-    counts, first = [], 0
-    for segments_of_input in layout.input_segments:
-        counts.append(sum(left[first : first + segments_of_input]))
-        first += segments_of_input
-    return Reduced(adapter.finish(tokens), where, sizes, tuple(counts))
+    counts = reduced_counts(packed, Reduction("tome", keep))
+    return Reduced(adapter.finish(tokens), where, sizes, counts, where.long(), packed.grids)
 
 
 def _left(packed: PackedPatches, keep: float) -> list[int]:
@@ -275,7 +339,8 @@ def pruned(tokens: Tensor, packed: PackedPatches, keep: float) -> Reduced:
         first += whole
     index = torch.cat(chosen)
     centres = packed.centres.to(index.device)[index].float()
-    return Reduced(tokens[index], centres, _sizes(packed).to(index.device)[index], tuple(counts))
+    sizes, places = _sizes(packed).to(index.device)[index], packed.positions.to(index.device)[index]
+    return Reduced(tokens[index], centres, sizes, tuple(counts), places, packed.grids)
 
 
 def _sizes(packed: PackedPatches) -> Tensor:

@@ -81,12 +81,20 @@ class Tower:
         Args:
             segments: patches of every attention segment (of every frame that keeps one, by default).
         """
-        patches, rows = sum(segments), sum(segments) + self.prefix * len(segments)
+        return self.embed_flops(sum(segments)) + self.block_flops(segments)
+
+    def embed_flops(self, patches: int) -> int:
+        """The part of `flops` that embeds so many patches."""
+        return 2 * patches * 3 * self.patch_size**2 * self.width
+
+    def block_flops(self, segments: Sequence[int]) -> int:
+        """The part of `flops` that the blocks take."""
+        rows = sum(segments) + self.prefix * len(segments)
         squares = sum((count + self.prefix) ** 2 for count in segments)
         mlp = (3 if self.gated else 2) * self.hidden
         linear = rows * self.width * (3 * self.width + self.width + mlp)  # queries, keys and values, output, MLP
         attention = 2 * squares * self.width
-        return 2 * (patches * 3 * self.patch_size**2 * self.width + self.layers * (linear + attention))
+        return 2 * self.layers * (linear + attention)
 
 
 def find_tower(model: str) -> Tower:

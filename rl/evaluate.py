@@ -98,6 +98,7 @@ def grade(
     tokens: list[int] = []
     rules: list[str] = []
     for batch in batches:
+        visual = batch.patches.counts if model.reduction is None else model.slot_counts(batch.patches)
         rollouts = sample(
             model,
             dialect,
@@ -118,7 +119,7 @@ def grade(
             rules.append(rule)
             asked.append(ask)
             first.append(texts[0])
-            tokens.append(0 if blind else batch.patches.counts[int(batch.owner[i])])
+            tokens.append(0 if blind else visual[int(batch.owner[i])])
     found = np.asarray(parts, dtype=np.float64)
     return Graded(
         keys=tuple(ask.key for ask in asked),

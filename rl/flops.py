@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from entropy_vision.attend import Attend
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM
 from entropy_vision.policy_cost import Price, meta_decoder
+from entropy_vision.projectors import projector_flops
 from entropy_vision.tower import Tower
 
 
@@ -56,6 +57,7 @@ class Prices:
         decoder: of the language model.
         backward: FLOPs of a backward pass for each of the forward pass.
         frozen: no gradient goes through the tower.
+        attend: which patches see each other in the tower.
     """
 
     tower: Tower
@@ -63,20 +65,27 @@ class Prices:
     decoder: Price
     backward: int = 2
     frozen: bool = False
+    attend: Attend = "frame"
 
     @classmethod
     def of(cls, model: EntropyVLM, backward: int = 2, frozen: bool = False) -> Prices:
         """Those of a policy, from its configuration."""
-        maps = [m.weight.numel() for m in model.projector.modules() if isinstance(m, nn.Linear)]
         language = meta_decoder(model.config.get_text_config())
-        return cls(Tower.from_config(model.encoder.config), 2 * sum(maps), Price.of(language), backward, frozen)
+        return cls(
+            tower=Tower.from_config(model.encoder.config),
+            projector=projector_flops(model.projector, 1),
+            decoder=Price.of(language),
+            backward=backward,
+            frozen=frozen,
+            attend=model.config.attend,
+        )
 
     def encode(self, patches: PackedPatches) -> int:
         """Tower and projector over a pack."""
         return self._see(patches) + self.projector * len(patches)
 
     def _see(self, patches: PackedPatches) -> int:
-        return self.tower.flops(torch.bincount(patches.lay_out(self.tower.prefix).patch_segments).tolist())
+        return self.tower.flops(patches.attending(self.attend).segments(self.tower.prefix))
 
     def read(self, length: int, past: int = 0, logits: int = 0) -> int:
         """The language model over `length` tokens behind `past` others, `logits` of which are predicted from."""

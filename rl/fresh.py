@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import Qwen3Config
 
+from entropy_vision.attend import read_attend
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.policy import EntropyVLM, EntropyVLMConfig
 from entropy_vision.processor import EntropyVLMProcessor
@@ -63,6 +64,7 @@ def new_policy(
         unsampled_token_ids=[token_id(tokenizer, t) for t in (PAD, UNKNOWN, ASSISTANT)],
         pad_token_id=text.pad_token_id,
         eos_token_id=text.eos_token_id,
+        attend=read_attend(recipe.attend),
         inputs=inputs_of(data),
     )
     model = EntropyVLM(config)

@@ -57,6 +57,11 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
         asked = asked_of(recipe, memory)
         texts = learned_texts(asked) if asked else ()
         model, processor = new_policy(recipe.policy, recipe.data, recipe.seed, texts)
+    if model.config.reduction is not None:
+        raise UsageError(
+            f"the policy of init = {recipe.init!r} reduces its visual tokens, which is for answering: "
+            'train it with "reduction": null in its config.json'
+        )
     model.float()  # a pretrained one may come in half precision, in which small updates are lost
     dialect = dialect_of(model, processor, recipe.prompt.system, recipe.prompt.instruction)
     if left is None and start is not None and isinstance(dialect, WordDialect):

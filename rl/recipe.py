@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from entropy_vision.attend import read_attend
 from entropy_vision.config import HIGHEST_SEED
 from entropy_vision.device import Device
 from entropy_vision.errors import UsageError
@@ -51,8 +52,12 @@ class PolicyRecipe:
     """Attention heads of the language model."""
     mlp_width: int = 192
     """Width inside the language model's MLPs."""
+    attend: str = "frame"
+    """Which patches see each other in the tower: those of one frame, of so many frames in a row (a number as text, a
+    group of pictures), or of an input."""
 
     def __post_init__(self) -> None:
+        read_attend(self.attend, "policy.attend")
         _check(self, 1, "width", "layers", "heads", "mlp_width")
         if self.width % (2 * self.heads):
             raise UsageError(

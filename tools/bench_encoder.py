@@ -12,12 +12,13 @@ NAME keep      what the selector NAME keeps: scored, chosen, cut out, packed and
 tome keep      every patch in, merged in every block down to the same number of tokens
 rate+tome      `rate` keeps half, merging leaves half of that
 ragged         segments of very different lengths: packed (ours), and padded to the longest under a mask
-group n        `rate` at the first keep, n frames seeing each other
+NAME x n       the same with n frames seeing each other (a group of pictures), for `dense` and `rate`; compared with
+               NAME, whose frames see themselves only
 
-For each: median and quartiles of its seconds; how many times faster than open_clip's forward; FLOPs likewise (the
-bound); their quotient, the share of the bound that is reached; peak memory. Seconds are wall time, or with --clock cpu
-the process's own, which other work on the machine disturbs less; take it with one thread only. Frames are drawn by the
-World; weights are random, which changes no cost.
+For each: median and quartiles of its seconds; frames a second; how many times faster than open_clip's forward, or than
+what it is compared with; FLOPs likewise (the bound); their quotient, the share of the bound that is reached; peak
+memory. Seconds are wall time, or with --clock cpu the process's own, which other work on the machine disturbs less;
+take it with one thread only. Frames are drawn by the World; weights are random, which changes no cost.
 """
 
 from __future__ import annotations
@@ -129,8 +130,9 @@ def jobs_of(options: argparse.Namespace, encoder: VisionEncoder, videos: list[Fr
     if options.tome:
         jobs["rate+tome 0.25"] = inside(EntropyTokenizer(size, keep=0.5), 0.5), "open_clip"
     for frames in options.group:
-        tokenizer = EntropyTokenizer(size, keep=options.keep[0])
-        jobs[f"group {frames}"] = chosen(tokenizer, frames), "open_clip"
+        jobs[f"dense x {frames}"] = chosen(whole, frames), "dense"
+        for keep in options.keep if "rate" in options.selectors else ():
+            jobs[f"rate {keep:g} x {frames}"] = chosen(EntropyTokenizer(size, keep=keep), frames), f"rate {keep:g}"
     if options.ragged:
         packed = PackedPatches.pack(ragged(videos[0], size))
         jobs["ragged padded"] = partial(padded, encoder, packed), "ragged padded"
@@ -205,6 +207,11 @@ def profile(name: str, job: Job) -> None:
     print(f"{name}\n{found.key_averages().table(sort_by=by, row_limit=15)}", file=sys.stderr)
 
 
+def _rate(row: dict[str, Any], frames: int) -> str:
+    """Frames a second; of `ragged`, which takes images of its own, nothing."""
+    return "" if row["row"].startswith("ragged") else f"{frames / row['seconds']:.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B-16")
@@ -235,13 +242,16 @@ def main() -> None:
         print(json.dumps({"options": vars(options), "torch": torch.__version__, "rows": rows}))
         return
     print(f"{entropy_vision.__file__}: {options.model}, {options.frames} frames, {options.device}, {options.dtype}")
-    print(f"{'row':<16}{'ms':>10}{'quartiles':>20}{'GFLOPs':>10}{'faster':>9}{'bound':>8}{'share':>8}{'peak MB':>9}")
+    print(
+        f"{'row':<16}{'ms':>10}{'quartiles':>20}{'frames/s':>10}{'GFLOPs':>10}"
+        f"{'faster':>9}{'bound':>8}{'share':>8}{'peak MB':>9}"
+    )
     for row in rows:
         spread = f"{1000 * row['low']:.0f} to {1000 * row['high']:.0f}"
         peak = "" if row["peak_memory"] is None else f"{row['peak_memory'] / 1e6:.0f}"
         print(
-            f"{row['row']:<16}{1000 * row['seconds']:>10.1f}{spread:>20}{row['flops'] / 1e9:>10.1f}"
-            f"{row['faster']:>9.2f}{row['fewer_flops']:>8.2f}{row['share']:>8.2f}{peak:>9}"
+            f"{row['row']:<16}{1000 * row['seconds']:>10.1f}{spread:>20}{_rate(row, options.frames):>10}"
+            f"{row['flops'] / 1e9:>10.1f}{row['faster']:>9.2f}{row['fewer_flops']:>8.2f}{row['share']:>8.2f}{peak:>9}"
         )
 
 

@@ -43,10 +43,10 @@ def main() -> None:
     if asked.json:
         print(json.dumps({"rows": rows}))
         return
-    print("| keep | tokens | encode | project | prefill | decode | whole, TFLOPs | first row / this |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| keep | tokens | embed | tower | project | prefill | decode | whole, TFLOPs | first row / this |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        parts = [f"{row[stage] / 1e12:.3f}" for stage in ("encode", "project", "prefill", "decode", "whole")]
+        parts = [f"{row[stage] / 1e12:.4f}" for stage in ("embed", "tower", "project", "prefill", "decode", "whole")]
         ratio = rows[0]["whole"] / row["whole"]
         print(f"| {row['keep']:g} | {row['tokens']} | {' | '.join(parts)} | {ratio:.2f} |")
 

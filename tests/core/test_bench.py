@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 from PIL import Image
 
 from entropy_vision import bench
+from entropy_vision.answering import Answering
 from entropy_vision.bench import read_videos, run_bench
 from entropy_vision.console import as_json
-from entropy_vision.cost import count_flops
+from entropy_vision.cost import STAGES, count_flops
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import InputError, UsageError
 from entropy_vision.evaluate import run_eval
 from entropy_vision.options import BenchOptions, EvalOptions
+from entropy_vision.packed import PackedPatches
 from entropy_vision.selection import selectors
 from entropy_vision.tokenizer import EntropyTokenizer
 from tests.small_policy import small_policy
@@ -63,6 +66,11 @@ def test_rows_hold_every_selector_at_every_keep_with_dense_first(folder: Path) -
         dense = rows[0]["seconds_select"] + rows[0]["seconds_encode"]
         assert row["wall_ratio"] == dense / (row["seconds_select"] + row["seconds_encode"])
         assert row["flops_ratio"] == rows[0]["flops"] / row["flops"]
+        assert tuple(row["stages"]) == ("decode_video", "select", "embed", "tower")
+        assert row["stages"]["embed"]["flops"] + row["stages"]["tower"]["flops"] == row["flops"]
+    assert len(result["stages"]) == 5 * 4 and result["stages"][1] == (
+        {"selector": "dense", "keep": 1.0, "stage": "select"} | rows[0]["stages"]["select"]
+    )
     json.loads(as_json(result))
 
 
@@ -86,15 +94,66 @@ def test_what_reduces_inside_the_tower_takes_all_and_gives_fewer(folder: Path) -
 
 
 def test_selection_that_takes_long_is_charged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timings = iter(range(1, 100))
+    rounds = iter(range(1, 100))
 
-    def measured(calls: dict[str, Any], repeats: int) -> dict[str, Any]:
-        assert list(calls) == [f"{stage} {number}" for number in range(2) for stage in ("select", "encode")]
-        return {name: bench.Timing(median=float(next(timings)), low=0, high=1, repeats=repeats) for name in calls}
+    def measured(chains: dict[int, Any], repeats: int, on_job: Any) -> dict[int, dict[str, list[float]]]:
+        assert [list(chain) for chain in chains.values()] == [["decode_video"], *[["select", "embed", "tower"]] * 2]
+        return {
+            number: {stage: [lap + 0.0, lap + 3.0, lap + 30.0] for stage, lap in zip(chain, rounds, strict=False)}
+            for number, chain in chains.items()
+        }
 
-    monkeypatch.setattr(bench, "measure_interleaved", measured)
+    monkeypatch.setattr(bench, "measure_stages", measured)
     dense, kept = run_bench(options(videos=folder, selectors=("random",), keep=(0.5,)))["rows"]
-    assert (dense["seconds_select"], dense["seconds_encode"], kept["wall_ratio"]) == (1.0, 2.0, 3.0 / 7.0)
+    stages = {stage: bill["seconds"] for stage, bill in dense["stages"].items()}
+    assert stages == {"decode_video": 4, "select": 5, "embed": 6, "tower": 7}
+    assert (dense["seconds_select"], dense["seconds_encode"]) == (5, 6 + 7)
+    assert kept["wall_ratio"] == (5 + 13) / (8 + 19) and kept["wall_ratio_whole"] == 22 / 31
+    assert dense["stages"]["select"] == {"flops": 0, "seconds": 5, "low": 3.5, "high": 18.5}
+    assert dense["seconds_spread"] == 15 + 30
+
+
+def test_a_bill_goes_from_the_file_to_the_answer_of_a_policy(folder: Path, tmp_path: Path) -> None:
+    """FLOPs in closed form equal what is counted as each stage runs; every stage has its seconds and quartiles."""
+    from entropy_vision.bill import flops_of
+
+    model, tokenizer = small_policy()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = options(videos=folder, checkpoint=tmp_path, selectors=("random",), keep=(0.25,), repeats=3)
+    asked = replace(asked, prompt=6, answer=3)
+    for row in run_bench(asked)["rows"]:
+        assert tuple(row["stages"]) == STAGES
+        for bill in row["stages"].values():
+            assert 0 < bill["low"] <= bill["seconds"] <= bill["high"]
+        tokenizer = EntropyTokenizer(8, keep=row["keep"], selector="uniform" if row["keep"] == 1 else "random", seed=0)
+        packed = PackedPatches.pack([tokenizer(frames) for frames in read_videos(folder, 4, (96, 96)).frames])
+        answering = Answering(model, 6, 3)
+        chain = {
+            "embed": lambda _, packed=packed: model.encoder.embed(packed),
+            "tower": partial(model.see, packed),
+            **answering.chain,
+        }
+        counted = {"decode_video": 0, "select": 0, **flops_of(chain)}
+        assert {stage: bill["flops"] for stage, bill in row["stages"].items()} == counted
+        assert row["seconds_whole"] == sum(bill["seconds"] for bill in row["stages"].values())
+        assert (row["flops_prefill"], row["flops_decode"]) == (counted["prefill"], counted["decode"])
+
+
+def test_joules_are_those_of_the_machine_or_told_to_be_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = options(videos=folder, selectors=("random",), keep=(0.5,), energy=True, repeats=2)
+
+    def measured(run: Any, repeats: int, gpus: Any) -> dict[str, float]:
+        run()
+        return {"package-0": 3.0 * repeats, "package-0 dram": 0.5}
+
+    monkeypatch.setattr(bench, "measure_joules", measured)
+    result = run_bench(asked)
+    assert result["energy"] == "package-0, package-0 dram" and [row["joules"] for row in result["rows"]] == [6.5, 6.5]
+    monkeypatch.setattr(bench, "measure_joules", lambda *_, **__: None)
+    result = run_bench(asked)
+    assert result["energy"] == "not told by this machine" and [row["joules"] for row in result["rows"]] == [None] * 2
+    assert "energy" not in run_bench(replace(asked, energy=False))
 
 
 def test_videos_are_drawn_where_none_are_given_and_every_selector_runs(tmp_path: Path) -> None:
@@ -128,7 +187,8 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
         ({"inside": ("tome",), "keep": (0.1,)}, "at the least"),
         ({"inside": ("tomee",)}, "--inside takes tome"),
         ({"inside": ("tome", "tome")}, "each once"),
-        ({"inside": ("tome",), "checkpoint": Path("runs/sft")}, "--checkpoint"),
+        ({"selectors": ("rate+tom",)}, "nearest is 'tome'"),
+        ({"selectors": ("tome+rate",)}, "write the selector first, such as rate[+]tome"),
     ],
     ids=str,
 )

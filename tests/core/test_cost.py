@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,7 @@ from small_tower import FAMILIES
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from entropy_vision import cost
+from entropy_vision import cost, measure
 from entropy_vision.cost import (
     Cost,
     CostReport,
@@ -31,6 +32,7 @@ from entropy_vision.cost import (
 )
 from entropy_vision.encoder import VisionEncoder
 from entropy_vision.errors import UsageError
+from entropy_vision.measure import measure_stages
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy_cost import meta_language
 
@@ -223,7 +225,7 @@ def test_seconds_are_the_median_and_quartiles_of_the_repeats(monkeypatch: pytest
     def run() -> None:
         clock[0] += next(lasts)
 
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
     timing = measure_seconds(run, repeats=5)
     assert (timing.median, timing.low, timing.high, timing.spread, timing.repeats) == (4.0, 2.0, 8.0, 6.0, 5)
 
@@ -262,9 +264,48 @@ def test_a_report_gives_ratios_above_one_for_savings_and_charges_the_selection()
     kept = bill(tokens=100, flops={"encode": 2, "prefill": 1}, seconds={"select": 0.5, "encode": 1.0})
     report = CostReport.compare(bill(), kept)
     assert (report.tokens_dense, report.tokens_kept) == (400, 100)
+    assert CostReport.compare(bill(joules=4.5), kept).to_dict()["joules_dense"] == 4.5
     assert report.flops_ratio == 4 and report.wall_ratio == 2
     content = json.loads(json.dumps(report.to_dict()))
     assert content["seconds_kept"] == {"select": 0.5, "encode": 1.0} and content["wall_ratio"] == 2
+
+
+def test_a_cost_tells_its_stages_in_the_order_of_a_job() -> None:
+    cost = bill(
+        flops={"decode": 3, "embed": 1, "other": 2},
+        seconds={"other": 5.0, "decode_video": 4.0, "select": 1.0, "embed": 2.0},
+        quartiles={"select": (0.5, 1.5)},
+    )
+    unknown = {"low": None, "high": None}
+    assert list(cost.stages()) == ["decode_video", "select", "embed", "decode", "other"]
+    assert cost.stages()["select"] == {"flops": 0, "seconds": 1.0, "low": 0.5, "high": 1.5}
+    assert cost.stages()["embed"] == {"flops": 1, "seconds": 2.0} | unknown
+    assert cost.stages()["decode"] == {"flops": 3, "seconds": None} | unknown
+    content = json.loads(json.dumps(CostReport.compare(bill(), cost).to_dict()))
+    assert content["quartiles_kept"] == {"select": [0.5, 1.5]} and content["quartiles_dense"] == {}
+
+
+@pytest.mark.parametrize("quartiles", [{"embed": (1.0, 1.0)}, {"encode": (3.1, 4.0)}, {"encode": (1.0, 2.9)}], ids=str)
+def test_quartiles_are_around_the_median_of_their_stage(quartiles: dict[str, tuple[float, float]]) -> None:
+    with pytest.raises(ValueError, match="quartiles"):
+        bill(quartiles=quartiles)
+
+
+def test_laps_of_a_chain_are_timed_where_they_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = [0.0], []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+
+    def takes(seconds: float, gives: str) -> Callable[[Any], str]:
+        def run(given: Any) -> str:
+            told.append(given)
+            clock[0] += seconds
+            return gives
+
+        return run
+
+    laps = measure_stages({"a": {"one": takes(1, "x"), "two": takes(2, "y")}, "b": {"one": takes(4, "z")}}, 2, 1)
+    assert laps == {"a": {"one": [1, 1], "two": [2, 2]}, "b": {"one": [4, 4]}}
+    assert told == [None, "x", None] * 3
 
 
 def test_a_report_without_the_price_of_selection_is_refused() -> None:
@@ -273,7 +314,7 @@ def test_a_report_without_the_price_of_selection_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tokens": -1}, {"flops": {}}, {"seconds": {"encode": 0.0}}, {"bytes": -1}], ids=str
+    "changes", [{"tokens": -1}, {"flops": {}}, {"seconds": {"encode": 0.0}}, {"bytes": -1}, {"joules": -1.0}], ids=str
 )
 def test_a_cost_without_flops_or_seconds_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cost"):

@@ -285,7 +285,8 @@ def test_bench_tells_what_a_tower_of_transformers_costs(
     for row in (dense, kept):
         packed = PackedPatches.pack([EntropyTokenizer(patch_size=8, keep=row["keep"])(one) for one in frames])
         bill = policy_flops(model, packed, prompt=1, answer=1)
-        assert row["flops"] == sum(count_flops(partial(model.encoder.encode, packed)).values()) == bill["encode"]
+        counted = sum(count_flops(partial(model.encoder.encode, packed)).values())
+        assert row["flops"] == counted == bill["embed"] + bill["tower"]
         assert row["tokens"] == len(packed) and row["accuracy"] is None
     assert dense["flops_ratio"] == 1.0 < kept["flops_ratio"]
     assert "no accuracy" in capsys.readouterr().err
@@ -331,13 +332,49 @@ def test_a_pack_is_what_each_input_is_alone_and_gradients_agree(onevision: tuple
     assert torch.allclose(together[1], alone[1], atol=1e-4)
 
 
+def test_tokens_pruned_behind_the_tower_are_its_dense_forward_without_them(llava: tuple[Path, Any]) -> None:
+    """transformers' own decoder over all tokens of a video, those that are pruned hidden from it."""
+    folder, theirs = llava
+    model, processor = _both(folder)
+    video = noise_frames(4, frames=2, size=40)
+    ids = processor(text="is <video> red ?", videos=video, budget=1.0)["input_ids"]
+    model.config.reduction = processor.reduction = {"kind": "evs-features", "keep": 0.6}
+    few = processor(text="is <video> red ?", videos=video, budget=1.0)
+    with torch.no_grad():
+        mine = model(**few).logits
+        tower = _masked_tower(theirs, _normalised(video), np.ones((2, 5, 5), bool), -2)
+        alike = torch.nn.functional.cosine_similarity(tower[1], tower[0], dim=-1)
+        left = torch.ones(50, dtype=torch.bool)  # the first frame is all new; of the second, the 5 that differ most
+        left[25 + alike.argsort()[5:]] = False
+        features = theirs.model.multi_modal_projector(tower).flatten(0, 1)
+        holes, live = ids == processor.image_token_id, torch.ones_like(ids)
+        live[holes] = left.long()
+        embeds = theirs.get_input_embeddings()(ids).masked_scatter(holes[..., None], features)
+        places = torch.arange(ids.shape[1])[None]
+        dense = theirs(inputs_embeds=embeds, attention_mask=live, position_ids=places).logits[live.bool()]
+    assert mine.shape[1] == len(dense) == ids.shape[1] - 20
+    assert _difference("llava, 30 of 50 tokens behind the tower", model, mine[0], dense) < 1e-4
+    model.config.reduction = {"kind": "tome", "keep": 0.6}
+    with pytest.raises(UsageError, match=r"merges in towers of open_clip only: take evs-features"):
+        model.embed_patches(few["patches"])
+
+
+def test_tokens_that_are_pooled_are_not_pruned(onevision: tuple[Path, Any]) -> None:
+    model, processor = _both(onevision[0])
+    patches = processor(text="<image> ?", images=noise_frames(5, size=processor.image_size[0]))["patches"]
+    model.config.reduction = {"kind": "evs-features", "keep": 0.5}
+    with pytest.raises(UsageError, match="pools four tokens of a video into one: leave the policy's reduction out"):
+        model.look(patches)
+
+
 def test_merged_patches_stand_between_the_rows_of_what_they_show(llava: tuple[Path, Any]) -> None:
     """A tower of another grid, too: transformers' own interpolation."""
     model, _ = _both(llava[0])
     frames = Frames(pixels=np.full((1, 48, 48, 3), 90, np.uint8), pts_seconds=np.zeros(1))
     merged = EntropyTokenizer(8, budget=Budget(tokens=9), merge=2)(frames)
     assert merged.spans is not None and (merged.spans == 2).all()
-    hidden, layout = model.encoder._embed(PackedPatches.pack([merged]))
+    packed = PackedPatches.pack([merged])
+    hidden, layout = model.encoder.embed(packed), packed.layout
     tower = llava[1].model.vision_tower
     with torch.no_grad():
         dense = tower.embeddings(_normalised(frames), interpolate_pos_encoding=True)[0, 1:].view(3, 2, 3, 2, -1)

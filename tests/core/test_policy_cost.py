@@ -20,7 +20,11 @@ def test_stages_are_what_running_the_policy_counts() -> None:
     patches = pack(noise_frames(0, frames=2, size=96))
     count, prompt, answer = patches.counts[0], 5, 4
     bill = policy_flops(model, patches, prompt, answer)
-    assert bill["encode"] == tower_flops(model.encoder.config, torch.bincount(patches.layout.patch_segments).tolist())
+    assert bill["embed"] == sum(count_flops(lambda: model.encoder.embed(patches)).values())
+    hidden = model.encoder.embed(patches)
+    assert bill["tower"] == sum(count_flops(lambda: model.encoder.through_blocks(patches, hidden)).values())
+    segments = torch.bincount(patches.layout.patch_segments).tolist()
+    assert bill["embed"] + bill["tower"] == tower_flops(model.encoder.config, segments)
     tokens = model.encoder.encode(patches)
     assert bill["project"] == sum(count_flops(lambda: model.projector.embed(tokens, patches)).values())
 
@@ -52,7 +56,8 @@ def test_a_model_that_would_not_fit_is_counted() -> None:
     assert sum(p.numel() for p in model.language.parameters()) > 6.7e9
     patches = PackedPatches.pack([make_patchset((1, 24, 24), 14, [144])])
     few = policy_flops(model, patches, prompt=64, answer=32)
-    assert few["encode"] == tower_flops(model.encoder.config, [144])
+    assert few["embed"] + few["tower"] == tower_flops(model.encoder.config, [144])
+    assert few["embed"] == 2 * 144 * 3 * 14 * 14 * 1024
     # 2 FLOPs a weight of the blocks and a token, and attention; the head once
     blocks = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     assert few["prefill"] == 2 * 208 * blocks + 32 * 4 * 208**2 * 4096 + 2 * 4096 * 32000

@@ -1,0 +1,282 @@
+"""Tokens reduced inside the tower or behind it, as a setting of a policy and by a selector's name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from entropy_vision import EntropyTokenizer, UsageError, evaluate
+from entropy_vision.arguments import check_arguments
+from entropy_vision.bench import run_bench
+from entropy_vision.bill import answer_costs
+from entropy_vision.budget import Budget
+from entropy_vision.cost import count_flops
+from entropy_vision.evaluate import measure, reducing, run_eval
+from entropy_vision.options import BenchOptions, EvalOptions, ShowOptions
+from entropy_vision.packed import PackedPatches
+from entropy_vision.policy import EntropyVLM, load_policy
+from entropy_vision.policy_cost import policy_flops
+from entropy_vision.processor import EntropyVLMProcessor
+from entropy_vision.question import Answer
+from entropy_vision.reduced import merged, pruned, reduced_counts
+from entropy_vision.reduction import Choice, Reduction
+from entropy_vision.rl.prepare import prepare
+from entropy_vision.rl.recipe import TrainRecipe
+from entropy_vision.rl.scenes import Ask, SceneMemory, Scored
+from entropy_vision.text import prompt_ids
+from tests.small_policy import noise_frames, small_policy
+
+pytestmark = pytest.mark.usefixtures("steady")
+KINDS = ("tome", "evs-features")
+VIDEOS = (noise_frames(1, frames=5), noise_frames(2), noise_frames(3, frames=2, size=64))
+
+
+def packed(keep: float = 0.5, merge: int = 1) -> PackedPatches:
+    chooser = EntropyTokenizer(patch_size=8, keep=keep, merge=merge)
+    return PackedPatches.pack([chooser(frames) for frames in VIDEOS])
+
+
+def reducing_policy(kind: str, keep: float = 0.4, **settings: Any) -> tuple[EntropyVLM, Any]:
+    return small_policy(reduction={"kind": kind, "keep": keep}, **settings)
+
+
+@pytest.mark.parametrize("merge", [1, 2])
+@pytest.mark.parametrize("attend", ["frame", 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_reads_what_the_functions_give(kind: str, attend: Any, merge: int) -> None:
+    """Same tokens at the same centres, and the counts are known before the tower runs."""
+    model, _ = reducing_policy(kind, attend=attend)
+    patches = packed(merge=merge)
+    with torch.no_grad():
+        own = patches.attending(attend)
+        if kind == "tome":
+            found = merged(model.encoder, own, 0.4)
+        else:
+            found = pruned(model.encoder.encode(own), own, 0.4)
+        pairs = zip(patches.grids, found.counts, strict=True)
+        extents = torch.tensor([grid for grid, count in pairs for _ in range(count)])
+        expected = model.projector(found.tokens, (found.centres + 0.5) / extents)
+        tokens, slots = model.look(patches)
+    assert torch.equal(tokens, expected) and torch.equal(tokens, model.embed_patches(patches))
+    assert slots.counts == found.counts == model.slot_counts(patches) == model.slots(patches).counts
+    assert sum(slots.counts) < sum(patches.counts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keep", [0.05, 0.26, 0.5, 1.0])
+def test_counts_are_exact_before_the_tower_runs(kind: str, keep: float) -> None:
+    """As many as a budget of tokens would keep; of merged ones at least one a frame that has any."""
+    patches = packed(0.2)
+    frames = [len(set(one[:, 0].tolist())) for one in patches.split(patches.positions)]
+    expected = tuple(
+        max(1, round(keep * count), least if kind == "tome" else 0)
+        for count, least in zip(patches.counts, frames, strict=True)
+    )
+    assert reduced_counts(patches, Reduction(kind, keep)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("attend", "least"), [("frame", 5), (2, 3), ("input", 2)])
+def test_what_merges_together_keeps_one_at_least(attend: Any, least: int) -> None:
+    model, _ = reducing_policy("tome", attend=attend)
+    one_a_frame = PackedPatches.pack([EntropyTokenizer(8, budget=Budget(tokens=5))(VIDEOS[0])])
+    assert model.slot_counts(one_a_frame) == model.slots(one_a_frame).counts == (least,)
+
+
+@pytest.mark.parametrize("positions", ["shared", "grid", "sequential"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_placeholders_fit_and_steps_equal_the_whole(kind: str, positions: str) -> None:
+    """Of a processor's prompt; `forward`, `generate` and reading in steps say the same."""
+    model, tokenizer = reducing_policy(kind, visual_positions=positions)
+    processor = EntropyVLMProcessor.for_model(model, tokenizer, keep=0.5)
+    inputs = processor(text="<video> how many red ?", videos=VIDEOS[0])
+    ids, patches = inputs["input_ids"], inputs["patches"]
+    holes = int((ids == model.config.image_token_id).sum())
+    assert holes == model.slot_counts(patches)[0] == processor.placeholders(5) == Budget(keep=0.4).size(360)
+    prompt = ids[:, holes:]
+    with torch.no_grad():
+        whole = model(ids, patches=patches).logits[0, -1]
+        logits, _ = model.read(model.read_patches(patches), prompt, torch.ones_like(prompt, dtype=torch.bool))
+        given, _ = model.read(
+            model.read_patches(patches, model.embed_patches(patches)), prompt, torch.ones_like(prompt, dtype=torch.bool)
+        )
+    assert torch.allclose(whole, logits[0, -1], atol=1e-4) and torch.equal(logits, given)
+    said = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    assert int(said[0, -1]) == int(whole.argmax())
+    with pytest.raises(UsageError, match="placeholders"):
+        model(ids[:, 1:], patches=patches)
+
+
+def test_what_is_left_keeps_its_place_among_all() -> None:
+    """Rotary positions of "grid" are those of the tokens that stay: as where the others were never kept."""
+    model, _ = reducing_policy("evs-features", visual_positions="grid")
+    patches = packed()
+    with torch.no_grad():
+        found = pruned(model.encoder.encode(patches), patches, 0.4)
+    ranks = model.slots(patches).ranks.split(list(found.counts))
+    places = found.positions.split(list(found.counts))
+    for rank, place, grid in zip(ranks, places, patches.grids, strict=True):
+        assert rank.tolist() == [int(np.ravel_multi_index(tuple(one), grid)) for one in place.tolist()]
+        assert rank.tolist() == sorted(set(rank.tolist()))
+    assert model.slots(patches).totals == tuple(int(np.prod(grid)) for grid in patches.grids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_of_them_are_all(kind: str) -> None:
+    plain, _ = small_policy()
+    model, _ = reducing_policy(kind, 1.0)
+    with torch.no_grad():
+        torch.testing.assert_close(model.embed_patches(packed()), plain.embed_patches(packed()), rtol=0, atol=1e-5)
+    assert torch.equal(model.slots(packed()).ranks, plain.slots(packed()).ranks)
+
+
+def test_it_is_saved_and_goes_with_its_processor(tmp_path: Path) -> None:
+    model, tokenizer = reducing_policy("evs-features", 0.5)
+    model.save_pretrained(tmp_path)
+    EntropyVLMProcessor.for_model(model, tokenizer).save_pretrained(tmp_path)
+    again, processor = load_policy(tmp_path), EntropyVLMProcessor.from_pretrained(tmp_path)
+    assert again.reduction == Reduction.read(processor.reduction) == Reduction("evs-features", 0.5)
+    with torch.no_grad():
+        assert torch.equal(again.embed_patches(packed()), model.embed_patches(packed()))
+    with pytest.raises(UsageError, match="the policy takes reduction="):
+        EntropyVLMProcessor.for_model(model, tokenizer, reduction=None)
+
+
+@pytest.mark.parametrize(
+    ("frames", "attend", "budget", "count"),
+    [(1, "frame", 0.5, 29), (4, "frame", Budget(tokens=4), 4), (4, 2, Budget(tokens=4), 2), (4, "input", 0.5, 115)],
+)
+def test_merged_tokens_are_counted_before_decoding(frames: int, attend: Any, budget: Any, count: int) -> None:
+    model, tokenizer = reducing_policy("tome", 0.4, attend=attend)
+    processor = EntropyVLMProcessor.for_model(model, tokenizer)
+    assert processor.placeholders(frames, budget) == count
+    video = noise_frames(5, frames=frames)
+    ids = processor(text="<video> ?", videos=video, budget=budget)["input_ids"]
+    assert int((ids == model.config.image_token_id).sum()) == count
+    assert processor.placeholders(8, Budget(tokens=4)) is None  # some frames keep none, and nobody knows which
+
+
+# ---- by name ----------------------------------------------------------------------------------------------------
+
+
+def test_a_name_says_what_goes_in_and_what_comes_out() -> None:
+    assert Choice.of("rate", 0.25) == Choice("rate", 0.25, None)
+    assert Choice.of("tome", 0.25) == Choice("uniform", 1.0, Reduction("tome", 0.25))
+    assert Choice.of("rate+evs-features", 0.25) == Choice("rate", 0.5, Reduction("evs-features", 0.5))
+    assert Choice.of("random+tome", 1.0) == Choice("random", 1.0, None)
+    for wrong, said in (
+        ("rate+evs", "nearest is 'evs-features'"),
+        ("tome+evs-features", "write the selector first"),
+        ("rate+tome+tome", "nearest is 'tome'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Choice.of(wrong, 0.5)
+    for given in ({"kind": "tome"}, {"kind": "tome", "keep": 0.0}, {"kind": "tom", "keep": 0.5}, "tome"):
+        with pytest.raises(UsageError):
+            small_policy(reduction=given)
+
+
+def test_a_command_line_is_looked_up_before_anything_is_loaded() -> None:
+    """`show` and `preprocess` run no tower: there such a name is none."""
+    check_arguments(BenchOptions(selectors=("rate", "tome", "random+evs-features")))
+    for wrong, said in (("rate+evs", "nearest is 'evs-features'"), ("rat+tome", "no selector 'rat'")):
+        with pytest.raises(UsageError, match=said):
+            check_arguments(BenchOptions(selectors=(wrong,)))
+    with pytest.raises(UsageError, match="no selector 'tome'"):
+        check_arguments(ShowOptions(source=Path("a.mp4"), out=Path("out"), selector=("tome",)))
+
+
+def scenes(count: int = 3) -> list[Scored]:
+    ask = Ask("key", "count", "how many red ?", Answer("integer", 1), "<think> none </think> <answer> 1 </answer>")
+    chooser = EntropyTokenizer(patch_size=8, keep=1.0)
+    return [Scored(f, chooser.score(f), (ask,), ()) for f in (noise_frames(i, frames=2, size=64) for i in range(count))]
+
+
+def test_a_policy_is_measured_by_their_names() -> None:
+    """Every cell is what the policy answers that is set so by hand, and its tokens are those that come out."""
+    model, tokenizer = small_policy()
+    names = ("rate", "tome", "evs-features", "rate+evs-features")
+    found = measure(model, tokenizer, {"count": scenes()}, keeps=(1.0, 0.25), selectors=names, max_new_tokens=12)
+    assert model.config.reduction is None
+    assert {name: found.graded[name, 0.25].tokens.tolist() for name in names} == dict.fromkeys(names, [32] * 3)
+    assert [found.graded[name, 1.0] for name in names] == [found.graded["rate", 1.0]] * 4
+    for name, keep, kind, left in (
+        ("tome", 1.0, "tome", 0.25),
+        ("evs-features", 1.0, "evs-features", 0.25),
+        ("rate+evs-features", 0.5, "evs-features", 0.5),
+    ):
+        own, _ = reducing_policy(kind, left)
+        own.load_state_dict(model.state_dict())
+        by_hand = measure(own, tokenizer, {"count": scenes()}, keeps=(keep,), selectors=("rate",), max_new_tokens=12)
+        assert by_hand.graded["rate", keep].completions == found.graded[name, 0.25].completions
+    told = {found.graded[name, 0.25].completions for name in names} | {found.graded["rate", 1.0].completions}
+    assert len(told) > 2  # they do say different things
+
+
+def test_a_policy_is_reduced_for_a_while_only() -> None:
+    model, _ = reducing_policy("tome", 0.5)
+    with pytest.raises(RuntimeError), reducing(model, Reduction("evs-features", 0.25)):
+        assert model.reduction == Reduction("evs-features", 0.25)
+        raise RuntimeError
+    with reducing(model, None):
+        assert model.reduction == Reduction("tome", 0.5)
+
+
+def test_eval_takes_them_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = {"image_size": 96, "video_size": 64, "frame_count": 8, "difficulty": 0.3}
+    model, tokenizer = small_policy(inputs=inputs)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = EvalOptions(checkpoint=tmp_path, tasks=("count",), questions=2, keep=(1.0, 0.25))
+    names = ("rate", "tome", "rate+evs-features")
+    result = run_eval(replace(asked, selectors=names))
+    assert tuple(result["selectors"]) == names
+    assert all(result["selectors"][name]["all"]["0.25"]["n"] == 2 for name in names)
+    monkeypatch.setattr(evaluate, "measure", None)  # what cannot be done is told before anything is asked
+    with pytest.raises(UsageError, match=r"at most in each of 2 blocks: keep 0\.25 at the least, not 0\.1"):
+        run_eval(replace(asked, selectors=("rate", "tome"), keep=(0.1,)))
+    with pytest.raises(UsageError, match="nearest is 'evs-features'"):
+        run_eval(replace(asked, selectors=("rate", "rate+evs")))
+
+
+def test_bench_bills_them_from_the_first_patch_to_the_answer(tmp_path: Path) -> None:
+    model, tokenizer = small_policy()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    names = ("rate", "rate+evs-features", "evs-features", "tome")
+    asked = BenchOptions(checkpoint=tmp_path, selectors=names, keep=(0.25,), frames=4, repeats=1, prompt=4, answer=2)
+    dense, rate, both, evs, tome = run_bench(asked)["rows"]
+    assert rate["tokens"] == both["tokens"] == evs["tokens"] == tome["tokens"] == dense["tokens"] // 4
+    assert rate["bytes"] * 2 == both["bytes"] and evs["bytes"] == tome["bytes"] == dense["bytes"]
+    assert rate["flops"] < both["flops"] < tome["flops"] < evs["flops"] == dense["flops"]
+    for stage in ("project", "prefill", "decode"):
+        bills = [row["stages"][stage]["flops"] for row in (rate, both, evs, tome)]
+        assert len(set(bills)) == 1 and bills[0] < dense["stages"][stage]["flops"]
+        assert all(row["stages"][stage]["seconds"] > 0 for row in (rate, both, evs, tome))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_is_billed_for_what_is_left(kind: str) -> None:
+    model, tokenizer = reducing_policy(kind)
+    cost = answer_costs(model, tokenizer, scenes(2), [("rate", 0.5)], repeats=1)["rate", 0.5]
+    assert cost.tokens == 2 * 26  # .4 of .5 of 128
+    chooser = EntropyTokenizer(patch_size=8, keep=0.5, selector="rate")
+    patches = PackedPatches.pack([chooser(one.frames) for one in scenes(2)])
+    bill = policy_flops(model, patches, len(prompt_ids(tokenizer, "how many red ?")), 1)
+    for stage in ("embed", "tower", "project"):
+        assert bill[stage] == cost.flops[stage]
+    with torch.no_grad():
+        hidden = model.encoder.embed(patches)
+        assert bill["tower"] == sum(count_flops(lambda: model.see(patches, hidden)).values())
+
+
+def test_training_refuses_a_policy_that_reduces(tmp_path: Path) -> None:
+    model, tokenizer = reducing_policy("evs-features")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=r'train it with "reduction": null in its config\.json'):
+        prepare(TrainRecipe(stage="grpo", init=str(tmp_path), out=str(tmp_path / "run")), None, tmp_path, SceneMemory())
