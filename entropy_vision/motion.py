@@ -20,7 +20,6 @@ Motion: TypeAlias = np.ndarray
 
 _LONG_SIDE = 256  # pixels at which corners are tracked
 _CORNERS = 200
-_BESIDE = 128  # of them, the clearest, are enough beside a known motion
 _ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 8, 0.03)  # in noise, tracking would never settle
 _AGREE = 0.3  # samples
 _MOST = 5  # motions that are looked for
@@ -37,14 +36,17 @@ _REACH = 0.5  # of the frame's longer side: a layer is that wide or that high, a
 
 @dataclass(frozen=True, eq=False)
 class Corners:
-    """Where a frame has texture that can be tracked.
+    """Where a frame has texture that can be tracked, at the size at which frames are tracked.
 
     Attributes:
-        points: float32 [N, 1, 2], at the size at which frames are tracked.
-        age: for how many frames they have been carried along instead of looked for.
+        points: float32 [N, 2].
+        before: float32 [N, 2], where each was in the frame before; itself where that is not known.
+        age: for how many frames they have been carried along instead of looked for; -1 where the camera did not go on
+            as was known, or nothing was: then some are lost, those of a layer before all.
     """
 
     points: np.ndarray
+    before: np.ndarray
     age: int = 0
 
 
@@ -69,8 +71,8 @@ def tracked(
     """`shared_motions`, and the corners of `now`.
 
     Args:
-        held: those of `before`. Where the camera goes on as is known they are carried along for some frames: any
-            texture can be tracked, and to look for the best takes as long as to track it.
+        held: those of `before`. Where the camera goes on as is known they are carried along for some frames, each by
+            its own motion: any texture can be tracked, and to look for the best takes as long as to track it.
     """
     height, width = now.shape
     scale = min(1.0, _LONG_SIDE / max(height, width))
@@ -80,14 +82,15 @@ def tracked(
     tracks, corners = None, None
     if known is not None:
         small = on_grid(known, now.shape[1] / width, now.shape[0] / height)
-        corners = (held and _carried(held, small, now.shape)) or _corners(now)
-        tracks = corners and _as_before(before, now, corners.points[:_BESIDE], small)
+        corners = (held and _carried(held, now.shape)) or _corners(now)
+        tracks = corners and _as_before(before, now, corners.points, small)
     if tracks is None and (corners is None or corners.age):
         corners = _corners(now)
     found: list[Motion] = []
     if corners is None:
         return found, None
     points, targets = tracks or _tracks(before, now, corners.points)
+    corners = Corners(points, targets, corners.age if tracks else -1)
     least = max(_MIN_INLIERS, _SHARE * len(points))
     for _ in range(_MOST):
         if len(points) < _MIN_INLIERS:
@@ -180,24 +183,28 @@ def _corners(now: np.ndarray) -> Corners | None:
     if min(now.shape) < 16:
         return None
     points = cv2.goodFeaturesToTrack(now, _CORNERS, 0.005, max(3, max(now.shape) // 36))
-    return None if points is None or len(points) < _MIN_INLIERS else Corners(points)
+    return None if points is None or len(points) < _MIN_INLIERS else Corners(points[:, 0], points[:, 0])
 
 
-def _carried(held: Corners, motion: Motion, shape: tuple[int, ...]) -> Corners | None:
-    """Corners of the frame before where a motion has put them; None where it is time to look for new ones."""
-    if held.age + 1 >= _CARRIED:
+def _carried(held: Corners, shape: tuple[int, ...]) -> Corners | None:
+    """Corners of the frame before where they are now if each goes on; None where it is time to look for new ones."""
+    if not 0 <= held.age < _CARRIED - 1:
         return None
-    points = cv2.transform(held.points, cv2.invertAffineTransform(motion))
-    inside = ((points >= 0) & (points < np.array(shape[::-1], np.float32))).all(axis=(1, 2))
-    if inside.sum() < _STILL_THERE * len(points):
+    points = 2 * held.points - held.before
+    inside = ((points >= 0) & (points < np.array(shape[::-1], np.float32))).all(axis=1)
+    if inside.sum() < max(_STILL_THERE * len(points), _MIN_INLIERS):
         return None
-    return Corners(points[inside].astype(np.float32, copy=False), held.age + 1)
+    return Corners(points[inside], held.points[inside], held.age + 1)
 
 
 def _tracks(
     before: np.ndarray, now: np.ndarray, corners: np.ndarray, known: Motion | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The corners that were found in `before`, float32 [N, 2], and where; beside a known motion, or from afar."""
+    """Those of the corners, float32 [N, 2], that were found in `before`, and where they were.
+
+    Beside a known motion, or from afar.
+    """
+    corners = corners[:, None]
     if known is None:
         start, levels, flags = np.empty_like(corners), 2, 0
     else:

@@ -35,18 +35,21 @@ def warp(planes: Planes, motion: Motion) -> Planes:
 @numba.njit(cache=True)
 def _warped(source: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Planes [n, H, W], uint8 or float32, along a motion: float32 [n, H, W]."""
+    if not np.isfinite(motion).all():
+        raise ValueError("a motion is finite")
     count, height, width = source.shape
     wide, out = _rimmed(source), np.empty((count, height, width), np.float32)
     ramp = np.arange(width).astype(np.float32)
-    off_x, at_y = np.empty_like(ramp), np.empty_like(ramp)
+    at_x, at_y = np.empty_like(ramp), np.empty_like(ramp)
     for y in range(height):
-        _place(ramp, motion[0, 0], motion[0, 1] * y + motion[0, 2], width, off_x)
+        _place(ramp, motion[0, 0], motion[0, 1] * y + motion[0, 2], width, at_x)
         _place(ramp, motion[1, 0], motion[1, 1] * y + motion[1, 2], height, at_y)
-        off_x -= ramp
+        first, last = _inside(at_x)
+        at_x -= ramp
         begin = 0
         while begin < width:
-            end = _run_end(off_x, at_y, begin)
-            _run(wide, off_x, at_y, out, y, begin, end)
+            end = _run_end(at_x, at_y, begin, last) if first <= begin < last else begin + 1
+            _run(wide, at_x, at_y, out, y, begin, end)
             begin = end
     return out
 
@@ -61,20 +64,32 @@ def _place(ramp: np.ndarray, step: float, start: float, side: int, at: np.ndarra
 
 
 @numba.njit(cache=True)
-def _run_end(off_x: np.ndarray, at_y: np.ndarray, begin: int) -> int:
-    """Up to where samples lie in step with sample `begin`: their whole parts are the same.
+def _inside(at: np.ndarray) -> tuple[int, int]:
+    """From which sample of a row to which they lie within the axis, which has as many: others were put at its ends."""
+    first, last = 0, len(at)
+    while first < last and not 0 <= at[first] <= len(at) - 1:
+        first += 1
+    while first < last and not 0 <= at[last - 1] <= len(at) - 1:
+        last -= 1
+    return first, last
 
-    They part for good, so it is found by halving; where rounding has them part and meet again, some sample is taken as
-    lying a rounding error outside its cell.
+
+@numba.njit(cache=True)
+def _run_end(off_x: np.ndarray, at_y: np.ndarray, begin: int, last: int) -> int:
+    """Up to where samples lie in step with sample `begin`, of those before `last`: their whole parts are the same.
+
+    All of these lie within the axis, so what they lie off only grows or only falls, and where they part they part for
+    good: it is found by halving. Where rounding has them part and meet again, some sample is taken as lying a rounding
+    error outside its cell.
     """
     across, down = np.floor(off_x[begin]), np.floor(at_y[begin])
-    low, high, probe = begin, len(off_x), begin + 1
+    low, high, probe = begin, last, begin + 1
     while high - low > 1:
         if np.floor(off_x[probe]) == across and np.floor(at_y[probe]) == down:
             low = probe
         else:
             high = probe
-        probe = len(off_x) - 1 if low == begin + 1 and high == len(off_x) else (low + high) // 2
+        probe = last - 1 if low == begin + 1 and high == last else (low + high) // 2
     return high
 
 

@@ -1,4 +1,4 @@
-"""What a run of GRPO says where it learns nothing, which would otherwise cost hours to see."""
+"""What a run says that would otherwise cost hours to see: that it learns nothing, or on what it did not mean to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from entropy_vision.dialect import Dialect
 
+from .recipe import DataRecipe
 from .scenes import Ask
 
 _IDLE = 10  # steps
@@ -17,6 +18,20 @@ def short_answers(dialect: Dialect, asks: Iterable[Ask], limit: int) -> str | No
     if longest <= limit:
         return None
     return f"grpo.max_new_tokens = {limit}: right answers here have up to {longest} tokens, and are cut off"
+
+
+def padded_pictures(data: DataRecipe, patch_size: int) -> str | None:
+    """That patches do not divide the pictures of a run, so that borders repeat; None where they do."""
+    sizes = {"image_size": data.image_scenes, "video_size": data.video_scenes}
+    for name in (name for name, scenes in sizes.items() if scenes and getattr(data, name) % patch_size):
+        side = getattr(data, name)
+        less = side // patch_size * patch_size
+        more = less + patch_size
+        return (
+            f"data.{name} = {side}: patches of {patch_size} pixels do not divide it, so the last {more - side} of "
+            f"{more} repeat the border; {f'{less} or ' if less else ''}{more} would have none"
+        )
+    return None
 
 
 class Idle:

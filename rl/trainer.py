@@ -30,7 +30,7 @@ from .buffer import Buffer, NotFinite, Turns
 from .context import Context, Metrics
 from .curriculum import Curriculum
 from .evaluate import grade
-from .hints import Idle, short_answers
+from .hints import Idle, padded_pictures, short_answers
 from .media import asked_of, fingerprint, pools_of, spread, stored_of, told
 from .metrics import Log, forget_after
 from .optim import Optimizer, bound_gradients, learning_rate
@@ -276,6 +276,8 @@ class Trainer:
             if self.step < self.end:
                 asks = [ask for batch in self.validation() for ask in batch.asks] if recipe.stage == "grpo" else []
                 self._say(short_answers(self.dialect, asks, self.context.recipe.grpo.max_new_tokens))
+                if self.fit is None:
+                    self._say(padded_pictures(recipe.data, self.model.encoder.patch_size))
                 trained = sum(p.numel() for p in self.optimizer.names)
                 of = f"{trained:,} of {count_parameters(self.model):,} parameters"
                 self._say(f"{recipe.stage}: {of}, steps {self.step}..{self.end}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -414,8 +415,9 @@ def scattered(rows: int, columns: int) -> list[tuple[int, int]]:
     return order + [place for place in np.ndindex(rows, columns) if place not in order]
 
 
-def interpolated(plane: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """[H, W] along a motion, sample by sample: Keys' kernel of -0.75 over the 4 x 4 around, the border repeated."""
+def interpolated(plane: np.ndarray, motion: np.ndarray, places: Iterable[tuple[int, int]] | None = None) -> np.ndarray:
+    """[H, W] along a motion, sample by sample: Keys' kernel of -0.75 over the 4 x 4 around, the border repeated; all
+    samples or those at some places."""
 
     def kernel(x: float) -> float:
         a, x = -0.75, abs(x)
@@ -425,16 +427,13 @@ def interpolated(plane: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
     height, width = plane.shape
     out = np.empty(plane.shape)
-    for y in range(height):
-        for x in range(width):
-            at_x, at_y = motion @ [x, y, 1]
-            at_x, at_y = min(max(at_x, -2), width + 1), min(max(at_y, -2), height + 1)  # beyond, all is the border
-            columns = [
-                (min(max(u, 0), width - 1), kernel(at_x - u)) for u in range(int(at_x // 1) - 1, int(at_x // 1) + 3)
-            ]
-            total = 0.0
-            for v in range(int(at_y // 1) - 1, int(at_y // 1) + 3):
-                row = plane[min(max(v, 0), height - 1)]
-                total += kernel(at_y - v) * sum(share * float(row[u]) for u, share in columns)
-            out[y, x] = total
+    for y, x in np.ndindex(height, width) if places is None else places:
+        at_x, at_y = motion @ [x, y, 1]
+        at_x, at_y = min(max(at_x, -2), width + 1), min(max(at_y, -2), height + 1)  # beyond, all is the border
+        columns = [(min(max(u, 0), width - 1), kernel(at_x - u)) for u in range(int(at_x // 1) - 1, int(at_x // 1) + 3)]
+        total = 0.0
+        for v in range(int(at_y // 1) - 1, int(at_y // 1) + 3):
+            row = plane[min(max(v, 0), height - 1)]
+            total += kernel(at_y - v) * sum(share * float(row[u]) for u, share in columns)
+        out[y, x] = total
     return out

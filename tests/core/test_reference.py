@@ -109,6 +109,21 @@ def test_bits_and_choice_are_those_of_the_slow_form(name: str, patch: int, side:
     assert told >= 2
 
 
+def test_a_camera_that_steps_back_fast_is_followed_beyond_the_borders() -> None:
+    """By the slow form of the warp as well, so that a grey level here and there is rounded the other way."""
+    big, fast, slow = ground(11, 128 + 64), Bits(16), oracle.Slow(16)
+    moved = 0
+    for t in range(4):
+        view = np.array([[1.06**t, 0, 20.0], [0, 1.06**t, 20.0]])
+        frame = np.clip(_look(big, view, 128), 0, 255).round().astype(np.uint8)
+        bits = fast(frame)
+        motion = fast.memory.evidence.past.motion if fast.memory.evidence else None
+        moved += motion is not None
+        expected = slow(frame, motion)
+        np.testing.assert_allclose(bits, expected, rtol=0.02, atol=4.0)
+    assert moved == 3
+
+
 @pytest.mark.parametrize("name", ["pan", "turn"])
 def test_threads_change_nothing(name: str) -> None:
     pixels, before = scene(name, 0, 128), cv2.getNumThreads()

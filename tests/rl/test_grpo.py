@@ -22,10 +22,10 @@ from entropy_vision.rl.advantage import grpo_advantages
 from entropy_vision.rl.batch import Batch, make_batch
 from entropy_vision.rl.context import Context
 from entropy_vision.rl.grpo import Rolled, learn, roll
-from entropy_vision.rl.hints import Idle, short_answers
+from entropy_vision.rl.hints import Idle, padded_pictures, short_answers
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.parallel import in_team
-from entropy_vision.rl.recipe import GrpoRecipe, TrainRecipe
+from entropy_vision.rl.recipe import DataRecipe, GrpoRecipe, TrainRecipe
 from entropy_vision.rl.reference import Copy
 from entropy_vision.rl.rollout import Rollouts, read_questions, score
 from entropy_vision.rl.rubric import Reward
@@ -51,6 +51,14 @@ def test_answers_that_are_cut_off_are_told() -> None:
     assert "grpo.max_new_tokens = 6: right answers here have up to 7 tokens" in str(
         short_answers(spoken(tokenizer), [ask], 6)
     )
+
+
+def test_pictures_that_patches_do_not_divide_are_told() -> None:
+    assert padded_pictures(DataRecipe(image_size=96, video_size=64), 16) is None
+    told = str(padded_pictures(DataRecipe(image_size=100, video_size=64), 16))
+    assert told.startswith("data.image_size = 100: patches of 16") and "last 12 of 112" in told and "96 or 112" in told
+    assert padded_pictures(DataRecipe(image_size=100, image_scenes=0, video_size=64), 16) is None
+    assert "data.video_size = 40" in str(padded_pictures(DataRecipe(image_size=64, video_size=40), 32))
 
 
 def test_grpo_keeps_the_reference_it_began_with(tmp_path: Path) -> None:
