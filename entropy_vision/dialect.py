@@ -239,7 +239,9 @@ def _ends(model: EntropyVLM, processor: EntropyVLMProcessor, wording: Wording) -
     tail = render(processor, wording, "?", _SAID).rpartition(_SAID)[2]
     behind = tokenizer(tail, add_special_tokens=False)["input_ids"][:1] if tail else []
     closing = [token for token in behind if token in tokenizer.added_tokens_decoder]
-    known = (closing, tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id)
+    config = model.config  # one made of parts has it in the decoder's part alone
+    stops = model.generation_config.eos_token_id, getattr(config, "eos_token_id", None), config.text.get("eos_token_id")
+    known = (closing, tokenizer.eos_token_id, *stops)
     ids = [i for some in known if some is not None for i in (some if isinstance(some, list | tuple) else [some])]
     if not ids:
         raise UsageError("nothing ends a turn of this policy: give its tokenizer an eos_token")

@@ -120,8 +120,13 @@ class PackedPatches:
         """Concatenate patch sets, in their order, on the CPU.
 
         Raises:
-            UsageError: no set at all, or sets of different patch sizes.
+            UsageError: no set at all, what is no list of sets, or sets of different patch sizes.
         """
+        if isinstance(sets, PatchSet) or not all(isinstance(one, PatchSet) for one in sets):
+            found = "one" if isinstance(sets, PatchSet) else ", ".join(sorted({type(one).__name__ for one in sets}))
+            raise UsageError(
+                f"a pack is made of a list of PatchSet, not of {found}: [kept], of kept = EntropyTokenizer(...)(frames)"
+            )
         if not sets:
             raise UsageError("nothing to pack: give at least one PatchSet")
         sizes = sorted({one.patch_size for one in sets})

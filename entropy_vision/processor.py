@@ -10,7 +10,7 @@ are kept. With a budget in tokens or keep that number is known before anything i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -63,7 +63,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         self,
         tokenizer: Any = None,
         patch_size: int = 16,
-        image_size: Sequence[int] = (224, 224),
+        image_size: int | Sequence[int] = (224, 224),
         keep: float = 0.25,
         selector: str = "rate",
         seed: int = 0,
@@ -80,7 +80,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         """
         Args:
             tokenizer: any tokenizer of transformers that knows `image_token` as one token.
-            patch_size, image_size: the tower's, in pixels; (height, width).
+            patch_size, image_size: the tower's, in pixels; (height, width), or the side of a square.
             keep, selector, seed, merge: as in `EntropyTokenizer`.
             fit, scaled: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
             attend, reduction: which patches see each other in the tower, and how many tokens are left of them, as in
@@ -91,7 +91,8 @@ class EntropyVLMProcessor(ProcessorMixin):
         Raises:
             UsageError: a token that the tokenizer does not know, or an option out of range.
         """
-        self.patch_size, self.image_size = int(patch_size), [int(side) for side in image_size]
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.patch_size, self.image_size = int(patch_size), [int(side) for side in sides]
         self.keep, self.selector, self.seed, self.merge = keep, selector, seed, merge
         self.fit, self.onevision, self.image_token = fit, onevision, image_token
         self.attend, self.reduction = read_attend(attend), reduction
@@ -120,11 +121,7 @@ class EntropyVLMProcessor(ProcessorMixin):
             UsageError: a patch size, a size of pictures, an `attend` or a reduction other than the policy's, or a
                 tokenizer with another id for the placeholder.
         """
-        known = signature(cls.__init__).parameters
-        for name in options:
-            if name not in known or name == "kwargs":
-                near = get_close_matches(name, known, n=1, cutoff=0.0)
-                raise UsageError(f"the processor has no option {name!r}; the nearest is {near[0]!r}")
+        _check_names(options, signature(cls.__init__).parameters)
         encoder, onevision = model.encoder, getattr(model.projector, "image_newline", None) is not None
         mine = {"patch_size": encoder.patch_size, "image_size": list(encoder.image_size), "onevision": onevision}
         mine |= {"attend": model.config.attend, "reduction": model.config.reduction}
@@ -140,11 +137,16 @@ class EntropyVLMProcessor(ProcessorMixin):
 
     @classmethod
     def from_llava(cls, path: str | Path, **options: Any) -> EntropyVLMProcessor:
-        """The processor that goes with `EntropyVLM.from_llava`: the checkpoint's tokenizer, template and sizes."""
+        """The processor that goes with `EntropyVLM.from_llava`: the checkpoint's tokenizer, template and sizes.
+
+        Raises:
+            UsageError: an option that there is not.
+        """
         from transformers import AutoTokenizer
 
         from entropy_vision.llava import llava_config
 
+        _check_names(options, signature(cls.__init__).parameters)
         config = llava_config(path)
         tokenizer = AutoTokenizer.from_pretrained(path)
         onevision = config.model_type == "llava_onevision"
@@ -163,9 +165,10 @@ class EntropyVLMProcessor(ProcessorMixin):
 
     # ---- how many placeholders -----------------------------------------------------------------------------------
 
-    def placeholders(self, frames: int = 1, budget: Budget | float | None = None) -> int | None:
+    def placeholders(self, frames: int | Frames = 1, budget: Budget | float | None = None) -> int | None:
         """Placeholders of a picture, or of a video of `frames` frames; None where only its pixels tell (bits,
         thresholds, FLOPs; of tokens that are merged also where there are fewer patches than frames)."""
+        frames = frames.count if isinstance(frames, Frames) else frames
         rows, columns = self._units(frames)
         count = self._budget(budget).size(frames * rows * columns)
         reduction = Reduction.read(self.reduction)
@@ -242,6 +245,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         budget: Budget | float | None = None,
         num_frames: int | None = None,
         fps: float | None = None,
+        keep: float | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Tokens and patches of one prompt or of several.
@@ -253,17 +257,25 @@ class EntropyVLMProcessor(ProcessorMixin):
             videos: a path, uint8 [F, H, W, 3], a list of pictures or Frames; several as a list of those.
             budget: for each picture and video; a number is a fraction to keep. By default the processor's own.
             num_frames, fps: which frames of video files are taken; all where neither is given.
+            keep: short for budget=keep.
             kwargs: the tokenizer's; by default prompts are padded at the left, to be continued.
 
         Returns:
             input_ids, attention_mask: int64 [B, T]; patches: PackedPatches of all rows, where there are any.
 
         Raises:
-            UsageError: marks and inputs do not agree, or a picture of a kind that is not known.
+            UsageError: marks and inputs do not agree, a picture of a kind that is not known, both keep and budget, or
+                an argument that neither this nor the tokenizer has.
             InputError: a file that cannot be read.
         """
         if text is None or audio is not None:
             raise UsageError("EntropyVLMProcessor takes text, with images and videos or without; no audio")
+        if keep is not None and budget is not None:
+            raise UsageError("give keep or budget, not both: keep=0.25 is short for budget=0.25")
+        budget = keep if budget is None else budget
+        _check_names(
+            kwargs, (signature(type(self).__call__).parameters | signature(self.tokenizer.__call__).parameters)
+        )
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             raise UsageError("text is an empty list: there is nothing to read")
@@ -309,6 +321,15 @@ class EntropyVLMProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "patches"]
+
+
+def _check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse an option that there is not: it would change nothing in silence."""
+    names = [name for name in known if name not in ("self", "kwargs")]
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, n=1, cutoff=0.0)
+            raise UsageError(f"the processor has no option {name!r}; the nearest is {near[0]!r}")
 
 
 def without_marks(text: str) -> str:

@@ -131,7 +131,8 @@ def test_the_block_of_policies_runs(theirs: str, kind: str, tmp_path: Path) -> N
     write(tmp_path / "image.jpg", drifting(1), codec="mjpeg", pixel_format="yuvj420p", container="image2")
     _, code = blocks("python")
     out = run([*PYTHON, "-c", code + "\nprint(type(llava).__name__, type(qwen).__name__)"], tmp_path)
-    assert "how many red ?" in out and out.splitlines()[-1] == "EntropyVLM PrunedVL"
+    assert "how many red ?" not in out  # what was asked is not said again
+    assert out.startswith("[") and len(out.splitlines()[0]) > 10 and out.splitlines()[-1] == "EntropyVLM PrunedVL"
 
 
 def test_every_verb_of_the_command_line_is_in_the_table() -> None:

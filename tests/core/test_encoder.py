@@ -5,13 +5,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from media import as_frames
 from oracles_encoder import dense_tokens, images_of, make_patchset, resized_tower, same
 from safetensors.torch import save_file
 from small_tower import SMALL, small_tower
 
+from entropy_vision import EntropyTokenizer
 from entropy_vision.encoder import VisionEncoder, _wants_quick_gelu
 from entropy_vision.errors import InputError, UsageError
 from entropy_vision.packed import PackedPatches
@@ -360,3 +363,11 @@ def test_weights_are_loaded_into_the_activation_they_want(tmp_path: Path, monkey
         plain = VisionEncoder.from_config(encoder.config | {"quick_gelu": False})
         plain.load_state_dict(encoder.state_dict())
         assert not torch.allclose(plain([kept])[0], expected, atol=1e-3)
+
+
+def test_what_is_no_list_of_patch_sets_is_told() -> None:
+    frames = as_frames(np.zeros((1, 64, 64, 3), np.uint8))
+    kept, encoder = EntropyTokenizer(8)(frames), VisionEncoder("ev-tiny-96")
+    for wrong in (kept, [frames], torch.zeros(1, 3, 8, 8)):
+        with pytest.raises(UsageError, match="a list of PatchSet"):
+            encoder(wrong)

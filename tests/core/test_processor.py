@@ -229,6 +229,16 @@ def test_an_option_that_the_processor_does_not_have_is_told() -> None:
     model, tokenizer = small_policy()
     with pytest.raises(UsageError, match="no option 'kep'; the nearest is 'keep'"):
         EntropyVLMProcessor.for_model(model, tokenizer, kep=0.5)
+    processor, picture = EntropyVLMProcessor.for_model(model, tokenizer), np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(UsageError, match="no option 'bugdet'; the nearest is 'budget'"):
+        processor(text="<image> red", images=picture, bugdet=0.5)
+    with pytest.raises(UsageError, match="keep or budget, not both"):
+        processor(text="<image> red", images=picture, budget=0.5, keep=0.5)
+    one, other = (processor(text="<image> red", images=picture, **how) for how in ({"keep": 0.5}, {"budget": 0.5}))
+    assert one["input_ids"].tolist() == other["input_ids"].tolist()
+    assert len(one["input_ids"][0]) > len(processor(text="<image> red", images=picture)["input_ids"][0])
+    short = processor(text="<image> red", images=picture, truncation=True, max_length=5)  # the tokenizer's
+    assert short["input_ids"].shape[1] == 5
     with pytest.raises(UsageError, match="empty list"):
         EntropyVLMProcessor.for_model(model, tokenizer)(text=[])
 

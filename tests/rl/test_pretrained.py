@@ -17,11 +17,15 @@ from PIL import Image
 from small_chat import VICUNA, bytes_tokenizer, chat_policy, pieces_tokenizer, with_parts
 from small_runs import FEW_IMAGES, same, small_recipe, stop_inside, untimed, weights
 from tokenizers import AddedToken
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from entropy_vision import EntropyVLM, UsageError, cli
+from entropy_vision import EntropyVLM, EntropyVLMProcessor, UsageError, VisionEncoder, cli
 from entropy_vision.dialect import INSTRUCTION, ChatDialect, dialect_of
 from entropy_vision.errors import Terminated
 from entropy_vision.evaluate import benchmark_source, inputs_shown
+from entropy_vision.policy import EntropyVLMConfig
+from entropy_vision.policy_parts import Parts
+from entropy_vision.projectors import Projector
 from entropy_vision.rl.checkpoint import load_model, load_whole, newest
 from entropy_vision.rl.metrics import read_metrics
 from entropy_vision.rl.recipe import DataRecipe, GrpoRecipe, OptimRecipe, PromptRecipe, SftRecipe
@@ -59,6 +63,39 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     theirs, _ = _save(folder, "llava", tokenizer=tokenizer)
     theirs.half().save_pretrained(folder)
     return folder
+
+
+def test_a_policy_of_parts_as_documented_is_measured_and_trained(tmp_path: Path) -> None:
+    """docs/policy.md: no id of an end stands at the top of its configuration, only in the decoder's."""
+    tokenizer = bytes_tokenizer(size=1200)
+    language = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id,
+        )
+    )  # fmt: skip
+    encoder = VisionEncoder("ev-tiny-96")
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    config = EntropyVLMConfig(vision=encoder.config, text=language.config.to_dict(), image_token_id=image)
+    model = EntropyVLM(config, Parts(encoder, Projector(encoder.width, language.config.hidden_size), language))
+    model.save_pretrained(tmp_path / "parts")
+    EntropyVLMProcessor.for_model(model, tokenizer, keep=0.25).save_pretrained(tmp_path / "parts")
+    line = [
+        "eval",
+        str(tmp_path / "parts"),
+        "--tasks",
+        "count",
+        "--questions",
+        "4",
+        "--keep",
+        "0.5",
+        "--selectors",
+        "rate",
+    ]
+    assert cli.main([*line, "--json"]) == 0
+    Trainer(
+        small_recipe("sft", tmp_path / "run", steps=1, init=str(tmp_path / "parts"), grpo=GRPO, **FEW_IMAGES)
+    ).train()
 
 
 def test_the_warm_up_teaches_form_and_words(warmed: Path, capsys: pytest.CaptureFixture[str]) -> None:
