@@ -33,7 +33,8 @@ def bound_gradients(parameters: Iterable[Tensor], most: float) -> float:
     """Scale all gradients by one factor where their common norm is above `most`; returns the norm before.
 
     Squares are summed in double precision, and only the norm is rounded to single: so it is the same number whoever
-    holds which part of a gradient, where single precision would give the order of the sum.
+    holds which part of a gradient, where single precision would give the order of the sum. Gradients are parts over the
+    processes of one group, as `sharded.shard` leaves them, or none is.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     held = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
