@@ -49,7 +49,8 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     """Encode the same videos densely and with what every selector keeps.
 
     Returns:
-        rows: dense first, then every selector at every keep, then what reduces tokens (`inside`): selector, keep,
+        rows: dense first, then every selector at every keep, then what reduces tokens (`inside`). Of a policy that
+        reduces its tokens itself they do so below keep 1; dense is without. selector, keep,
         tokens (that come out), flops (of the tower), bytes (of the pixels it takes), seconds_select, seconds_encode,
         seconds_spread (interquartile range of the two), peak_memory (of the tower, above where it began; None where
         the system does not tell), flops_ratio and wall_ratio (dense / this row), accuracy (None without a
@@ -63,7 +64,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         `json` also stages, those of all rows as rows of their own.
 
     Raises:
-        UsageError: an unknown selector, model or language model.
+        UsageError: an unknown selector, model or language model, or names that reduce over a policy that does itself.
         InputError: no video of the folder can be used, or the checkpoint cannot.
     """
     names = options.selectors or selectors()
@@ -165,8 +166,7 @@ def _jobs(
         tokenizer = EntropyTokenizer(
             patch_size=encoder.patch_size, keep=choice.keep, selector=choice.selector, seed=options.seed
         )
-        own = None if policy is None else policy.reduction
-        reduction = choice.reduction or own
+        reduction = choice.reduced_by(None if policy is None else policy.reduction)
 
         def select(_: None = None) -> list[PatchSet]:
             return [tokenizer(frames) for frames in videos]

@@ -216,14 +216,21 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         first = int(self.config.visual_positions == "shared")
         return Prefix(layers, live, torch.full((rows,), first, dtype=torch.long, device=self.device))
 
-    def read_patches(self, patches: PackedPatches, tokens: Tensor | None = None, start: Prefix | None = None) -> Prefix:
+    def read_patches(
+        self,
+        patches: PackedPatches,
+        tokens: Tensor | None = None,
+        start: Prefix | None = None,
+        slots: Slots | None = None,
+    ) -> Prefix:
         """Read the visual tokens of B inputs.
 
         Args:
             tokens: `embed_patches(patches)`, where already at hand.
             start: the text before them; of one row where all inputs have the same, which is then read once.
+            slots: those of `look(patches)`, to go with `tokens`; without them the tower may have to run for them.
         """
-        grid, slots = self.config.visual_positions == "grid", None
+        grid = self.config.visual_positions == "grid"
         if tokens is None:
             tokens, slots = self.look(patches)
         embeds, live = self._pad_visual(tokens, self.slot_counts(patches))

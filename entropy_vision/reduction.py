@@ -92,3 +92,19 @@ class Choice:
             before = behind = math.sqrt(keep)
         reduction = Reduction(cast(Inside, kind), behind)
         return cls(selector, before, None if keep == 1.0 else reduction)
+
+    def reduced_by(self, own: Reduction | None) -> Reduction | None:
+        """What reduces the tokens of a policy whose own reduction is `own`: that one wherever patches are selected,
+        none at keep 1, which is dense.
+
+        Raises:
+            UsageError: both would.
+        """
+        if own is None:
+            return self.reduction
+        if self.reduction is not None:
+            raise UsageError(
+                f"the policy reduces its tokens itself ({own.kind}, keep {own.keep:g}), so {self.reduction.kind} has "
+                'no place: name plain selectors, or set "reduction": null in its config.json'
+            )
+        return None if self.keep == 1.0 else own

@@ -20,7 +20,7 @@ from entropy_vision.evaluate import measure, reducing, run_eval
 from entropy_vision.options import BenchOptions, EvalOptions, ShowOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM, load_policy
-from entropy_vision.policy_cost import policy_flops
+from entropy_vision.policy_cost import Price, meta_decoder, policy_flops
 from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.question import Answer
 from entropy_vision.reduced import merged, pruned, reduced_counts
@@ -205,8 +205,8 @@ def test_a_policy_is_measured_by_their_names() -> None:
     assert {name: found.graded[name, 0.25].tokens.tolist() for name in names} == dict.fromkeys(names, [32] * 3)
     assert [found.graded[name, 1.0] for name in names] == [found.graded["rate", 1.0]] * 4
     for name, keep, kind, left in (
-        ("tome", 1.0, "tome", 0.25),
-        ("evs-features", 1.0, "evs-features", 0.25),
+        ("tome", 0.999, "tome", 0.25),  # every patch: at 1 a policy would be dense
+        ("evs-features", 0.999, "evs-features", 0.25),
         ("rate+evs-features", 0.5, "evs-features", 0.5),
     ):
         own, _ = reducing_policy(kind, left)
@@ -223,7 +223,8 @@ def test_a_policy_is_reduced_for_a_while_only() -> None:
         assert model.reduction == Reduction("evs-features", 0.25)
         raise RuntimeError
     with reducing(model, None):
-        assert model.reduction == Reduction("tome", 0.5)
+        assert model.reduction is None
+    assert model.reduction == Reduction("tome", 0.5)
 
 
 def test_eval_takes_them_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,9 +260,40 @@ def test_bench_bills_them_from_the_first_patch_to_the_answer(tmp_path: Path) -> 
         assert all(row["stages"][stage]["seconds"] > 0 for row in (rate, both, evs, tome))
 
 
+def test_bench_of_a_policy_that_reduces_itself_is_dense_where_it_says_so(tmp_path: Path) -> None:
+    model, tokenizer = reducing_policy("evs-features", 0.5)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = BenchOptions(checkpoint=tmp_path, selectors=("random",), keep=(1.0, 0.5), frames=4, repeats=1, answer=2)
+    dense, all_of_them, half = run_bench(asked)["rows"]
+    assert dense["tokens"] == all_of_them["tokens"] == 4 * half["tokens"]  # half of the patches, half of their tokens
+    assert dense["bytes"] == 2 * half["bytes"] and dense["flops_prefill"] > 3 * half["flops_prefill"]
+    for names in ({"selectors": ("random", "tome")}, {"inside": ("evs-features",)}):
+        with pytest.raises(
+            UsageError, match=r"reduces its tokens itself .evs-features, keep 0\.5.*\"reduction\": null"
+        ):
+            run_bench(replace(asked, **names))
+
+
+def test_dense_answers_of_a_policy_that_reduces_itself_are_those_without(tmp_path: Path) -> None:
+    plain, tokenizer = small_policy()
+    model, _ = reducing_policy("evs-features", 0.25)
+    model.load_state_dict(plain.state_dict())
+    asked: dict[str, Any] = {"keeps": (1.0, 0.5), "selectors": ("rate",), "max_new_tokens": 12}
+    own = measure(model, tokenizer, {"count": scenes()}, **asked)
+    without = measure(plain, tokenizer, {"count": scenes()}, **asked)
+    assert own.graded["rate", 1.0].completions == without.graded["rate", 1.0].completions
+    assert (
+        own.graded["rate", 0.5].tokens.tolist() == [16] * 3 and without.graded["rate", 0.5].tokens.tolist() == [64] * 3
+    )
+    with pytest.raises(UsageError, match="reduces its tokens itself"):
+        measure(model, tokenizer, {"count": scenes()}, keeps=(0.5,), selectors=("tome",))
+
+
+@pytest.mark.parametrize("positions", ["shared", "grid", "sequential"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_policy_is_billed_for_what_is_left(kind: str) -> None:
-    model, tokenizer = reducing_policy(kind)
+def test_a_policy_is_billed_for_what_is_left(kind: str, positions: str) -> None:
+    model, tokenizer = reducing_policy(kind, visual_positions=positions)
     cost = answer_costs(model, tokenizer, scenes(2), [("rate", 0.5)], repeats=1)["rate", 0.5]
     assert cost.tokens == 2 * 26  # .4 of .5 of 128
     chooser = EntropyTokenizer(patch_size=8, keep=0.5, selector="rate")
@@ -269,6 +301,9 @@ def test_a_policy_is_billed_for_what_is_left(kind: str) -> None:
     bill = policy_flops(model, patches, len(prompt_ids(tokenizer, "how many red ?")), 1)
     for stage in ("embed", "tower", "project"):
         assert bill[stage] == cost.flops[stage]
+    price = Price.of(meta_decoder(model.config.get_text_config()))
+    asked = len(prompt_ids(tokenizer, "how many red ?")) - 1  # the last token is the answer's first step
+    assert cost.flops["prefill"] == 2 * (price(26) + price(asked, 26) - 2 * price.head)
     with torch.no_grad():
         hidden = model.encoder.embed(patches)
         assert bill["tower"] == sum(count_flops(lambda: model.see(patches, hidden)).values())
