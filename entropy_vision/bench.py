@@ -153,8 +153,8 @@ def _jobs(
     names: Sequence[str],
     options: BenchOptions,
 ) -> list[_Job]:
-    price, attend = Tower.from_config(encoder.config), read_attend(options.attend)
-    if attend == "frame" and policy is not None:
+    price, attend = Tower.from_config(encoder.config), read_attend(options.attend or "frame")
+    if options.attend is None and policy is not None:
         attend = policy.config.attend
 
     @torch.no_grad()
@@ -186,7 +186,7 @@ def _jobs(
             keep=keep,
             chain={"select": select, "embed": embed, "tower": tower},
             kept=kept,
-            counts=packed.counts if reduction is None else reduced_counts(packed, reduction),
+            counts=packed.counts if reduction is None else reduced_counts(packed, reduction, encoder.layers),
             flops={"embed": price.embed_flops(len(packed)), "tower": flops},
         )
 

@@ -79,7 +79,7 @@ def _command(options: BenchOptions) -> str:
     words += ["--language", options.language] if options.language else []
     if options.language or options.checkpoint:
         words += ["--prompt", str(options.prompt), "--answer", str(options.answer)]
-    words += ["--attend", options.attend] if options.attend != "frame" else []
+    words += ["--attend", options.attend] if options.attend is not None else []
     words += ["--energy"] if options.energy else []
     words += ["--frames", str(options.frames), "--repeats", str(options.repeats), "--seed", str(options.seed)]
     return shlex.join(words)

@@ -361,7 +361,7 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
         EntropyTokenizer(selector=Choice.of(name, 1.0).selector)  # a wrong name must not wait until others are measured
     torch.set_num_threads(1)
     model, processor = checkpoint.load_whole(options.checkpoint)
-    if options.attend != "frame":
+    if options.attend is not None:
         model.config.attend = read_attend(options.attend)
     for choice in (Choice.of(name, keep) for name in options.selectors for keep in options.keep):
         reduction = choice.reduced_by(model.reduction)

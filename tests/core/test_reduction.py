@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.question import Answer
 from entropy_vision.reduced import merged, pruned, reduced_counts
 from entropy_vision.reduction import Choice, Reduction
+from entropy_vision.rl.checkpoint import load_whole
 from entropy_vision.rl.prepare import prepare
 from entropy_vision.rl.recipe import TrainRecipe
 from entropy_vision.rl.scenes import Ask, SceneMemory, Scored
@@ -77,7 +79,35 @@ def test_counts_are_exact_before_the_tower_runs(kind: str, keep: float) -> None:
         max(1, round(keep * count), least if kind == "tome" else 0)
         for count, least in zip(patches.counts, frames, strict=True)
     )
-    assert reduced_counts(patches, Reduction(kind, keep)) == expected  # type: ignore[arg-type]
+    assert reduced_counts(patches, Reduction(kind, keep), 12) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attend", ["frame", "input"])
+def test_a_tower_reaches_whatever_number_of_tokens_it_is_asked_for(attend: Any) -> None:
+    """Halving an odd number leaves more than half: the counts say so beforehand, for every length."""
+    model, tokenizer = reducing_policy("tome", 0.25, attend=attend)
+    processor = EntropyVLMProcessor.for_model(model, tokenizer)
+    for tokens in range(1, 73):
+        patches = processor(text="<image> ?", images=VIDEOS[1], budget=Budget(tokens=tokens))["patches"]
+        (count,) = model.slot_counts(patches)
+        assert count == max(round(tokens / 4), -(-tokens // 4)) == processor.placeholders(1, Budget(tokens=tokens))
+        with torch.no_grad():
+            assert len(model.embed_patches(patches)) == count
+    for tokens in (5, 61, 179, 250, 360):
+        patches = processor(text="<video> ?", videos=VIDEOS[0], budget=Budget(tokens=tokens))["patches"]
+        with torch.no_grad():
+            assert len(model.embed_patches(patches)) == model.slot_counts(patches)[0]
+        assert processor.placeholders(5, Budget(tokens=tokens)) in (None, *model.slot_counts(patches))
+    assert processor.placeholders(5, 1.0) == 5 * 36
+
+
+def test_what_a_tower_never_reaches_is_refused_when_the_policy_is_made() -> None:
+    with pytest.raises(UsageError, match=r"at most in each of 2 blocks: keep 0\.25 at the least, not 0\.2"):
+        reducing_policy("tome", 0.2)
+    _, tokenizer = small_policy()
+    processor = EntropyVLMProcessor(tokenizer, 8, (96, 96), reduction={"kind": "tome", "keep": 0.5})
+    with pytest.raises(UsageError, match="give the processor its number of blocks="):
+        processor(text="<image> ?", images=VIDEOS[1])
 
 
 @pytest.mark.parametrize(("attend", "least"), [("frame", 5), (2, 3), ("input", 2)])
@@ -144,6 +174,26 @@ def test_it_is_saved_and_goes_with_its_processor(tmp_path: Path) -> None:
         assert torch.equal(again.embed_patches(packed()), model.embed_patches(packed()))
     with pytest.raises(UsageError, match="the policy takes reduction="):
         EntropyVLMProcessor.for_model(model, tokenizer, reduction=None)
+
+
+def test_a_checkpoints_processor_follows_its_policy(tmp_path: Path) -> None:
+    """Whoever writes null into config.json, as training asks for, must not find the processor still reducing."""
+    model, tokenizer = reducing_policy("evs-features", 0.5, attend=2)
+    model.save_pretrained(tmp_path)
+    EntropyVLMProcessor.for_model(model, tokenizer).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"reduction": None, "attend": "frame"}))
+    again, processor = load_whole(tmp_path)
+    assert processor.reduction is None and processor.attend == "frame"
+    again.generate(**processor(text="<image> ?", images=VIDEOS[1]), max_new_tokens=1, do_sample=False)
+    alone = EntropyVLMProcessor.from_pretrained(tmp_path)
+    said = r"processor\.reduction .* differ from model\.config\.reduction \(config\.json\), which is "
+    with pytest.raises(UsageError, match=said + "None"):
+        again.generate(**alone(text="<image> ?", images=VIDEOS[1]))
+    with pytest.raises(UsageError, match=said + ".'kind'"):
+        model(**processor(text="<image> ?", images=VIDEOS[1]))
+    alone.follow(again)
+    again.generate(**alone(text="<image> ?", images=VIDEOS[1]), max_new_tokens=1, do_sample=False)
 
 
 @pytest.mark.parametrize(
