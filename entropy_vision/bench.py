@@ -58,8 +58,10 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         answering, and flops_ratio_whole (dense / this row, tower and language model). All are totals over the videos.
         stages is `Cost.stages`: flops, seconds and quartiles (low, high) of each of `cost.STAGES`, decode_video where
         the videos are files (the same in every row), seconds of project, prefill and decode where a checkpoint's
-        policy ran them; wall_ratio_whole (dense / this row) is of all that was measured. With `energy` joules (of all
-        stages from select on, None where the machine tells none) and beside the rows energy, which counters told them.
+        policy ran them; seconds_whole is of all that was measured, and wall_ratio_whole (dense / this row) of it, None
+        where a stage that has FLOPs was not timed, as those of `language` without running it. With `energy` joules (of
+        all stages from select on, None where the machine tells none) and beside the rows energy, which counters told
+        them.
         Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture. Without
         `json` also stages, those of all rows as rows of their own.
 
@@ -298,7 +300,8 @@ def _compare(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         row["flops_ratio"] = dense["flops"] / row["flops"]
         row["wall_ratio"] = seconds_of(dense) / seconds_of(row)
-        row["wall_ratio_whole"] = dense["seconds_whole"] / row["seconds_whole"]
+        timed = all(bill["seconds"] is not None for bill in row["stages"].values() if bill["flops"])
+        row["wall_ratio_whole"] = dense["seconds_whole"] / row["seconds_whole"] if timed else None
         if "flops_prefill" in row:
             row["flops_ratio_whole"] = _whole_flops(dense) / _whole_flops(row)
         row["accuracy"] = None
