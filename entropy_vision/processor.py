@@ -71,10 +71,10 @@ class EntropyVLMProcessor(ProcessorMixin):
         fit: Fit = "stretch",
         scaled: Sequence[int] | None = None,
         onevision: bool = False,
-        attend: Attend = "frame",
-        reduction: dict[str, Any] | None = None,
         image_token: str = "<image>",
         chat_template: str | None = None,
+        attend: Attend = "frame",
+        reduction: dict[str, Any] | None = None,
         blocks: int | None = None,
         **kwargs: Any,
     ) -> None:

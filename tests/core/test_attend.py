@@ -14,6 +14,7 @@ from entropy_vision import EntropyTokenizer, UsageError, evaluate
 from entropy_vision.attend import read_attend
 from entropy_vision.bench import run_bench
 from entropy_vision.bench_page import _command
+from entropy_vision.config import load_config
 from entropy_vision.cost import count_flops, tower_flops
 from entropy_vision.options import BenchOptions, EvalOptions
 from entropy_vision.packed import PackedPatches
@@ -130,6 +131,12 @@ def test_eval_asks_a_policy_to_see_groups(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(Asked):
             evaluate.run_eval(EvalOptions(checkpoint=tmp_path, tasks=("count",), questions=1, attend=attend))
     assert asked == ["frame", 4, 2]
+
+
+def test_a_recipe_that_forgets_the_quotes_is_shown_them(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("attend = 4\n")
+    with pytest.raises(UsageError, match=r'attend must be a text, got a whole number .4.; write it in quotes, "4"'):
+        load_config(tmp_path / "run.toml", PolicyRecipe)
 
 
 @pytest.mark.parametrize("wrong", [0, "0", -1, "frames", True, "2.5"], ids=repr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from entropy_vision.cost import count_flops
 from entropy_vision.evaluate import measure, reducing, run_eval
 from entropy_vision.options import BenchOptions, EvalOptions, ShowOptions
 from entropy_vision.packed import PackedPatches
-from entropy_vision.policy import EntropyVLM, load_policy
+from entropy_vision.policy import EntropyVLM, EntropyVLMConfig, load_policy
 from entropy_vision.policy_cost import Price, meta_decoder, policy_flops
 from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.question import Answer
@@ -164,6 +165,13 @@ def test_all_of_them_are_all(kind: str) -> None:
     assert torch.equal(model.slots(packed()).ranks, plain.slots(packed()).ranks)
 
 
+def test_settings_that_came_later_stand_last() -> None:
+    """Whoever gives the older ones in their order still can."""
+    assert tuple(signature(EntropyVLMConfig.__init__).parameters)[7:10] == ("inputs", "attend", "reduction")
+    names = tuple(signature(EntropyVLMProcessor.__init__).parameters)
+    assert names[11:16] == ("image_token", "chat_template", "attend", "reduction", "blocks")
+
+
 def test_it_is_saved_and_goes_with_its_processor(tmp_path: Path) -> None:
     model, tokenizer = reducing_policy("evs-features", 0.5)
     model.save_pretrained(tmp_path)
@@ -221,6 +229,7 @@ def test_a_name_says_what_goes_in_and_what_comes_out() -> None:
     for wrong, said in (
         ("rate+evs", "nearest is 'evs-features'"),
         ("tome+evs-features", "write the selector first"),
+        ("rate+random", "random is a selector, and behind the plus stands what reduces: tome or evs-features"),
         ("rate+tome+tome", "nearest is 'tome'"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -236,7 +245,9 @@ def test_a_command_line_is_looked_up_before_anything_is_loaded() -> None:
     for wrong, said in (("rate+evs", "nearest is 'evs-features'"), ("rat+tome", "no selector 'rat'")):
         with pytest.raises(UsageError, match=said):
             check_arguments(BenchOptions(selectors=(wrong,)))
-    with pytest.raises(UsageError, match="no selector 'tome'"):
+    with pytest.raises(UsageError, match=r"no selector 'rat': .*bench and eval also take tome and evs-features"):
+        check_arguments(BenchOptions(selectors=("rat",)))
+    with pytest.raises(UsageError, match="no selector 'tome': that reduces tokens in a tower, which bench, eval"):
         check_arguments(ShowOptions(source=Path("a.mp4"), out=Path("out"), selector=("tome",)))
 
 
