@@ -49,7 +49,8 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     """Encode the same videos densely and with what every selector keeps.
 
     Returns:
-        rows: dense first, then every selector at every keep, then what reduces tokens (`inside`): selector, keep,
+        rows: dense first, then every selector at every keep, then what reduces tokens (`inside`). Of a policy that
+        reduces its tokens itself they do so below keep 1; dense is without. selector, keep,
         tokens (that come out), flops (of the tower), bytes (of the pixels it takes), seconds_select, seconds_encode,
         seconds_spread (interquartile range of the two), peak_memory (of the tower, above where it began; None where
         the system does not tell), flops_ratio and wall_ratio (dense / this row), accuracy (None without a
@@ -57,13 +58,15 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         answering, and flops_ratio_whole (dense / this row, tower and language model). All are totals over the videos.
         stages is `Cost.stages`: flops, seconds and quartiles (low, high) of each of `cost.STAGES`, decode_video where
         the videos are files (the same in every row), seconds of project, prefill and decode where a checkpoint's
-        policy ran them; wall_ratio_whole (dense / this row) is of all that was measured. With `energy` joules (of all
-        stages from select on, None where the machine tells none) and beside the rows energy, which counters told them.
+        policy ran them; seconds_whole is of all that was measured, and wall_ratio_whole (dense / this row) of it, None
+        where a stage that has FLOPs was not timed, as those of `language` without running it. With `energy` joules (of
+        all stages from select on, None where the machine tells none) and beside the rows energy, which counters told
+        them.
         Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture. Without
         `json` also stages, those of all rows as rows of their own.
 
     Raises:
-        UsageError: an unknown selector, model or language model.
+        UsageError: an unknown selector, model or language model, or names that reduce over a policy that does itself.
         InputError: no video of the folder can be used, or the checkpoint cannot.
     """
     names = options.selectors or selectors()
@@ -152,8 +155,8 @@ def _jobs(
     names: Sequence[str],
     options: BenchOptions,
 ) -> list[_Job]:
-    price, attend = Tower.from_config(encoder.config), read_attend(options.attend)
-    if attend == "frame" and policy is not None:
+    price, attend = Tower.from_config(encoder.config), read_attend(options.attend or "frame")
+    if options.attend is None and policy is not None:
         attend = policy.config.attend
 
     @torch.no_grad()
@@ -165,8 +168,7 @@ def _jobs(
         tokenizer = EntropyTokenizer(
             patch_size=encoder.patch_size, keep=choice.keep, selector=choice.selector, seed=options.seed
         )
-        own = None if policy is None else policy.reduction
-        reduction = choice.reduction or own
+        reduction = choice.reduced_by(None if policy is None else policy.reduction)
 
         def select(_: None = None) -> list[PatchSet]:
             return [tokenizer(frames) for frames in videos]
@@ -186,7 +188,7 @@ def _jobs(
             keep=keep,
             chain={"select": select, "embed": embed, "tower": tower},
             kept=kept,
-            counts=packed.counts if reduction is None else reduced_counts(packed, reduction),
+            counts=packed.counts if reduction is None else reduced_counts(packed, reduction, encoder.layers),
             flops={"embed": price.embed_flops(len(packed)), "tower": flops},
         )
 
@@ -298,7 +300,8 @@ def _compare(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         row["flops_ratio"] = dense["flops"] / row["flops"]
         row["wall_ratio"] = seconds_of(dense) / seconds_of(row)
-        row["wall_ratio_whole"] = dense["seconds_whole"] / row["seconds_whole"]
+        timed = all(bill["seconds"] is not None for bill in row["stages"].values() if bill["flops"])
+        row["wall_ratio_whole"] = dense["seconds_whole"] / row["seconds_whole"] if timed else None
         if "flops_prefill" in row:
             row["flops_ratio_whole"] = _whole_flops(dense) / _whole_flops(row)
         row["accuracy"] = None

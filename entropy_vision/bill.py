@@ -13,7 +13,7 @@ from entropy_vision.cost import Cost, count_flops
 from entropy_vision.measure import Chain, measure_stages
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
-from entropy_vision.projectors import Places
+from entropy_vision.projectors import Places, Slots
 from entropy_vision.text import prompt_ids
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -60,15 +60,17 @@ class _Job:
         return embedded[0], self.model.see(*embedded)
 
     @torch.no_grad()
-    def project(self, seen: tuple[PackedPatches, tuple[Tensor, Places]]) -> tuple[PackedPatches, Tensor]:
-        return seen[0], self.model.projector.embed(*seen[1])
+    def project(self, seen: tuple[PackedPatches, tuple[Tensor, Places]]) -> tuple[PackedPatches, Tensor, Slots]:
+        packed, (tokens, places) = seen
+        return packed, self.model.projector.embed(tokens, places), self.model.projector.slots(places)
 
     @torch.no_grad()
-    def prefill(self, projected: tuple[PackedPatches, Tensor]) -> Prefix:
+    def prefill(self, projected: tuple[PackedPatches, Tensor, Slots]) -> Prefix:
         """Pictures and prompts; a prompt's last token is the first that the answer reads."""
         from entropy_vision.rl.rollout import read_prompts
 
-        pictures = self.model.read_patches(*projected)
+        packed, tokens, slots = projected
+        pictures = self.model.read_patches(packed, tokens, slots=slots)
         prompts = [prompt_ids(self.tokenizer, s.asks[0].question) for s in self.scenes]
         return read_prompts(self.model, self.tokenizer, pictures, torch.arange(len(prompts)), prompts)
 

@@ -207,7 +207,8 @@ def _convert(value: Any, hint: Any, key: tuple[str, ...], where: str) -> Any:
             return value
     else:
         raise TypeError(f"configuration field {'.'.join(key)}: type {hint!r} has no TOML form")
-    raise UsageError(f"{where}: {'.'.join(key)} must be {_expected(hint)}, got {_shown(value)}")
+    mend = f'; write it in quotes, "{value}"' if hint is str and type(value) in (int, float) else ""
+    raise UsageError(f"{where}: {'.'.join(key)} must be {_expected(hint)}, got {_shown(value)}{mend}")
 
 
 def _convert_tuple(value: Any, args: tuple[Any, ...], key: tuple[str, ...], where: str) -> tuple[Any, ...] | None:

@@ -22,7 +22,11 @@ from entropy_vision.tower import Tower
 STAGES = ("decode_video", "select", "embed", "tower", "project", "prefill", "decode")
 """Of an answer about a video, in their order: frames out of the file; score, choose and cut out patches; pack and embed
 them; the tower's blocks and last norm; the projector; the language model over visual tokens and prompt; its answer,
-token by token."""
+token by token.
+
+A prompt's last token is the first that an answer reads. `bench` and `policy_flops` count it, with the logits of that
+place, as prefill; `bill.answer_costs`, which the demo reports, runs a rollout's own steps, where it is decode's first.
+Together prefill and decode are the same there and here."""
 
 __all__ = [
     "STAGES",

@@ -31,7 +31,8 @@ class Zone:
     limit: int
 
     def read(self) -> int:
-        """Microjoules. Raises OSError: since 2020 kernels show them to the superuser only."""
+        """Microjoules. Raises OSError: since 2020 kernels show them to the superuser only, and some drivers have no
+        data; or ValueError: what it says is no number."""
         return int(self.path.read_text())
 
 
@@ -39,10 +40,14 @@ def find_zones(root: Path = POWERCAP) -> tuple[Zone, ...]:
     """The counters that together are all that CPUs and memory take, none of it twice; none where there are none.
 
     A package's own zone holds its cores, "psys" the packages, so of these only packages are taken, each once however
-    many drivers show it, and memory beside them, which is in none.
+    many drivers show it, and memory beside them, which is in none. Of two drivers the one that reads the processor's
+    registers (intel-rapl) goes before the one that reads its memory (intel-rapl-mmio).
+
+    Raises:
+        OSError, ValueError: as of `Zone.read`.
     """
     found: dict[str, Zone] = {}
-    for folder in sorted(root.glob("*:*")):
+    for folder in sorted(root.glob("*:*"), key=lambda path: ("mmio" in path.name, path.name)):
         name = _name(folder)
         if name == "dram":  # intel-rapl:0:1 is in intel-rapl:0
             name = f"{_name(folder.with_name(folder.name.rpartition(':')[0]))} dram"
@@ -74,17 +79,21 @@ def measure_joules(
     Returns:
         {counter: joules}; None where one of them cannot be read, for the sum would be too low, or there is none.
     """
-    zones, meters = find_zones(root), _gpu_meters(gpus)
-    if meters is None or not (zones or meters):
-        return None
+    untold = (OSError, ValueError)  # of counters alone: the job's own errors are its caller's
     try:
+        zones, meters = find_zones(root), _gpu_meters(gpus)
+        if meters is None or not (zones or meters):
+            return None
         before = [zone.read() for zone in zones]
         started = {name: read() for name, read in meters.items()}
-        for _ in range(repeats):
-            run()
+    except untold:
+        return None
+    for _ in range(repeats):
+        run()
+    try:
         spent = {name: read() - started[name] for name, read in meters.items()}
         after = [zone.read() for zone in zones]
-    except PermissionError:
+    except untold:
         return None
     rapl = zip(zones, before, after, strict=True)
     found = {zone.name: passed(first, last, zone.limit) / 1e6 for zone, first, last in rapl}
@@ -93,7 +102,7 @@ def measure_joules(
 
 
 def _gpu_meters(gpus: Sequence[str]) -> dict[str, Callable[[], int]] | None:
-    """What reads the millijoules of each device; None where there is no way to."""
+    """What reads the millijoules of each device, or raises OSError; None where there is no way to."""
     if not gpus:
         return {}
     try:
@@ -109,6 +118,12 @@ def _gpu_meters(gpus: Sequence[str]) -> dict[str, Callable[[], int]] | None:
         return None
 
     def meter(handle: object) -> Callable[[], int]:
-        return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+        def read() -> int:
+            try:
+                return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+            except pynvml.NVMLError as error:  # a device that was lost meanwhile
+                raise OSError(str(error)) from error
+
+        return read
 
     return {uuid: meter(handle) for uuid, handle in handles.items()}

@@ -44,7 +44,8 @@ class Measured:
     """Greedy answers of one policy to one fixed set of questions, by (selector, keep).
 
     Attributes:
-        graded: the answers; ("blind", 0.0) is the policy without visual tokens. keep 1.0 is dense, whatever selects.
+        graded: the answers; ("blind", 0.0) is the policy without visual tokens. keep 1.0 is dense, whatever selects and
+            however the policy reduces its tokens otherwise.
     """
 
     graded: dict[tuple[str, float], Graded]
@@ -237,9 +238,9 @@ def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, 
 
 @contextmanager
 def reducing(model: EntropyVLM, reduction: Reduction | None) -> Iterator[None]:
-    """A policy that reduces its tokens so meanwhile; as its configuration says, where None is given."""
+    """A policy that reduces its tokens so meanwhile; not at all, where None is given."""
     own = model.config.reduction
-    model.config.reduction = own if reduction is None else reduction.to_dict()
+    model.config.reduction = None if reduction is None else reduction.to_dict()
     try:
         yield
     finally:
@@ -268,6 +269,9 @@ def measure(
         profile: what reads the answers; "official" each question's own rule.
         max_new_tokens: longest answer; the dialect's where it is None.
         chooser_of: what selects by the selector of a name; by default patches of the tower's size.
+
+    Raises:
+        UsageError: a name that reduces tokens over a policy that does itself.
     """
     from entropy_vision.rl.evaluate import grade
     from entropy_vision.rl.rubric import Rubric
@@ -284,7 +288,7 @@ def measure(
                 graded[selector, keep] = graded[selectors[0], keep]
                 continue
             choice = Choice.of(selector, keep)
-            with reducing(model, choice.reduction):
+            with reducing(model, choice.reduced_by(model.reduction)):
                 graded[selector, keep] = answer(batches=batches_of(scored, chooser, choice.keep))
             on_done(f"{selector} {keep:g}")
     graded[BLIND, 0.0] = answer(batches=batches_of(scored, chooser, min(keeps)), blind=True)
@@ -357,11 +361,12 @@ def run_eval(options: EvalOptions) -> dict[str, Any]:
         EntropyTokenizer(selector=Choice.of(name, 1.0).selector)  # a wrong name must not wait until others are measured
     torch.set_num_threads(1)
     model, processor = checkpoint.load_whole(options.checkpoint)
-    if options.attend != "frame":
+    if options.attend is not None:
         model.config.attend = read_attend(options.attend)
     for choice in (Choice.of(name, keep) for name in options.selectors for keep in options.keep):
-        if choice.reduction is not None:
-            check_reduction(model.encoder, choice.reduction)
+        reduction = choice.reduced_by(model.reduction)
+        if reduction is not None:
+            check_reduction(model.encoder, reduction)
     dialect = dialect_of(model, processor, options.system, options.instruction)
     families = options.tasks or World.families(shared=True)
     check_tasks(families)

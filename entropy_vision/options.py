@@ -47,6 +47,11 @@ def _check_seed(seed: int) -> None:
         raise UsageError(f"--seed must lie in 0..{HIGHEST_SEED}, got {seed}")
 
 
+def _check_attend(attend: str | None) -> None:
+    if attend is not None:
+        read_attend(attend, "--attend")
+
+
 def _check_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value > 0:
@@ -293,8 +298,8 @@ class EvalOptions:
     profile: Profile = "official"
     """How answers are read: by the published rule of the benchmark, where it has one, else as in training (strict);
     all of them so; or wherever an answer stands unambiguously (robust)."""
-    attend: str = "frame"
-    """Which patches see each other in the tower: those of a frame, of so many frames in a row, or of an input; the
+    attend: OptionalName = None
+    """Which patches see each other in the tower: those of a "frame", of so many frames in a row, or of an "input"; the
     policy's own where not given."""
     system: OptionalName = None
     """System message for a policy with a chat template; by default what it was trained with, else the template's."""
@@ -310,7 +315,7 @@ class EvalOptions:
     def __post_init__(self) -> None:
         _check_keep(*self.keep)
         _check_told_apart(*self.keep)
-        read_attend(self.attend, "--attend")
+        _check_attend(self.attend)
         _check_positive(questions=self.questions, max_new_tokens=self.max_new_tokens)
         _check_seed(self.seed)
         if not self.selectors:
@@ -335,9 +340,9 @@ class BenchOptions:
     """Selectors to compare; all of them where not given. As of eval: also rate+tome and the like."""
     inside: tuple[Inside, ...] = ()
     """Beside them, what lets every patch in and fewer tokens out: merged in every block, or pruned behind the last."""
-    attend: str = "frame"
-    """Which patches see each other in the tower: those of a frame, of so many frames in a row, or of an input; of a
-    checkpoint its own where not given."""
+    attend: OptionalName = None
+    """Which patches see each other in the tower: those of a "frame", of so many frames in a row, or of an "input"; a
+    checkpoint's own where not given, else those of a frame."""
     frames: int = 8
     """Frames taken of every video."""
     repeats: int = 5
@@ -362,7 +367,7 @@ class BenchOptions:
         _check_keep(*self.keep)
         dense = () if 1.0 in self.keep else (1.0,)  # a row of every bench
         _check_told_apart(*dense, *self.keep)
-        read_attend(self.attend, "--attend")
+        _check_attend(self.attend)
         _check_positive(frames=self.frames, repeats=self.repeats, prompt=self.prompt, answer=self.answer)
         _check_seed(self.seed)
         if not set(self.inside) <= set(get_args(Inside)) or len(set(self.inside)) < len(self.inside):

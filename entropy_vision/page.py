@@ -13,7 +13,7 @@ from entropy_vision.charts import Level, Line, Mark, legend, line_chart, number
 from entropy_vision.storyboard import story_section
 
 if TYPE_CHECKING:
-    from entropy_vision.report import AccuracyRow, CurvePoint, Headline, Report, Sample
+    from entropy_vision.report import AccuracyRow, CurvePoint, Headline, Picture, Report, Sample
 
 STORY_BYTES = 2_300_000  # of all stories together; the page stays below 3 MB whatever it shows
 _UNITS = {
@@ -43,6 +43,8 @@ def render(report: Report) -> str:
             _accuracy(report.accuracy, report.accuracy_note),
             _curves(report.curve, report.curve_note),
             _samples(report.samples, report.samples_note),
+            *(_picture(one) for one in report.pictures),
+            *(_section(one.title, one.note, _table(one.head, one.rows)) for one in report.tables if one.rows),
             _settings(report.settings, report.command),
         ]
     )
@@ -250,6 +252,12 @@ def _verdict(right: bool | None) -> str:
     if right is None:
         return ""
     return ' · <span class="right">right</span>' if right else ' · <span class="wrong">wrong</span>'
+
+
+def _picture(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode()
+    drawn = f'<img class="drawn" alt="{escape(picture.described)}" src="data:image/png;base64,{data}">'
+    return _section(picture.title, picture.note, drawn)
 
 
 def _settings(settings: Mapping[str, object], command: str) -> str:

@@ -11,12 +11,13 @@ from entropy_vision.errors import UsageError
 from entropy_vision.projectors import Slots
 
 
-def check_placeholders(holes: Tensor, counts: Sequence[int]) -> None:
+def check_placeholders(holes: Tensor, counts: Sequence[int], hint: str = "") -> None:
     """Whether the inputs of a pack, in their order, fill the rows' placeholders, one or several inputs a row.
 
     Args:
         holes: bool [B, T], True at placeholders.
         counts: placeholders that every input fills.
+        hint: where else it may lie, for the message.
 
     Raises:
         UsageError: they do not.
@@ -28,8 +29,8 @@ def check_placeholders(holes: Tensor, counts: Sequence[int]) -> None:
         fits = fits and count == 0
     if not fits or next(given, None) is not None:
         raise UsageError(
-            f"the prompt has {wanted} placeholders a row for inputs with {list(counts)} kept patches; "
-            "write one for each, in the order of the inputs (EntropyVLMProcessor does)"
+            f"the prompt has {wanted} placeholders a row for inputs that fill {list(counts)}; "
+            f"write one for each, in the order of the inputs (EntropyVLMProcessor does){hint}"
         )
 
 

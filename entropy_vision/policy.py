@@ -39,7 +39,7 @@ from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import Parts, check_decoder, fresh_parts
 from entropy_vision.prefix import Prefix as Prefix
 from entropy_vision.projectors import Places, Slots
-from entropy_vision.reduced import reduced_counts, see
+from entropy_vision.reduced import check_reduction, reduced_counts, see
 from entropy_vision.reduction import Reduction
 
 
@@ -62,7 +62,8 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             parts: what to make it of, where it exists already; by default everything is made from `config`.
 
         Raises:
-            UsageError: a configuration of another model, a decoder that this class does not run, or an unknown tower.
+            UsageError: a configuration of another model, a decoder that this class does not run, an unknown tower, or a
+                reduction that this one cannot do.
         """
         if not isinstance(config, EntropyVLMConfig) or not config.vision or not config.text:
             raise UsageError("this configuration is of no EntropyVLM; EntropyVLM.from_llava reads LLaVA checkpoints")
@@ -77,6 +78,8 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             parts.encoder.to(dtype), parts.projector.to(dtype)
             self.generation_config = copy.deepcopy(parts.language.generation_config)
         self.encoder, self.projector, self.language = parts.encoder, parts.projector, parts.language
+        if self.reduction is not None:
+            check_reduction(self.encoder, self.reduction)
         blocked = torch.zeros(text_config.vocab_size, dtype=torch.bool)
         blocked[unsampled] = True
         self.register_buffer("blocked", blocked, persistent=True)
@@ -193,7 +196,18 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         reduction = self.reduction
         if reduction is None:
             return self.projector.slots(patches).counts
-        return reduced_counts(patches.attending(self.config.attend), reduction)
+        return reduced_counts(patches.attending(self.config.attend), reduction, self.encoder.layers)
+
+    def _check_holes(self, holes: Tensor, patches: PackedPatches) -> None:
+        """Whether a pack fills a prompt's placeholders. Raises UsageError: it does not, as where the processor that
+        wrote them reduces tokens otherwise than this policy."""
+        counts, hint = self.slot_counts(patches), ""
+        if self.reduction is not None or int(holes.sum()) < sum(counts):
+            hint = (
+                "; or does processor.reduction (processor_config.json) differ from model.config.reduction "
+                f"(config.json), which is {self.config.reduction}? processor.follow(model) makes it fit"
+            )
+        check_placeholders(holes, counts, hint)
 
     def _pad_visual(self, tokens: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """[N, D] -> ([B, Kmax, D], live bool [B, Kmax]), padded at the right."""
@@ -216,14 +230,21 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         first = int(self.config.visual_positions == "shared")
         return Prefix(layers, live, torch.full((rows,), first, dtype=torch.long, device=self.device))
 
-    def read_patches(self, patches: PackedPatches, tokens: Tensor | None = None, start: Prefix | None = None) -> Prefix:
+    def read_patches(
+        self,
+        patches: PackedPatches,
+        tokens: Tensor | None = None,
+        start: Prefix | None = None,
+        slots: Slots | None = None,
+    ) -> Prefix:
         """Read the visual tokens of B inputs.
 
         Args:
             tokens: `embed_patches(patches)`, where already at hand.
             start: the text before them; of one row where all inputs have the same, which is then read once.
+            slots: those of `look(patches)`, to go with `tokens`; without them the tower may have to run for them.
         """
-        grid, slots = self.config.visual_positions == "grid", None
+        grid = self.config.visual_positions == "grid"
         if tokens is None:
             tokens, slots = self.look(patches)
         embeds, live = self._pad_visual(tokens, self.slot_counts(patches))
@@ -380,7 +401,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         holes = input_ids == self.config.image_token_id
         slots = None
         if patches is not None:
-            check_placeholders(holes, self.slot_counts(patches))
+            self._check_holes(holes, patches)
             visual_embeds, slots = self.look(patches)
         if visual_embeds is not None:
             if int(holes.sum()) != len(visual_embeds):
@@ -462,7 +483,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         slots = None
         if patches is not None:
             holes = input_ids == self.config.image_token_id
-            check_placeholders(holes, self.slot_counts(patches))
+            self._check_holes(holes, patches)
             embeds, slots = self.look(patches)
             kwargs["visual_embeds"] = self._pad_visual(embeds, tuple(holes.sum(1).tolist()))[0]
         kwargs["position_ids"] = self.positions(input_ids, attention_mask, patches, slots)

@@ -47,9 +47,9 @@ class EntropyVLMConfig(PreTrainedConfig):
         unsampled_token_ids: list[int] | None = None,
         visual_positions: str = "shared",
         projector: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
         attend: Attend = "frame",
         reduction: dict[str, Any] | None = None,
-        inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if visual_positions not in POSITIONS:

@@ -71,10 +71,11 @@ class EntropyVLMProcessor(ProcessorMixin):
         fit: Fit = "stretch",
         scaled: Sequence[int] | None = None,
         onevision: bool = False,
-        attend: Attend = "frame",
-        reduction: dict[str, Any] | None = None,
         image_token: str = "<image>",
         chat_template: str | None = None,
+        attend: Attend = "frame",
+        reduction: dict[str, Any] | None = None,
+        blocks: int | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -85,6 +86,7 @@ class EntropyVLMProcessor(ProcessorMixin):
             fit, scaled: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
             attend, reduction: which patches see each other in the tower, and how many tokens are left of them, as in
                 `EntropyVLMConfig`.
+            blocks: of the tower, which `tome` halves tokens in; only that asks for it.
             onevision: four patches of a video make one token, and every input ends in one more (LLaVA-OneVision).
             chat_template: by default the tokenizer's own, with pictures and videos allowed among the text.
 
@@ -95,7 +97,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         self.patch_size, self.image_size = int(patch_size), [int(side) for side in sides]
         self.keep, self.selector, self.seed, self.merge = keep, selector, seed, merge
         self.fit, self.onevision, self.image_token = fit, onevision, image_token
-        self.attend, self.reduction = read_attend(attend), reduction
+        self.attend, self.reduction, self.blocks = read_attend(attend), reduction, blocks
         self.scaled: tuple[int, int] | None = None if scaled is None else (int(scaled[0]), int(scaled[1]))
         if fit not in FITS:
             raise UsageError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
@@ -124,7 +126,7 @@ class EntropyVLMProcessor(ProcessorMixin):
         _check_names(options, signature(cls.__init__).parameters)
         encoder, onevision = model.encoder, getattr(model.projector, "image_newline", None) is not None
         mine = {"patch_size": encoder.patch_size, "image_size": list(encoder.image_size), "onevision": onevision}
-        mine |= {"attend": model.config.attend, "reduction": model.config.reduction}
+        mine |= cls._shared(model)
         options.setdefault("scaled", getattr(encoder, "scaled", None))
         for name, value in mine.items():
             given = options.setdefault(name, value)
@@ -134,6 +136,28 @@ class EntropyVLMProcessor(ProcessorMixin):
         if options.setdefault("image_token", token) != token:
             raise UsageError(f"the model's placeholder is {token!r}, not {options['image_token']!r}")
         return cls(tokenizer, **options)
+
+    def follow(self, model: EntropyVLM) -> None:
+        """Take what both say, `attend` and `reduction`, from a policy, whose configuration may have been changed."""
+        for name, value in self._shared(model).items():
+            setattr(self, name, value)
+
+    @staticmethod
+    def _shared(model: EntropyVLM) -> dict[str, Any]:
+        """What a policy's own configuration says, too."""
+        merges = model.reduction is not None and model.reduction.kind == "tome"
+        shared = {"attend": model.config.attend, "reduction": model.config.reduction}
+        return shared | {"blocks": model.encoder.layers if merges else None}
+
+    def _reduction(self) -> Reduction | None:
+        """What reduces tokens. Raises UsageError: another kind or fraction, or merging in nobody knows how many
+        blocks."""
+        found = Reduction.read(self.reduction)
+        if found is not None and found.kind == "tome" and self.blocks is None:
+            raise UsageError(
+                "how many tokens tome leaves depends on the tower: give the processor its number of blocks="
+            )
+        return found
 
     @classmethod
     def from_llava(cls, path: str | Path, **options: Any) -> EntropyVLMProcessor:
@@ -167,19 +191,28 @@ class EntropyVLMProcessor(ProcessorMixin):
 
     def placeholders(self, frames: int | Frames = 1, budget: Budget | float | None = None) -> int | None:
         """Placeholders of a picture, or of a video of `frames` frames; None where only its pixels tell (bits,
-        thresholds, FLOPs; of tokens that are merged also where there are fewer patches than frames)."""
+        thresholds, FLOPs; of tokens that are merged also where there are fewer patches than frames, or where halving
+        in every block hardly reaches so few)."""
         frames = frames.count if isinstance(frames, Frames) else frames
         rows, columns = self._units(frames)
         count = self._budget(budget).size(frames * rows * columns)
-        reduction = Reduction.read(self.reduction)
+        reduction = self._reduction()
         if count is None or reduction is None:
             return None if count is None else count + self.onevision
         left = Budget(keep=reduction.keep).size(count)
         if left is None or reduction.kind != "tome":
             return left
+        from entropy_vision.reduced import shares
+
         # each group of frames keeps one at the least, and so each frame is in there where there are enough patches
-        together = {"frame": 1, "input": frames}.get(str(self.attend), self.attend)
-        return max(left, -(-frames // int(together))) if count >= frames else None
+        together = int({"frame": 1, "input": frames}.get(str(self.attend), self.attend))
+        if count in (frames, frames * rows * columns) or together >= frames <= count:  # all lengths are known
+            groups = [min(together, frames - first) for first in range(0, frames, together)]
+            return sum(shares([count * group // frames for group in groups], reduction.keep, self.blocks or 0))
+        segments = -(-frames // together)
+        # no share is below what halving reaches where their slope is not
+        enough = (max(left, segments) - segments) * 2 ** (self.blocks or 0) >= count - segments
+        return max(left, segments) if count >= frames and enough else None
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Any = None, video_sizes: Any = None, **kwargs: Any
@@ -307,11 +340,11 @@ class EntropyVLMProcessor(ProcessorMixin):
 
     def _counts(self, kept: Sequence[PatchSet], packed: PackedPatches | None) -> list[int]:
         """Placeholders of every input."""
-        reduction = Reduction.read(self.reduction)
+        reduction = self._reduction()
         if reduction is not None and packed is not None:
             from entropy_vision.reduced import reduced_counts
 
-            return list(reduced_counts(packed, reduction))
+            return list(reduced_counts(packed, reduction, self.blocks or 0))
         if not self.onevision:
             return [len(one) for one in kept]
         from entropy_vision.projectors import pooled_units

@@ -7,12 +7,13 @@ pruned  EVS on features (N. Bagrov, E. Khvedchenia, B. Tymchenko and others, arX
 
 Both take a pack as `rate` or any selector made it, so they can also follow one; a dense pack gives the published rules.
 Where a tower rotates queries and keys, similarity is told from rotated keys and a merged token turns by its centre.
-Every input ends with the count that `Budget(keep=keep)` gives its tokens, for merging at least one a frame.
+Every input ends with the count that `Budget(keep=keep)` gives its tokens; of merged ones at least one a frame, and as
+many as halving a frame's in every block leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -80,11 +81,11 @@ def see(
     return found.tokens, found
 
 
-def reduced_counts(packed: PackedPatches, reduction: Reduction) -> tuple[int, ...]:
-    """Tokens of every input behind a reduction, known before the tower runs."""
+def reduced_counts(packed: PackedPatches, reduction: Reduction, blocks: int) -> tuple[int, ...]:
+    """Tokens of every input behind a reduction in a tower of so many blocks, known before it runs."""
     if reduction.kind == "evs-features":
         return tuple(_count(reduction.keep, count) for count in packed.counts)
-    left = iter(_left(packed, reduction.keep))
+    left = iter(_left(packed, reduction.keep, blocks))
     return tuple(sum(islice(left, segments)) for segments in packed.layout.input_segments)
 
 
@@ -126,9 +127,10 @@ def merged(
     Raises:
         UsageError: a fraction outside (0, 1], or fewer tokens than halving them in every block can reach.
     """
+    check_reduction(encoder, Reduction("tome", keep))
     adapter, packed = encoder.adapter, encoder.placed(packed)
     layout = packed.lay_out(adapter.prefix)
-    left = _left(packed, keep)
+    left = _left(packed, keep, encoder.layers)
     hidden = encoder.embed(packed) if hidden is None else hidden
     turns = _Turns.of(encoder, packed)
     lengths = torch.bincount(layout.patch_segments)  # of segments in the order of the pack
@@ -157,20 +159,26 @@ def merged(
         start, done = start + count * length, done + count
     parts = [results[s] for s in range(len(lengths))]
     tokens, where, sizes = (torch.cat(part) for part in zip(*parts, strict=True))
-    counts = reduced_counts(packed, Reduction("tome", keep))
+    counts = reduced_counts(packed, Reduction("tome", keep), encoder.layers)
     return Reduced(adapter.finish(tokens), where, sizes, counts, where.long(), packed.grids)
 
 
-def _left(packed: PackedPatches, keep: float) -> list[int]:
-    """Tokens of every segment behind the tower: an input's count, shared by its segments as they are long."""
-    lengths = torch.bincount(packed.layout.patch_segments).tolist()
-    left, first = [], 0
-    for segments, count in zip(packed.layout.input_segments, packed.counts, strict=True):
-        more = np.cumsum(lengths[first : first + segments]) - np.arange(1, segments + 1)  # beside one each
-        spread = more * (max(segments, _count(keep, count)) - segments) // max(1, count - segments)
-        left += (1 + np.diff(spread, prepend=0)).tolist()
-        first += segments
+def _left(packed: PackedPatches, keep: float, blocks: int) -> list[int]:
+    """Tokens of every segment behind a tower that merges."""
+    lengths, left = iter(torch.bincount(packed.layout.patch_segments).tolist()), []
+    for segments in packed.layout.input_segments:
+        left += shares(list(islice(lengths, segments)), keep, blocks)
     return left
+
+
+def shares(lengths: Sequence[int], keep: float, blocks: int) -> list[int]:
+    """Tokens that merging leaves of each segment of one input: the input's count, shared by its segments as they are
+    long, but of each what halving it in every block reaches at the least."""
+    segments, count = len(lengths), sum(lengths)
+    more = np.cumsum(lengths) - np.arange(1, segments + 1)  # beside one each
+    spread = more * (max(segments, _count(keep, count)) - segments) // max(1, count - segments)
+    even = 1 + np.diff(spread, prepend=0)
+    return [max(one, -(-length // 2**blocks)) for one, length in zip(even.tolist(), lengths, strict=True)]
 
 
 def _count(keep: float, tokens: int) -> int:

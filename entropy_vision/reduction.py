@@ -36,7 +36,10 @@ class Reduction:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Inside):
             near = difflib.get_close_matches(str(self.kind), get_args(Inside), n=1, cutoff=0.0)
-            raise UsageError(f"nothing reduces tokens by the name of {self.kind!r}; the nearest is {near[0]!r}")
+            known = " and ".join(get_args(Inside))
+            raise UsageError(
+                f"nothing reduces tokens by the name of {self.kind!r}, there are {known}; the nearest is {near[0]!r}"
+            )
         if isinstance(self.keep, bool) or not isinstance(self.keep, int | float) or not 0 < self.keep <= 1:
             raise UsageError(f"{self.kind} keeps a fraction in (0, 1] of the tokens, got {self.keep!r}")
 
@@ -90,5 +93,33 @@ class Choice:
             return cls(selector, keep)
         else:
             before = behind = math.sqrt(keep)
+        if kind not in get_args(Inside):
+            from entropy_vision.selection import selectors  # which loads numpy
+
+            if kind in selectors():
+                known, near = (
+                    " or ".join(get_args(Inside)),
+                    difflib.get_close_matches(kind, get_args(Inside), cutoff=0.0),
+                )
+                raise UsageError(
+                    f"{name!r}: {kind} is a selector, and behind the plus stands what reduces: {known}; "
+                    f"the nearest is {near[0]!r}"
+                )
         reduction = Reduction(cast(Inside, kind), behind)
         return cls(selector, before, None if keep == 1.0 else reduction)
+
+    def reduced_by(self, own: Reduction | None) -> Reduction | None:
+        """What reduces the tokens of a policy whose own reduction is `own`: that one wherever patches are selected,
+        none at keep 1, which is dense.
+
+        Raises:
+            UsageError: both would.
+        """
+        if own is None:
+            return self.reduction
+        if self.reduction is not None:
+            raise UsageError(
+                f"the policy reduces its tokens itself ({own.kind}, keep {own.keep:g}), so {self.reduction.kind} has "
+                'no place: name plain selectors, or set "reduction": null in its config.json'
+            )
+        return None if self.keep == 1.0 else own

@@ -108,6 +108,38 @@ class Sample:
     right_after: bool | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text under a heading; the first column names them.
+
+    Attributes:
+        title, note: the heading and the sentence below it.
+        head: names of the columns.
+        rows: as many cells each.
+    """
+
+    title: str
+    note: str = ""
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A drawing, held by the page itself.
+
+    Attributes:
+        title, note: the heading and the sentence below it.
+        png: the file's content.
+        described: what it shows, for those who do not see it.
+    """
+
+    title: str
+    note: str = ""
+    png: bytes
+    described: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """Everything a page shows; an empty part is left out.
@@ -122,6 +154,7 @@ class Report:
         curve_note: what was trained, on what, how many completions a step.
         samples: completions before and after.
         samples_note: how these were chosen.
+        pictures, tables: what else there is, in this order, before the settings.
         settings: name -> value, as text.
         command: the line that made all this.
     """
@@ -136,6 +169,8 @@ class Report:
     curve_note: str = ""
     samples: Sequence[Sample] = ()
     samples_note: str = "The same questions before and after."
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     command: str = ""
 

@@ -239,7 +239,8 @@ def load(folder: Path) -> tuple[EntropyVLM, PreTrainedTokenizerFast]:
 def load_whole(folder: Path) -> tuple[EntropyVLM, EntropyVLMProcessor]:
     """Policy and processor of a checkpoint, of a run's newest one, or of a LLaVA checkpoint of transformers.
 
-    A folder with a tokenizer alone beside the policy gets the processor that fits.
+    A folder with a tokenizer alone beside the policy gets the processor that fits. What patches see in the tower and
+    how many tokens are left of them stands in both files of a checkpoint: here config.json holds.
 
     Raises:
         UsageError: nothing is there, or a LLaVA checkpoint that `from_llava` refuses.
@@ -251,7 +252,9 @@ def load_whole(folder: Path) -> tuple[EntropyVLM, EntropyVLMProcessor]:
         if _is_llava(folder):
             return model, EntropyVLMProcessor.from_llava(folder)
         if (folder / "processor_config.json").is_file():
-            return model, cast(EntropyVLMProcessor, EntropyVLMProcessor.from_pretrained(folder))
+            processor = cast(EntropyVLMProcessor, EntropyVLMProcessor.from_pretrained(folder))
+            processor.follow(model)
+            return model, processor
         return model, EntropyVLMProcessor.for_model(model, load_tokenizer(folder))
 
 

@@ -60,7 +60,7 @@ def prepare(recipe: TrainRecipe, left: Path | None, start: Path | None, memory: 
     if model.config.reduction is not None:
         raise UsageError(
             f"the policy of init = {recipe.init!r} reduces its visual tokens, which is for answering: "
-            'train it with "reduction": null in its config.json'
+            'train it with "reduction": null in its config.json, which its processor then follows'
         )
     model.float()  # a pretrained one may come in half precision, in which small updates are lost
     dialect = dialect_of(model, processor, recipe.prompt.system, recipe.prompt.instruction)

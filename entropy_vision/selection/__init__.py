@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import get_args
 
 from entropy_vision.errors import UsageError
+from entropy_vision.reduction import Inside
 from entropy_vision.selection.apt import Apt
 from entropy_vision.selection.base import Selector
 from entropy_vision.selection.dtd import Dtd
@@ -52,8 +54,13 @@ def make_selector(name: str, seed: int = 0) -> Selector:
     Raises:
         UsageError: there is none of that name; the message gives the nearest.
     """
+    if name in get_args(Inside):
+        raise UsageError(f"no selector {name!r}: that reduces tokens in a tower, which bench, eval and a policy can do")
     if name not in _MAKERS:
         near = difflib.get_close_matches(str(name), _MAKERS, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"no selector {name!r}: {hint}there are {', '.join(_MAKERS)}")
+        reductions = " and ".join(get_args(Inside))
+        raise UsageError(
+            f"no selector {name!r}: {hint}there are {', '.join(_MAKERS)}; bench and eval also take {reductions}"
+        )
     return _MAKERS[name](seed)

@@ -13,6 +13,8 @@ import torch
 from entropy_vision import EntropyTokenizer, UsageError, evaluate
 from entropy_vision.attend import read_attend
 from entropy_vision.bench import run_bench
+from entropy_vision.bench_page import _command
+from entropy_vision.config import load_config
 from entropy_vision.cost import count_flops, tower_flops
 from entropy_vision.options import BenchOptions, EvalOptions
 from entropy_vision.packed import PackedPatches
@@ -103,12 +105,16 @@ def test_a_checkpoint_is_benched_and_trained_as_it_says(tmp_path: Path) -> None:
     asked = BenchOptions(checkpoint=tmp_path, videos=tmp_path / "a.mp4", selectors=("random",), keep=(0.5,))
     dense = run_bench(replace(asked, frames=4, repeats=1, prompt=2, answer=1))["rows"][0]
     assert dense["flops"] == tower_flops(model.encoder.config, [4 * 144])
+    frames = run_bench(replace(asked, frames=4, repeats=1, prompt=2, answer=1, attend="frame"))["rows"][0]
+    assert frames["flops"] == tower_flops(model.encoder.config, [144] * 4)
+    assert "--attend frame" in _command(replace(asked, attend="frame")) and "--attend" not in _command(asked)
     fresh, processor = new_policy(PolicyRecipe(width=32, layers=1, heads=2, attend="4"), DataRecipe(), 0)
     assert fresh.config.attend == processor.attend == 4
 
 
 def test_eval_asks_a_policy_to_see_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokenizer = small_policy(inputs={"image_size": 96, "video_size": 64, "frame_count": 8, "difficulty": 0.3})
+    inputs = {"image_size": 96, "video_size": 64, "frame_count": 8, "difficulty": 0.3}
+    model, tokenizer = small_policy(inputs=inputs, attend=2)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     asked: list[Any] = []
@@ -121,10 +127,16 @@ def test_eval_asks_a_policy_to_see_groups(tmp_path: Path, monkeypatch: pytest.Mo
         raise Asked
 
     monkeypatch.setattr(evaluate, "measure", measure)
-    for attend in ("frame", "4"):
+    for attend in ("frame", "4", None):
         with pytest.raises(Asked):
             evaluate.run_eval(EvalOptions(checkpoint=tmp_path, tasks=("count",), questions=1, attend=attend))
-    assert asked == ["frame", 4]
+    assert asked == ["frame", 4, 2]
+
+
+def test_a_recipe_that_forgets_the_quotes_is_shown_them(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("attend = 4\n")
+    with pytest.raises(UsageError, match=r'attend must be a text, got a whole number .4.; write it in quotes, "4"'):
+        load_config(tmp_path / "run.toml", PolicyRecipe)
 
 
 @pytest.mark.parametrize("wrong", [0, "0", -1, "frames", True, "2.5"], ids=repr)

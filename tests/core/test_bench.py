@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ def options(**changes: Any) -> BenchOptions:
     return BenchOptions(**(small | {"frames": 4, "repeats": 1} | changes))
 
 
-def test_rows_hold_every_selector_at_every_keep_with_dense_first(folder: Path) -> None:
-    result = run_bench(options(videos=folder))
+def test_rows_hold_every_selector_at_every_keep_with_dense_first(folder: Path, tmp_path: Path) -> None:
+    result = run_bench(options(videos=folder, out=tmp_path))
+    page = result["report"].read_text()
+    assert "Left out" in page and "notes.txt" in page and "faster as a whole" in page
+    assert f"{result['rows'][1]['stages']['decode_video']['low']:.3g} to" in page
     rows = result["rows"]
     assert [(row["selector"], row["keep"]) for row in rows] == [
         ("dense", 1.0),
@@ -224,7 +228,7 @@ def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
     assert result["model"] == str(tmp_path)
 
 
-def test_a_language_model_is_billed_for_the_tokens_that_come_out(folder: Path) -> None:
+def test_a_language_model_is_billed_for_the_tokens_that_come_out(folder: Path, tmp_path: Path) -> None:
     from transformers import Qwen2Config
 
     from entropy_vision.policy_cost import language_flops, meta_decoder
@@ -234,7 +238,22 @@ def test_a_language_model_is_billed_for_the_tokens_that_come_out(folder: Path) -
     config.save_pretrained(folder / "language")
     reader = {"language": str(folder / "language"), "prompt": 7, "answer": 3}
     asked = options(videos=folder / "deeper", keep=(0.5,), inside=("tome",), **reader)
-    dense, *rows = run_bench(asked)["rows"]
+    result = run_bench(replace(asked, out=tmp_path))
+    dense, *rows = result["rows"]
+    assert all(row["wall_ratio_whole"] is None for row in result["rows"])  # prefill and decode were not run
+    page = result["report"].read_text()
+    for said in (
+        "Seconds of every stage",
+        "FLOPs of every stage",
+        "<th class=n>prefill</th>",
+        "fewer FLOPs as a whole",
+    ):
+        assert said in page
+    assert f"{rows[0]['flops_ratio_whole']:.2f}" in page and "faster as a whole" not in page
+    assert base64.b64encode(result["picture"].read_bytes()).decode() in page
+    told = json.loads((tmp_path / "bench.json").read_text())["options"]
+    assert told["language"] == reader["language"] and told["keep"] == [0.5] and told["prompt"] == 7
+    assert told.keys() == {one.name for one in fields(BenchOptions)}
     decoder = meta_decoder(config)
     for row, kept in [(dense, 3 * 144), *((one, one["tokens"]) for one in rows)]:
         bill = language_flops(decoder, [kept], 7, 3)

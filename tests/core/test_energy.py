@@ -41,8 +41,8 @@ def put(root: Path, folder: str, microjoules: int) -> None:
 
 def test_packages_and_their_memory_are_counted_once_each(root: Path) -> None:
     assert find_zones(root) == (
-        Zone("package-0", root / "intel-rapl-mmio:0" / "energy_uj", 262_143_000_000),
-        Zone("package-0 dram", root / "intel-rapl-mmio:0:0" / "energy_uj", 65_712_999_613),
+        Zone("package-0", root / "intel-rapl:0" / "energy_uj", 262_143_000_000),
+        Zone("package-0 dram", root / "intel-rapl:0:1" / "energy_uj", 65_712_999_613),
         Zone("package-1", root / "intel-rapl:1" / "energy_uj", 262_143_000_000),
     )
 
@@ -52,8 +52,8 @@ def test_a_job_is_told_the_mean_of_its_runs(root: Path) -> None:
 
     def run() -> None:
         runs.append(len(runs))
-        put(root, "intel-rapl-mmio:0", 1_000_000 + 3_000_000 * len(runs))
-        put(root, "intel-rapl-mmio:0:0", 1_000_000 + 500_000 * len(runs))
+        put(root, "intel-rapl:0", 1_000_000 + 3_000_000 * len(runs))
+        put(root, "intel-rapl:0:1", 1_000_000 + 500_000 * len(runs))
         put(root, "intel-rapl:0:0", 900_000_000)  # cores are inside their package
         put(root, "intel-rapl:2", 900_000_000)
 
@@ -90,6 +90,34 @@ def test_a_machine_that_tells_nothing_is_not_asked_twice(
     assert measure_joules(never, root=root, gpus=("GPU-1",)) is None
 
 
+def test_a_counter_that_fails_is_not_told_and_a_job_that_fails_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Zone.read
+    for error in (OSError(61, "No data available"), ValueError("no number")):
+        times: list[str] = []
+
+        def failing(zone: Zone, error: Exception = error, times: list[str] = times) -> int:
+            times.append(zone.name)
+            if len(times) > 3:  # in mid-run
+                raise error
+            return read(zone)
+
+        with monkeypatch.context() as context:
+            context.setattr(Zone, "read", failing)
+            assert measure_joules(lambda: None, root=root) is None and len(times) == 4
+    put(root, "intel-rapl:1", 5)
+    (root / "intel-rapl:1" / "max_energy_range_uj").write_text("")
+    assert measure_joules(lambda: None, root=root) is None
+
+    def job() -> None:
+        raise OSError("the job's own")
+
+    (root / "intel-rapl:1" / "max_energy_range_uj").write_text("100")
+    with pytest.raises(OSError, match="the job's own"):
+        measure_joules(job, root=root)
+
+
 class Nvml(SimpleNamespace):
     """NVML with one device that counts and one that cannot."""
 
@@ -121,3 +149,13 @@ def test_devices_that_count_are_told_beside_the_cpu(root: Path, monkeypatch: pyt
     assert found["GPU-1"] == 2.5 and found["package-0"] == 0.0
     assert measure_joules(run, root=root / "none", gpus=("GPU-1",)) == {"GPU-1": 2.5}
     assert measure_joules(run, root=root, gpus=("GPU-1", "GPU-2")) is None
+
+    def gone(handle: str) -> int:
+        raise nvml.NVMLError("GPU is lost")
+
+    assert (
+        measure_joules(
+            lambda: setattr(nvml, "nvmlDeviceGetTotalEnergyConsumption", gone), root=root / "none", gpus=("GPU-1",)
+        )
+        is None
+    )

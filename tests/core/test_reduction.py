@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ from entropy_vision.cost import count_flops
 from entropy_vision.evaluate import measure, reducing, run_eval
 from entropy_vision.options import BenchOptions, EvalOptions, ShowOptions
 from entropy_vision.packed import PackedPatches
-from entropy_vision.policy import EntropyVLM, load_policy
-from entropy_vision.policy_cost import policy_flops
+from entropy_vision.policy import EntropyVLM, EntropyVLMConfig, load_policy
+from entropy_vision.policy_cost import Price, meta_decoder, policy_flops
 from entropy_vision.processor import EntropyVLMProcessor
 from entropy_vision.question import Answer
 from entropy_vision.reduced import merged, pruned, reduced_counts
 from entropy_vision.reduction import Choice, Reduction
+from entropy_vision.rl.checkpoint import load_whole
 from entropy_vision.rl.prepare import prepare
 from entropy_vision.rl.recipe import TrainRecipe
 from entropy_vision.rl.scenes import Ask, SceneMemory, Scored
@@ -77,7 +80,35 @@ def test_counts_are_exact_before_the_tower_runs(kind: str, keep: float) -> None:
         max(1, round(keep * count), least if kind == "tome" else 0)
         for count, least in zip(patches.counts, frames, strict=True)
     )
-    assert reduced_counts(patches, Reduction(kind, keep)) == expected  # type: ignore[arg-type]
+    assert reduced_counts(patches, Reduction(kind, keep), 12) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attend", ["frame", "input"])
+def test_a_tower_reaches_whatever_number_of_tokens_it_is_asked_for(attend: Any) -> None:
+    """Halving an odd number leaves more than half: the counts say so beforehand, for every length."""
+    model, tokenizer = reducing_policy("tome", 0.25, attend=attend)
+    processor = EntropyVLMProcessor.for_model(model, tokenizer)
+    for tokens in range(1, 73):
+        patches = processor(text="<image> ?", images=VIDEOS[1], budget=Budget(tokens=tokens))["patches"]
+        (count,) = model.slot_counts(patches)
+        assert count == max(round(tokens / 4), -(-tokens // 4)) == processor.placeholders(1, Budget(tokens=tokens))
+        with torch.no_grad():
+            assert len(model.embed_patches(patches)) == count
+    for tokens in (5, 61, 179, 250, 360):
+        patches = processor(text="<video> ?", videos=VIDEOS[0], budget=Budget(tokens=tokens))["patches"]
+        with torch.no_grad():
+            assert len(model.embed_patches(patches)) == model.slot_counts(patches)[0]
+        assert processor.placeholders(5, Budget(tokens=tokens)) in (None, *model.slot_counts(patches))
+    assert processor.placeholders(5, 1.0) == 5 * 36
+
+
+def test_what_a_tower_never_reaches_is_refused_when_the_policy_is_made() -> None:
+    with pytest.raises(UsageError, match=r"at most in each of 2 blocks: keep 0\.25 at the least, not 0\.2"):
+        reducing_policy("tome", 0.2)
+    _, tokenizer = small_policy()
+    processor = EntropyVLMProcessor(tokenizer, 8, (96, 96), reduction={"kind": "tome", "keep": 0.5})
+    with pytest.raises(UsageError, match="give the processor its number of blocks="):
+        processor(text="<image> ?", images=VIDEOS[1])
 
 
 @pytest.mark.parametrize(("attend", "least"), [("frame", 5), (2, 3), ("input", 2)])
@@ -134,6 +165,13 @@ def test_all_of_them_are_all(kind: str) -> None:
     assert torch.equal(model.slots(packed()).ranks, plain.slots(packed()).ranks)
 
 
+def test_settings_that_came_later_stand_last() -> None:
+    """Whoever gives the older ones in their order still can."""
+    assert tuple(signature(EntropyVLMConfig.__init__).parameters)[7:10] == ("inputs", "attend", "reduction")
+    names = tuple(signature(EntropyVLMProcessor.__init__).parameters)
+    assert names[11:16] == ("image_token", "chat_template", "attend", "reduction", "blocks")
+
+
 def test_it_is_saved_and_goes_with_its_processor(tmp_path: Path) -> None:
     model, tokenizer = reducing_policy("evs-features", 0.5)
     model.save_pretrained(tmp_path)
@@ -144,6 +182,26 @@ def test_it_is_saved_and_goes_with_its_processor(tmp_path: Path) -> None:
         assert torch.equal(again.embed_patches(packed()), model.embed_patches(packed()))
     with pytest.raises(UsageError, match="the policy takes reduction="):
         EntropyVLMProcessor.for_model(model, tokenizer, reduction=None)
+
+
+def test_a_checkpoints_processor_follows_its_policy(tmp_path: Path) -> None:
+    """Whoever writes null into config.json, as training asks for, must not find the processor still reducing."""
+    model, tokenizer = reducing_policy("evs-features", 0.5, attend=2)
+    model.save_pretrained(tmp_path)
+    EntropyVLMProcessor.for_model(model, tokenizer).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"reduction": None, "attend": "frame"}))
+    again, processor = load_whole(tmp_path)
+    assert processor.reduction is None and processor.attend == "frame"
+    again.generate(**processor(text="<image> ?", images=VIDEOS[1]), max_new_tokens=1, do_sample=False)
+    alone = EntropyVLMProcessor.from_pretrained(tmp_path)
+    said = r"processor\.reduction .* differ from model\.config\.reduction \(config\.json\), which is "
+    with pytest.raises(UsageError, match=said + "None"):
+        again.generate(**alone(text="<image> ?", images=VIDEOS[1]))
+    with pytest.raises(UsageError, match=said + ".'kind'"):
+        model(**processor(text="<image> ?", images=VIDEOS[1]))
+    alone.follow(again)
+    again.generate(**alone(text="<image> ?", images=VIDEOS[1]), max_new_tokens=1, do_sample=False)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +229,7 @@ def test_a_name_says_what_goes_in_and_what_comes_out() -> None:
     for wrong, said in (
         ("rate+evs", "nearest is 'evs-features'"),
         ("tome+evs-features", "write the selector first"),
+        ("rate+random", "random is a selector, and behind the plus stands what reduces: tome or evs-features"),
         ("rate+tome+tome", "nearest is 'tome'"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -186,7 +245,9 @@ def test_a_command_line_is_looked_up_before_anything_is_loaded() -> None:
     for wrong, said in (("rate+evs", "nearest is 'evs-features'"), ("rat+tome", "no selector 'rat'")):
         with pytest.raises(UsageError, match=said):
             check_arguments(BenchOptions(selectors=(wrong,)))
-    with pytest.raises(UsageError, match="no selector 'tome'"):
+    with pytest.raises(UsageError, match=r"no selector 'rat': .*bench and eval also take tome and evs-features"):
+        check_arguments(BenchOptions(selectors=("rat",)))
+    with pytest.raises(UsageError, match="no selector 'tome': that reduces tokens in a tower, which bench, eval"):
         check_arguments(ShowOptions(source=Path("a.mp4"), out=Path("out"), selector=("tome",)))
 
 
@@ -205,8 +266,8 @@ def test_a_policy_is_measured_by_their_names() -> None:
     assert {name: found.graded[name, 0.25].tokens.tolist() for name in names} == dict.fromkeys(names, [32] * 3)
     assert [found.graded[name, 1.0] for name in names] == [found.graded["rate", 1.0]] * 4
     for name, keep, kind, left in (
-        ("tome", 1.0, "tome", 0.25),
-        ("evs-features", 1.0, "evs-features", 0.25),
+        ("tome", 0.999, "tome", 0.25),  # every patch: at 1 a policy would be dense
+        ("evs-features", 0.999, "evs-features", 0.25),
         ("rate+evs-features", 0.5, "evs-features", 0.5),
     ):
         own, _ = reducing_policy(kind, left)
@@ -223,7 +284,8 @@ def test_a_policy_is_reduced_for_a_while_only() -> None:
         assert model.reduction == Reduction("evs-features", 0.25)
         raise RuntimeError
     with reducing(model, None):
-        assert model.reduction == Reduction("tome", 0.5)
+        assert model.reduction is None
+    assert model.reduction == Reduction("tome", 0.5)
 
 
 def test_eval_takes_them_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,9 +321,40 @@ def test_bench_bills_them_from_the_first_patch_to_the_answer(tmp_path: Path) -> 
         assert all(row["stages"][stage]["seconds"] > 0 for row in (rate, both, evs, tome))
 
 
+def test_bench_of_a_policy_that_reduces_itself_is_dense_where_it_says_so(tmp_path: Path) -> None:
+    model, tokenizer = reducing_policy("evs-features", 0.5)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = BenchOptions(checkpoint=tmp_path, selectors=("random",), keep=(1.0, 0.5), frames=4, repeats=1, answer=2)
+    dense, all_of_them, half = run_bench(asked)["rows"]
+    assert dense["tokens"] == all_of_them["tokens"] == 4 * half["tokens"]  # half of the patches, half of their tokens
+    assert dense["bytes"] == 2 * half["bytes"] and dense["flops_prefill"] > 3 * half["flops_prefill"]
+    for names in ({"selectors": ("random", "tome")}, {"inside": ("evs-features",)}):
+        with pytest.raises(
+            UsageError, match=r"reduces its tokens itself .evs-features, keep 0\.5.*\"reduction\": null"
+        ):
+            run_bench(replace(asked, **names))
+
+
+def test_dense_answers_of_a_policy_that_reduces_itself_are_those_without(tmp_path: Path) -> None:
+    plain, tokenizer = small_policy()
+    model, _ = reducing_policy("evs-features", 0.25)
+    model.load_state_dict(plain.state_dict())
+    asked: dict[str, Any] = {"keeps": (1.0, 0.5), "selectors": ("rate",), "max_new_tokens": 12}
+    own = measure(model, tokenizer, {"count": scenes()}, **asked)
+    without = measure(plain, tokenizer, {"count": scenes()}, **asked)
+    assert own.graded["rate", 1.0].completions == without.graded["rate", 1.0].completions
+    assert (
+        own.graded["rate", 0.5].tokens.tolist() == [16] * 3 and without.graded["rate", 0.5].tokens.tolist() == [64] * 3
+    )
+    with pytest.raises(UsageError, match="reduces its tokens itself"):
+        measure(model, tokenizer, {"count": scenes()}, keeps=(0.5,), selectors=("tome",))
+
+
+@pytest.mark.parametrize("positions", ["shared", "grid", "sequential"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_policy_is_billed_for_what_is_left(kind: str) -> None:
-    model, tokenizer = reducing_policy(kind)
+def test_a_policy_is_billed_for_what_is_left(kind: str, positions: str) -> None:
+    model, tokenizer = reducing_policy(kind, visual_positions=positions)
     cost = answer_costs(model, tokenizer, scenes(2), [("rate", 0.5)], repeats=1)["rate", 0.5]
     assert cost.tokens == 2 * 26  # .4 of .5 of 128
     chooser = EntropyTokenizer(patch_size=8, keep=0.5, selector="rate")
@@ -269,6 +362,9 @@ def test_a_policy_is_billed_for_what_is_left(kind: str) -> None:
     bill = policy_flops(model, patches, len(prompt_ids(tokenizer, "how many red ?")), 1)
     for stage in ("embed", "tower", "project"):
         assert bill[stage] == cost.flops[stage]
+    price = Price.of(meta_decoder(model.config.get_text_config()))
+    asked = len(prompt_ids(tokenizer, "how many red ?")) - 1  # the last token is the answer's first step
+    assert cost.flops["prefill"] == 2 * (price(26) + price(asked, 26) - 2 * price.head)
     with torch.no_grad():
         hidden = model.encoder.embed(patches)
         assert bill["tower"] == sum(count_flops(lambda: model.see(patches, hidden)).values())
