@@ -131,12 +131,17 @@ def smoothed(colours: np.ndarray) -> np.ndarray:
 @numba.njit(cache=True)
 def _chroma(colours: np.ndarray) -> np.ndarray:
     """Cr and Cb of uint8 [3, 2 H, 2 W], RGB, through the last halving: [H, W, 2]."""
-    apart = ycrcb(smoothed(colours))
-    _, height, width = apart.shape
-    out = np.empty((height, width, 2), np.uint8)
+    return beside(ycrcb(smoothed(colours))[1:])
+
+
+@numba.njit(cache=True)
+def beside(chroma: np.ndarray) -> np.ndarray:
+    """[2, H, W] -> [H, W, 2]."""
+    _, height, width = chroma.shape
+    out = np.empty((height, width, 2), chroma.dtype)
     for y in range(height):
         for x in range(width):
-            out[y, x, 0], out[y, x, 1] = apart[1, y, x], apart[2, y, x]
+            out[y, x, 0], out[y, x, 1] = chroma[0, y, x], chroma[1, y, x]
     return out
 
 

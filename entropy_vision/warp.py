@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from entropy_vision.motion import Motion, on_grid
-from entropy_vision.planes import Planes
+from entropy_vision.planes import Planes, beside
 
 _A = -0.75  # of Keys' kernel: sharper than the -0.5 of least error
 _1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
@@ -29,7 +29,7 @@ def warp(planes: Planes, motion: Motion) -> Planes:
     chroma = _warped(planes.chroma.transpose(2, 0, 1), on_grid(motion, 0.5, 0.5))
     if planes.luma.dtype == np.uint8:
         luma, chroma = _rounded(luma), _rounded(chroma)
-    return Planes(luma[0], _beside(chroma))
+    return Planes(luma[0], beside(chroma))
 
 
 @numba.njit(cache=True)
@@ -149,15 +149,4 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     one, other = values.ravel(), out.ravel()
     for i in range(len(one)):
         other[i] = np.uint8(min(max(one[i] + np.float32(0.5), np.float32(0)), np.float32(255)))
-    return out
-
-
-@numba.njit(cache=True)
-def _beside(chroma: np.ndarray) -> np.ndarray:
-    """[2, H, W] -> [H, W, 2]."""
-    _, height, width = chroma.shape
-    out = np.empty((height, width, 2), chroma.dtype)
-    for y in range(height):
-        for x in range(width):
-            out[y, x, 0], out[y, x, 1] = chroma[0, y, x], chroma[1, y, x]
     return out
