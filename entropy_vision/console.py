@@ -148,7 +148,9 @@ def as_table(result: Mapping[str, object]) -> str:
         rows = _rows(value)
         if rows and value in parts:
             continue
-        if len(rows) > _SCREEN:
+        if len(rows) == 1 and _nested(rows[0]):
+            tables.append(f"{key}\n{_record(rows[0])}")
+        elif len(rows) > _SCREEN:
             lines.append(f"{key:<{width}}  {len(rows)} rows: --json prints them")
         elif rows:
             tables.append(f"{key}\n{_table(rows)}")
@@ -167,6 +169,21 @@ def _rows(value: object, path: tuple[str, ...] = ()) -> list[dict[str, object]]:
         return [row for key, one in value.items() for row in _rows(one, (*path, key))]
     names: dict[str, object] = {" " * i: key for i, key in enumerate(path)}  # columns with blank headings
     return [names | value]
+
+
+def _nested(row: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    return {key: value for key, value in row.items() if isinstance(value, dict) and value}
+
+
+def _record(row: Mapping[str, object]) -> str:
+    """One row with mappings in it, read downwards: a line a value, then the mappings side by side, a row a key."""
+    nested = _nested(row)
+    alone = {key.strip(): value for key, value in row.items() if key not in nested and value not in ({}, [], None, "")}
+    width = max((len(key) for key in alone), default=0)
+    lines = [f"  {key:<{width}}  {_cell(value)}" for key, value in alone.items()]
+    keys = dict.fromkeys(key for part in nested.values() for key in part)
+    beside = [{"": key} | {name: part.get(key) for name, part in nested.items()} for key in keys]
+    return "\n".join([*lines, "", _table(beside)]).lstrip("\n")
 
 
 def _table(rows: Sequence[Mapping[str, object]], wrap: int = 72) -> str:

@@ -314,8 +314,22 @@ def test_more_rows_than_a_screen_holds_are_counted() -> None:
 
 
 def test_a_mapping_in_a_cell_is_written_for_people() -> None:
-    cost = {"tokens": 5, "seconds": {"select": 0.123456789, "encode": 2}}
-    assert as_table({"cost": cost}).splitlines()[-1].split(maxsplit=1) == ["5", "select 0.1235, encode 2"]
+    rows = [{"tokens": 5, "seconds": {"select": 0.123456789, "encode": 2}}, {"tokens": 6}]
+    assert as_table({"rows": rows}).splitlines()[2].split(maxsplit=1) == ["5", "select 0.1235, encode 2"]
+
+
+def test_one_row_with_mappings_in_it_is_read_downwards() -> None:
+    cost = {"tokens": 5, "flops": {"tower": 70}, "quartiles": {}, "seconds": {"select": 0.123456789, "tower": 2}}
+    assert as_table({"cost": cost, "seed": 0}).splitlines() == [
+        "cost",
+        "  tokens  5",
+        "",
+        "          flops  seconds",
+        "  tower      70        2",
+        "  select      -   0.1235",
+        "",
+        "seed  0",
+    ]
 
 
 def test_a_long_cell_is_wrapped() -> None:
