@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.lib import format as npy
 
@@ -133,17 +134,18 @@ def encode_mosaic(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
     Args:
         pixels: uint8 [K, P, P, 3]. Each is padded by its own edge to a multiple of 8 pixels.
     """
-    from PIL import Image
-
     count, side = pixels.shape[:2]
     cell, columns, rows = _layout(count, side)
-    padded = np.pad(pixels, [(0, 0), (0, cell - side), (0, cell - side), (0, 0)], mode="edge")
-    cells = np.full((rows * columns, cell, cell, 3), 128, np.uint8)
-    cells[:count] = padded
-    sheet = cells.reshape(rows, columns, cell, cell, 3).swapaxes(1, 2).reshape(rows * cell, columns * cell, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "JPEG", quality=quality, subsampling="4:4:4")
-    return buffer.getvalue()
+    if cell > side:
+        pixels = np.pad(pixels, [(0, 0), (0, cell - side), (0, cell - side), (0, 0)], mode="edge")
+    cells = np.full((rows, cell, columns, cell, 3), 128, np.uint8)
+    whole, rest = divmod(count, columns)  # rows of cells
+    cells[:whole] = pixels[: count - rest].reshape(whole, columns, cell, cell, 3).swapaxes(1, 2)
+    cells[whole:, :, :rest] = pixels[count - rest :].swapaxes(0, 1)
+    sheet = cv2.cvtColor(cells.reshape(rows * cell, columns * cell, 3), cv2.COLOR_RGB2BGR)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, content = cv2.imencode(".jpg", sheet, options)
+    return content.tobytes()
 
 
 def decode_mosaic(content: bytes, count: int, side: int) -> np.ndarray:

@@ -190,11 +190,27 @@ def _carried(held: Corners, shape: tuple[int, ...]) -> Corners | None:
     """Corners of the frame before where they are now if each goes on; None where it is time to look for new ones."""
     if not 0 <= held.age < _CARRIED - 1:
         return None
-    points = 2 * held.points - held.before
-    inside = ((points >= 0) & (points < np.array(shape[::-1], np.float32))).all(axis=1)
-    if inside.sum() < max(_STILL_THERE * len(points), _MIN_INLIERS):
+    height, width = shape
+    points, before, count = _gone_on(held.points, held.before, np.float32(width), np.float32(height))
+    if count < max(_STILL_THERE * len(held.points), _MIN_INLIERS):
         return None
-    return Corners(points[inside], held.points[inside], held.age + 1)
+    return Corners(points[:count], before[:count], held.age + 1)
+
+
+@numba.njit(cache=True)
+def _gone_on(
+    points: np.ndarray, before: np.ndarray, width: np.float32, height: np.float32
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Where points [N, 2] are if each goes on as from `before`, where they are now, and how many stay within the frame:
+    those stand first."""
+    after, now, count = np.empty_like(points), np.empty_like(points), 0
+    for i in range(len(points)):
+        x, y = np.float32(2) * points[i, 0] - before[i, 0], np.float32(2) * points[i, 1] - before[i, 1]
+        if 0 <= x < width and 0 <= y < height:
+            after[count, 0], after[count, 1] = x, y
+            now[count] = points[i]
+            count += 1
+    return after, now, count
 
 
 def _tracks(
