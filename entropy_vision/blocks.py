@@ -174,19 +174,29 @@ def quantiles(blocks: np.ndarray, share: float, step: int) -> np.ndarray:
 def ranked(given: np.ndarray, share: float) -> np.float32:
     """The value of that rank in float32 [N], found bit by bit: how many values are less than it is known at each.
 
-    32 passes without a branch: among so few values selection (Hoare 1961) mostly waits for branches guessed wrongly.
+    At most 32 passes without a branch: among so few values selection (Hoare 1961) mostly waits for branches guessed
+    wrongly. Where one value alone is left that can be it, one more pass finds it.
     """
     keys = given.copy().view(np.int32)
     for i in range(len(keys)):
         keys[i] ^= (keys[i] >> 31) & 0x7FFFFFFF  # in the order of the values, negative ones as well
     rank, found = int(share * (len(keys) - 1)), np.full(1, -(2**31), np.int32)
+    below, upto, most = np.int32(0), np.int32(len(keys)), np.int32(2**31 - 1)
     for bit in range(31, -1, -1):
         above = np.int32(found[0] + (1 << bit))
         less = np.int32(0)
         for key in keys:
             less = np.int32(less + (key < above))
         if less <= rank:
-            found[0] = above
+            found[0], below = above, less
+        else:
+            upto = less
+        if upto - below == 1:
+            least = most
+            for key in keys:
+                least = min(least, key if key >= found[0] else most)
+            found[0] = least
+            break
     found[0] ^= (found[0] >> 31) & 0x7FFFFFFF
     return found.view(np.float32)[0]
 

@@ -17,6 +17,8 @@ import numpy as np
 
 Motion: TypeAlias = np.ndarray
 """float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y)."""
+Shared: TypeAlias = tuple[Motion, np.ndarray]
+"""A motion, and which of the points it was looked for among share it, bool [N]."""
 
 _LONG_SIDE = 256  # pixels at which corners are tracked
 _CORNERS = 200
@@ -89,14 +91,14 @@ def tracked(
     found: list[Motion] = []
     if corners is None:
         return found, None
-    points, targets = tracks or _tracks(before, now, corners.points)
+    points, targets, first = tracks or (*_tracks(before, now, corners.points), None)
     corners = Corners(points, targets, corners.age if tracks else -1)
     least = max(_MIN_INLIERS, _SHARE * len(points))
     for _ in range(_MOST):
         if len(points) < _MIN_INLIERS:
             break
-        motion, inliers = _similarity(points, targets, 0)
-        agree = int(inliers.sum())
+        motion, inliers = first or _similarity(points, targets, 0)
+        first, agree = None, int(inliers.sum())
         if agree < least:
             break
         if _extent(points, inliers) > _REACH * max(now.shape):
@@ -107,8 +109,8 @@ def tracked(
     return found, corners
 
 
-def _similarity(points: np.ndarray, targets: np.ndarray, refine: int) -> tuple[Motion, np.ndarray]:
-    """The similarity [2, 3] that most points share, fitted to them in `refine` steps, and which they are, bool [N].
+def _similarity(points: np.ndarray, targets: np.ndarray, refine: int) -> Shared:
+    """The similarity that most points share, fitted to them in `refine` steps.
 
     Fitting takes ten times as long as finding, and does not change which points agree.
     """
@@ -234,13 +236,14 @@ def _tracks(
 
 def _as_before(
     before: np.ndarray, now: np.ndarray, corners: np.ndarray, known: Motion
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """`_tracks` beside a known motion, at a third of the work; None where not nearly all corners share one there."""
+) -> tuple[np.ndarray, np.ndarray, Shared] | None:
+    """`_tracks` beside a known motion, at a third of the work, and what most share; None where not nearly all corners
+    share one motion there."""
     points, targets = _tracks(before, now, corners, known)
     if len(points) < _MIN_INLIERS:
         return None
-    _, agree = _similarity(points, targets, 0)
-    return (points, targets) if agree.sum() >= _AS_BEFORE * len(corners) else None
+    shared = _similarity(points, targets, 0)
+    return (points, targets, shared) if shared[1].sum() >= _AS_BEFORE * len(corners) else None
 
 
 def _at_full_size(small: np.ndarray, small_size: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:

@@ -114,9 +114,9 @@ def _take_light_off(now: np.ndarray, before: np.ndarray, light: np.ndarray) -> N
     for k in range(3):
         low, high = (0, _LUMA) if k == 0 else (12 + 4 * k, 16 + 4 * k)
         for p in range(len(now)):
-            total = 0
+            total = np.int32(0)
             for i in range(low, high):
-                total += now[p, i] - before[p, i]
+                total = np.int32(total + np.int32(now[p, i]) - np.int32(before[p, i]))
             apart[p] = total / (high - low)
         common = ranked(apart, 0.5) - light[k]
         if abs(common) >= _LIGHT:

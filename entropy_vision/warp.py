@@ -114,21 +114,19 @@ def _rimmed(source: np.ndarray) -> np.ndarray:
 def _run(wide: np.ndarray, off_x: np.ndarray, at_y: np.ndarray, out: np.ndarray, y: int, begin: int, end: int) -> None:
     """Samples `begin` to `end` of row `y`, each from the 4 x 4 of `wide` around where it lies."""
     low_x, low_y = np.floor(off_x[begin]), np.floor(at_y[begin])
-    left, top = int(low_x) + begin + _RIM - 1, int(low_y) + _RIM - 1
+    # unsigned: a signed place may count from the end, and asking keeps the compiler from taking several at once
+    left, top = np.uint64(int(low_x) + begin + _RIM - 1), np.uint64(int(low_y) + _RIM - 1)
+    top1, top2, top3 = top + _1, top + _2, top + _3
     for k in range(len(out)):
-        for n in range(end - begin):
-            # unsigned: a signed place may count from the end, and asking keeps the compiler from taking several at once
-            i, x = np.uint64(begin) + np.uint64(n), np.uint64(left + n)
+        for n in range(np.uint64(end - begin)):
+            i, x = np.uint64(begin) + n, left + n
+            x1, x2, x3 = x + _1, x + _2, x + _3
             a, b, c, d = _weights(off_x[i] - low_x)
             e, f, g, h = _weights(at_y[i] - low_y)
-            x1, x2, x3 = x + _1, x + _2, x + _3
             one = a * wide[k, top, x] + b * wide[k, top, x1] + c * wide[k, top, x2] + d * wide[k, top, x3]
-            below = top + 1
-            two = a * wide[k, below, x] + b * wide[k, below, x1] + c * wide[k, below, x2] + d * wide[k, below, x3]
-            below = top + 2
-            three = a * wide[k, below, x] + b * wide[k, below, x1] + c * wide[k, below, x2] + d * wide[k, below, x3]
-            below = top + 3
-            four = a * wide[k, below, x] + b * wide[k, below, x1] + c * wide[k, below, x2] + d * wide[k, below, x3]
+            two = a * wide[k, top1, x] + b * wide[k, top1, x1] + c * wide[k, top1, x2] + d * wide[k, top1, x3]
+            three = a * wide[k, top2, x] + b * wide[k, top2, x1] + c * wide[k, top2, x2] + d * wide[k, top2, x3]
+            four = a * wide[k, top3, x] + b * wide[k, top3, x1] + c * wide[k, top3, x2] + d * wide[k, top3, x3]
             out[k, y, i] = e * one + f * two + g * three + h * four
 
 
