@@ -24,11 +24,14 @@ _DEMUXERS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,gif,apng,asf,ogg,mxf,nut,dv,yuv4mpegpipe,"
     "mjpeg,rm,mp3,wav,flac,aac"
 )
-_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+_HOW: dict[str, Any] = {
+    "options": {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
+    "metadata_errors": "replace",
+}
 # where data is lost, these go on with the next frame that is whole
 _GAPPED = frozenset({"matroska", "avi", "mpegts"})
-_STREAMS = 64  # to which that applies
 _INDEXED = frozenset({b"ftyp", b"moov", b"mdat"})  # MP4 and QuickTime
+_HASTE: Any = [{"skip_frame": "all"}] * 64  # for each stream of such a file
 _VIDEO_MAGIC = (
     (4, b"ftyp"),
     (4, b"moov"),
@@ -144,14 +147,16 @@ def open_video(path: Path) -> Any:
     try:
         path.name.encode()
         # an absolute path behind "file:": a name such as "a:b.mp4" is no protocol then
-        source: Any = f"file:{path.absolute()}"
+        name: str | None = f"file:{path.absolute()}"
     except UnicodeEncodeError:  # a name that is not UTF-8: FFmpeg gets the bytes, not the name
-        source = path.open("rb")
-    # To learn what a header may leave out, FFmpeg decodes the first frame: at 1080p as long as eight others take. The
-    # index of an MP4 leaves nothing out that is asked here; elsewhere times are guessed from frames.
-    hurried = [{"skip_frame": "all"}] * _STREAMS if _magic(path) in _INDEXED else []
+        name = None
     try:
-        return av.open(source, options=_OPTIONS, stream_options=hurried, metadata_errors="replace")
+        if name and _magic(path) in _INDEXED:
+            # To learn what a header may leave out, FFmpeg decodes the first frame: at 1080p as long as eight others
+            # take. An index leaves nothing out that is asked here; in other containers times are guessed from frames.
+            with suppress(ValueError):  # no stream in the header
+                return av.open(name, stream_options=_HASTE, **_HOW)
+        return av.open(name or path.open("rb"), **_HOW)
     except (av.FFmpegError, ValueError) as error:
         if looks_like_video(path):
             what = getattr(error, "strerror", None) or type(error).__name__

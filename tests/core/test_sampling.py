@@ -50,6 +50,18 @@ def flagged(path: Path) -> list[float]:
         return sorted(float(packet.pts * packet.time_base) for packet in packets)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_opened_in_haste_a_file_is_told_the_same(
+    files: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an MP4 nothing is decoded before it is asked for, so its pixels' format is not known yet."""
+    with open_video(files[name]) as container:
+        assert (container.streams.video[0].codec_context.pix_fmt is None) == name.endswith(".mp4")
+    hasty = probe_video(files[name], Limits())
+    monkeypatch.setattr("entropy_vision.probe._INDEXED", frozenset())
+    assert hasty == probe_video(files[name], Limits())
+
+
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("asp.avi", "raw.h264")])
 @pytest.mark.parametrize("decoder", ["auto", "pyav", pytest.param("decord", marks=needs_decord)])
 def test_keyframes_are_those_that_the_packets_flag(files: dict[str, Path], name: str, decoder: str) -> None:
