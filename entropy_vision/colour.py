@@ -14,9 +14,9 @@ _i32 = np.int32  # products are cut to 32 bits, or they would be taken in 64
 
 @numba.njit(cache=True)
 def apart(frame: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] -> [3, H, W]."""
+    """[H, W, 3] -> [3, H, W]."""
     height, width, _ = frame.shape
-    pixels, out = np.ascontiguousarray(frame).reshape(height, 3 * width), np.empty((3, height, width), np.uint8)
+    pixels, out = np.ascontiguousarray(frame).reshape(height, 3 * width), np.empty((3, height, width), frame.dtype)
     for y in range(height):
         row, one, two, three = pixels[y], out[0, y], out[1, y], out[2, y]
         for x in range(width):
@@ -26,9 +26,9 @@ def apart(frame: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def together(colours: np.ndarray) -> np.ndarray:
-    """[3, H, W] -> uint8 [H, W, 3]."""
+    """[3, H, W] -> [H, W, 3]."""
     _, height, width = colours.shape
-    out = np.empty((height, width, 3), np.uint8)
+    out = np.empty((height, width, 3), colours.dtype)
     pixels = out.reshape(height, 3 * width)
     for y in range(height):
         row, one, two, three = pixels[y], colours[0, y], colours[1, y], colours[2, y]

@@ -24,6 +24,7 @@ _CELLS = 14  # the prevailing colour is looked for on a grid of at most about th
 _MOST = 4.0  # bits a pixel, of context: what stands out that far stands out
 _KNEE = 2.0  # bits above the picture's median from which on surprise counts in full
 _WORTH = 0.75  # bits a pixel that a bit of surprise is worth beside a change between frames
+_0, _1, _2 = np.uint64(0), np.uint64(1), np.uint64(2)
 _SIDES = ((-1, 0), (0, -1), (-1, -1), (-1, 1))  # above, left and the two corners; the other is opposite
 
 
@@ -40,29 +41,30 @@ def gaussian_rate(odds: np.float32) -> np.float32:
 
 
 def prevailing(blocks: np.ndarray) -> np.ndarray:
-    """Median over the surroundings, about a third of the frame's side wide: float32 [R', C', 3] -> the same."""
-    height, width, _ = blocks.shape
-    pool = max(1, round(max(height, width) / _CELLS))
-    if pool == 1:
-        return cv2.medianBlur(blocks, 5)
-    size = max(1, round(width / pool)), max(1, round(height / pool))
-    coarse = cv2.medianBlur(cv2.resize(blocks, size, interpolation=cv2.INTER_AREA), 5)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    """Median over the surroundings, about a third of the frame's side wide: float32 [3, R', C'] -> the same."""
+    _, height, width = blocks.shape
+    pool, out = max(1, round(max(height, width) / _CELLS)), together(blocks)  # three medians as fast as one
+    if pool > 1:
+        out = cv2.resize(out, (max(1, round(width / pool)), max(1, round(height / pool))), interpolation=cv2.INTER_AREA)
+    out = cv2.medianBlur(out, 5)
+    if pool > 1:
+        out = cv2.resize(out, (width, height), interpolation=cv2.INTER_LINEAR)
+    return apart(out)
 
 
 def context_bits(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Bits a pixel of each block against its own frame, at most 4.
 
     Args:
-        mean, variance: of the blocks, float32 [R', C', 3].
+        mean, variance: of the blocks, float32 [3, R', C'].
 
     Returns:
         float32 [R', C'].
     """
-    height, width, _ = mean.shape
+    _, height, width = mean.shape
     colour = prevailing(mean)
     energy = _energy(mean, variance, colour)
-    usual, middle = prevailing(energy), quantile(energy.transpose(2, 0, 1), 0.5)
+    usual, middle = prevailing(energy), quantile(energy, 0.5)
     bits: np.ndarray = _context(
         mean, variance, colour, usual, middle, max(1, round(height / 4)), max(1, round(width / 4))
     )  # fmt: skip
@@ -71,7 +73,7 @@ def context_bits(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _energy(mean: np.ndarray, variance: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Mean squared distance of the blocks' values from `colour`; all [R', C', 3]."""
+    """Mean squared distance of the blocks' values from `colour`; all [3, R', C']."""
     out = np.empty_like(mean)
     energy, one, two, spread = out.ravel(), mean.ravel(), colour.ravel(), variance.ravel()
     for i in range(len(energy)):
@@ -82,15 +84,12 @@ def _energy(mean: np.ndarray, variance: np.ndarray, colour: np.ndarray) -> np.nd
 
 @numba.njit(cache=True, fastmath=True)
 def _shares(usual: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """What an energy is multiplied by to be a share of the floor: of energies around [R', C', 3] and [3] in general."""
-    rows, columns, _ = usual.shape
-    out, least = np.empty((rows, 3 * columns), np.float32), np.empty(3 * columns, np.float32)
-    for i in range(3 * columns):
-        least[i] = middle[i % 3]
-    for y in range(rows):
-        share, around = out[y], usual[y].ravel()
+    """What an energy is multiplied by to be a share of the floor: of energies around [3, R', C'] and [3] in general."""
+    out = np.empty_like(usual)
+    for k in range(3):
+        share, around, least = out[k].ravel(), usual[k].ravel(), middle[k]
         for i in range(len(share)):
-            share[i] = np.float32(1) / (np.float32(_TEXTURE) * max(around[i], least[i]) + np.float32(D0))
+            share[i] = np.float32(1) / (np.float32(_TEXTURE) * max(around[i], least) + np.float32(D0))
     return out
 
 
@@ -106,76 +105,95 @@ def _context(
 ) -> np.ndarray:
     """Bits [R', C'] given the prevailing colours and energies, and places `down` and `along` away.
 
-    Rows are taken as they are, channels interleaved; beside the frame the blocks of its edge go on.
+    Beside the frame the blocks of its edge go on.
     """
-    rows, columns, _ = mean.shape
-    colours = _wide(colour.reshape(rows, -1), along)
-    shares = _wide(_shares(usual, middle), along)
-    means, variances = _wide(mean.reshape(rows, -1), 1), variance.reshape(rows, -1)
-    alone = np.full((rows, columns + 2), np.float32(2 ** (4 * _MOST)))  # one more at either side
-    rooms = np.empty((3, 3 * columns), np.float32)  # to work in: to ask for memory takes as long as a row
+    _, rows, columns = mean.shape
+    share = _shares(usual, middle)
+    colours, shares = _framed(colour, 0, along), _framed(share, 0, along)
+    alone = np.full((1, rows, columns), np.float32(2 ** (4 * _MOST)))
     for y in range(rows):
         for dy, dx in ((0, 0), (-down, 0), (down, 0), (0, -along), (0, along)):
-            v, first = min(max(y + dy, 0), rows - 1), 3 * (along + dx)
-            there = slice(first, first + 3 * columns)
-            _against(means[y, 3:-3], variances[y], colours[v, there], shares[v, there], rooms[0], alone[y, 1:-1])
-        alone[y, 0], alone[y, -1] = alone[y, 1], alone[y, -2]
-    bits, least = np.empty((rows, columns), np.float32), np.empty(columns, np.float32)
+            _against(mean, variance, y, colours, shares, min(max(y + dy, 0), rows - 1), along + dx, alone[0, y])
+    # all rows at once, one block more at every side: a neighbour is so many places on
+    means, variances, own, price = _edged(mean), _edged(variance), _edged(share), _edged(alone)[0]
+    wide, first, count = columns + 2, columns + 3, rows * (columns + 2) - 2
+    here = slice(first, first + count)
+    least, rooms = price[here].copy(), np.empty((3, count), np.float32)
+    for dy, dx in _SIDES:
+        off = dy * wide + dx
+        one, two = slice(first + off, first + off + count), slice(first - off, first - off + count)
+        _between(means, variances, own, price, here, one, two, rooms, least)
+    bits = np.empty((rows, columns), np.float32)
     for y in range(rows):
-        least[:] = alone[y, 1:-1]
-        for dy, dx in _SIDES:
-            one, two, p, q = max(y + dy, 0), min(y - dy, rows - 1), 1 + dx, 1 - dx
-            _between(
-                means[y, 3:-3], variances[y], shares[y, 3 * along : 3 * (along + columns)],
-                means[one, 3 * p : 3 * (p + columns)], means[two, 3 * q : 3 * (q + columns)],
-                alone[one, p : p + columns], alone[two, q : q + columns], rooms, least,
-            )  # fmt: skip
         for x in range(columns):
-            bits[y, x] = gaussian_rate(least[x])
+            bits[y, x] = gaussian_rate(least[y * wide + x])
     return bits
 
 
 @numba.njit(cache=True)
-def _wide(blocks: np.ndarray, more: int) -> np.ndarray:
-    """[R', 3 C'] with `more` blocks at either side, those of the edge again: [R', 3 (C' + 2 more)]."""
-    rows, wide = blocks.shape
-    out = np.empty((rows, wide + 6 * more), np.float32)
-    for y in range(rows):
-        out[y, 3 * more : 3 * more + wide] = blocks[y]
-        for i in range(3 * more):
-            out[y, i], out[y, 3 * more + wide + i] = blocks[y, i % 3], blocks[y, wide - 3 + i % 3]
+def _edged(blocks: np.ndarray) -> np.ndarray:
+    """[n, R', C'] with the blocks of the edge again all around, flat: [n, (R' + 2) (C' + 2)]."""
+    return _framed(blocks, 1, 1).reshape(len(blocks), -1)
+
+
+@numba.njit(cache=True)
+def _framed(blocks: np.ndarray, down: int, along: int) -> np.ndarray:
+    """[n, R', C'] with `down` rows more above and below, `along` blocks at either side, those of the edge again.
+
+    In loops: to copy so little, slices of arrays take three times as long.
+    """
+    count, rows, columns = blocks.shape
+    out = np.empty((count, rows + 2 * down, columns + 2 * along), np.float32)
+    for k in range(count):
+        for y in range(out.shape[1]):
+            given, row = blocks[k, min(max(y - down, 0), rows - 1)], out[k, y]
+            first, last = given[0], given[columns - 1]
+            for x in range(along):
+                row[x] = first
+                row[along + columns + x] = last
+            for x in range(np.uint64(columns)):
+                row[np.uint64(along) + x] = given[x]
     return out
 
 
 @numba.njit(cache=True, fastmath=True)
 def _against(
-    mean: np.ndarray, variance: np.ndarray, colour: np.ndarray, share: np.ndarray, odds: np.ndarray, least: np.ndarray
+    mean: np.ndarray,
+    variance: np.ndarray,
+    y: int,
+    colours: np.ndarray,
+    shares: np.ndarray,
+    there: int,
+    first: int,
+    least: np.ndarray,
 ) -> None:
-    """The odds of a row of blocks against a prevailing colour, where they are less: [3 C'] into [C'].
-
-    `odds` [3 C'] is written.
-    """
-    for i in range(len(odds)):
-        off = mean[i] - colour[i]
-        ratio = (variance[i] + off * off) * share[i]
-        odds[i] = 1 + ratio * ratio
-    for x in range(len(least)):
-        least[x] = min(least[x], odds[3 * x] * odds[3 * x + 1] * odds[3 * x + 2])
+    """The odds of row `y` of blocks against the colours that prevail in row `there` from block `first` on, where they
+    are less: into `least` [C']."""
+    for x in range(np.uint64(len(least))):  # unsigned, or several would not be taken at once
+        at = np.uint64(first) + x
+        off = mean[_0, y, x] - colours[_0, there, at]
+        one = (variance[_0, y, x] + off * off) * shares[_0, there, at]
+        off = mean[_1, y, x] - colours[_1, there, at]
+        two = (variance[_1, y, x] + off * off) * shares[_1, there, at]
+        off = mean[_2, y, x] - colours[_2, there, at]
+        three = (variance[_2, y, x] + off * off) * shares[_2, there, at]
+        least[x] = min(least[x], (1 + one * one) * (1 + two * two) * (1 + three * three))
 
 
 @numba.njit(cache=True, fastmath=True)
 def _between(
-    mean: np.ndarray,
-    variance: np.ndarray,
-    share: np.ndarray,
-    one: np.ndarray,
-    two: np.ndarray,
-    price_one: np.ndarray,
-    price_two: np.ndarray,
+    means: np.ndarray,
+    variances: np.ndarray,
+    shares: np.ndarray,
+    price: np.ndarray,
+    here: slice,
+    one: slice,
+    two: slice,
     rooms: np.ndarray,
     least: np.ndarray,
 ) -> None:
-    """The odds of a row of blocks to be an edge, where they are less: [3 C'] into [C']; `rooms` [3, 3 C'] is written.
+    """The odds of blocks to be an edge, where they are less: of `_edged` blocks into `least` [N]; `rooms` [3, N] is
+    written.
 
     An edge holds two known colours side by side, those of two neighbours, which have to be paid for as well, so only
     cheap ones explain anything. A share a of colour `one` beside 1 - a of `two` has mean two + a * d and variance
@@ -183,24 +201,47 @@ def _between(
     distance and the variance beyond q, or below q / 2 (a soft edge has less than q, but one flat colour in between is a
     thing of its own).
     """
-    squared, along, mixed = rooms[0], rooms[1], rooms[2]
+    part, length, odds = rooms[0], rooms[1], rooms[2]
+    part[:], length[:] = 0, 1e-6
+    for k in range(3):
+        _fit(means[k, here], means[k, one], means[k, two], part, length)
+    price_one, price_two = price[one], price[two]
+    for i in range(len(part)):
+        part[i] = min(max(part[i] / length[i], np.float32(0)), np.float32(1))
+        odds[i] = price_one[i] * price_two[i]
+    for k in range(3):
+        _left(means[k, here], means[k, one], means[k, two], variances[k, here], shares[k, here], part, odds)
+    for i in range(len(least)):
+        least[i] = min(least[i], odds[i])
+
+
+@numba.njit(cache=True, fastmath=True)
+def _fit(mean: np.ndarray, one: np.ndarray, two: np.ndarray, along: np.ndarray, length: np.ndarray) -> None:
+    """Adds a channel's part of (mean - two) d and of d^2, d = one - two; all [N]."""
     for i in range(len(mean)):
         difference = one[i] - two[i]
-        squared[i], along[i] = difference * difference, (mean[i] - two[i]) * difference
-    for x in range(len(least)):
-        length = squared[3 * x] + squared[3 * x + 1] + squared[3 * x + 2]
-        part = (along[3 * x] + along[3 * x + 1] + along[3 * x + 2]) / (length + np.float32(1e-6))
-        part = min(max(part, np.float32(0)), np.float32(1))
-        mixed[3 * x], mixed[3 * x + 1], mixed[3 * x + 2] = part, part, part
+        along[i] += (mean[i] - two[i]) * difference
+        length[i] += difference * difference
+
+
+@numba.njit(cache=True, fastmath=True)
+def _left(
+    mean: np.ndarray,
+    one: np.ndarray,
+    two: np.ndarray,
+    variance: np.ndarray,
+    share: np.ndarray,
+    part: np.ndarray,
+    odds: np.ndarray,
+) -> None:
+    """Multiplies a channel's odds of what an edge of `part` of colour `one` leaves of a block; all [N]."""
     for i in range(len(mean)):
-        off = mean[i] - two[i] - mixed[i] * (one[i] - two[i])
-        expected = mixed[i] * (1 - mixed[i]) * squared[i]
+        difference = one[i] - two[i]
+        off = mean[i] - two[i] - part[i] * difference
+        expected = part[i] * (1 - part[i]) * difference * difference
         beyond = max(max(variance[i] - expected, expected * np.float32(0.5) - variance[i]), np.float32(0))
         ratio = (beyond + off * off) * share[i]
-        mixed[i] = 1 + ratio * ratio
-    for x in range(len(least)):
-        odds = mixed[3 * x] * mixed[3 * x + 1] * mixed[3 * x + 2]
-        least[x] = min(least[x], odds * price_one[x] * price_two[x])
+        odds[i] *= 1 + ratio * ratio
 
 
 def picture_bits(picture: np.ndarray, patch_size: int) -> np.ndarray:
@@ -214,7 +255,7 @@ def picture_bits(picture: np.ndarray, patch_size: int) -> np.ndarray:
     """
     side = block_side(patch_size)
     per = patch_size // side
-    mean, variance, points = read_picture(together(ycrcb(apart(picture))), side, per)
+    mean, variance, points = read_picture(ycrcb(apart(picture)), side, per)
     bits: np.ndarray = _beyond_usual(context_bits(mean, variance), rarity(points), per)
     return bits
 

@@ -1,9 +1,10 @@
 """What a picture is judged by, read off its pixels in one pass: mean and variance of blocks, six features of patches.
 
-The loop is compiled (numba) for one block side. Rows are taken in whole, channels interleaved, so that a processor's
-vector units take them as they stand: a column of pixels is summed up first, columns of a block or patch last. A block
-has at most 14 pixels a side (`grid.block_side`), so the 16 counters of luma levels of a column of a block fit 4 bits
-each, in one word; those of a block fit 8 bits. `tests/oracles_selection.py` has the same in loops over patches.
+The loop is compiled (numba) for one block side. Rows are taken in whole, one channel after the other, so that a
+processor's vector units take them as they stand: a column of pixels is summed up first, columns of a block or patch
+last. A block has at most 14 pixels a side (`grid.block_side`), so the 16 counters of luma levels of a column of a block
+fit 4 bits each, in one word; those of a block fit 8 bits. `tests/oracles_selection.py` has the same in loops over
+patches.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ _LEVELS = 16  # of luma
 _EVERY_SECOND = np.uint64(0x0F0F0F0F0F0F0F0F)  # counters of 4 bits, with room to grow to 8
 
 
-def read_picture(frame: np.ndarray, side: int, per: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_picture(planes: np.ndarray, side: int, per: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Block statistics and patch features of a picture.
 
     Args:
-        frame: uint8 [R per side, C per side, 3], YCrCb.
+        planes: uint8 [3, R per side, C per side], YCrCb.
         side: of a block in pixels, at most 14.
         per: blocks along the side of a patch.
 
     Returns:
-        mean and variance, float32 [R per, C per, 3], and features, float32 [R C, 6].
+        mean and variance, float32 [3, R per, C per], and features, float32 [R C, 6].
     """
-    height, width, _ = frame.shape
-    mean, variance = np.empty((2, height // side, width // side, 3), np.float32)
-    points = np.empty((mean.shape[0] * mean.shape[1] // per**2, FEATURES), np.float32)
-    _reader(side)(frame.reshape(height, -1), per, _logs((side * per) ** 2), mean, variance, points)
+    _, height, width = planes.shape
+    mean, variance = np.empty((2, 3, height // side, width // side), np.float32)
+    points = np.empty((mean[0].size // per**2, FEATURES), np.float32)
+    _reader(side)(planes, per, _logs((side * per) ** 2), mean, variance, points)
     return mean, variance, points
 
 
@@ -46,11 +47,11 @@ def _logs(most: int) -> np.ndarray:
 
 @functools.cache
 def _reader(side: int) -> Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
-    """(pixels [H, 3 W], per, logs, mean, variance [R', C', 3], points [R C, 6]): fills the last three."""
+    """(planes [3, H, W], per, logs, mean, variance [3, R', C'], points [R C, 6]): fills the last three."""
 
     @numba.njit(cache=True)
     def read(
-        pixels: np.ndarray, per: int, logs: np.ndarray, mean: np.ndarray, variance: np.ndarray, points: np.ndarray
+        planes: np.ndarray, per: int, logs: np.ndarray, mean: np.ndarray, variance: np.ndarray, points: np.ndarray
     ) -> None:
         # compiled with what is around them: numba finds nothing in its cache that holds other compiled functions
         def put_blocks(
@@ -58,50 +59,45 @@ def _reader(side: int) -> Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.
         ) -> None:
             area = side * side
             for block in range(len(mean)):
-                first, last = 3 * side * block, 3 * side * (block + 1)
-                totals, squares = total[first:last], square[first:last]
-                for k in range(3):
-                    one, two = np.int64(0), np.int64(0)
-                    for x in range(side):
-                        one += totals[3 * x + k]
-                        two += squares[3 * x + k]
-                    mean[block, k] = one / area
-                    variance[block, k] = (area * two - one * one) / (area * area)
-                    sums[block // per, k] += one
+                one, two, first = np.int64(0), np.int64(0), np.uint64(side * block)
+                for x in range(np.uint64(side)):  # unsigned, for a signed place may count from the end
+                    one += total[first + x]
+                    two += square[first + x]
+                mean[block] = one / area
+                variance[block] = (area * two - one * one) / (area * area)
+                sums[block // per] += one
 
-        def put_levels(counters: np.ndarray, per: int, levels: np.ndarray) -> None:
-            both = np.empty(2, np.uint64)
+        def put_levels(counters: np.ndarray, per: int, both: np.ndarray, levels: np.ndarray) -> None:
+            for block in range(len(both)):
+                even, odd, first = np.uint64(0), np.uint64(0), np.uint64(side * block)
+                for x in range(np.uint64(side)):
+                    even += counters[first + x] & _EVERY_SECOND
+                    odd += (counters[first + x] >> np.uint64(4)) & _EVERY_SECOND
+                both[block, 0], both[block, 1] = even, odd
             counts = both.view(np.uint8)  # in which order does not matter
-            for block in range(len(counters) // side):
-                words = counters[side * block : side * (block + 1)]
-                even, odd = np.uint64(0), np.uint64(0)
-                for x in range(side):
-                    even += words[x] & _EVERY_SECOND
-                    odd += (words[x] >> np.uint64(4)) & _EVERY_SECOND
-                both[0], both[1] = even, odd
-                level = levels[block // per]
-                for n in range(_LEVELS):
-                    level[n] += counts[n]
+            for block in range(np.uint64(len(counts))):
+                for n in range(np.uint64(_LEVELS)):
+                    levels[block // np.uint64(per), n] += counts[block, n]
 
-        height, wide = pixels.shape
-        width, size = wide // 3, side * per
+        _, height, width = planes.shape
+        size = side * per
         columns = width // size
         # of each column of a block: sums, and counters of levels; of each column of a patch: the rest
-        total, square = np.empty(wide, np.uint16), np.empty(wide, np.int32)
-        counters = np.empty(width, np.uint64)
-        low, high = np.empty(wide, np.uint8), np.empty(wide, np.uint8)
-        slope, lumas = np.empty(width, np.int32), np.empty((side + 1, width), np.uint8)  # and the row above
-        inside = np.ones(width, np.int32)
+        total, square, counters = np.empty(width, np.uint16), np.empty(width, np.int32), np.empty(width, np.uint64)
+        low, high = np.empty((3, width), np.uint8), np.empty((3, width), np.uint8)
+        slope, inside = np.empty(width, np.int32), np.ones(width, np.int32)
         inside[size - 1 :: size] = 0  # no gradient from a patch to the next
-        sums, levels = np.empty((columns, 3), np.int32), np.empty((columns, _LEVELS), np.int32)
+        both = np.empty((width // side, 2), np.uint64)
+        sums, levels = np.empty((3, columns), np.int32), np.empty((columns, _LEVELS), np.int32)
         for row in range(height // side):
-            total[:], square[:], counters[:] = 0, 0, 0
+            first, last = row * side, (row + 1) * side
             if row % per == 0:
                 low[:], high[:], slope[:], sums[:], levels[:] = 255, 0, 0, 0, 0
-            _take_colour(pixels[row * side : (row + 1) * side], total, square, low, high)
-            _take_luma(pixels[row * side : (row + 1) * side], row % per == 0, inside, lumas, slope, counters)
-            put_blocks(total, square, per, mean[row], variance[row], sums)
-            put_levels(counters, per, levels)
+            for k in range(3):
+                _take_channel(planes[k, first:last], total, square, low[k], high[k])
+                put_blocks(total, square, per, mean[k, row], variance[k, row], sums[k])
+            _take_luma(planes[0], first, last, first % size, inside, slope, counters)
+            put_levels(counters, per, both, levels)
             if row % per == per - 1:
                 _put_patches(sums, levels, slope, low, high, size, logs, points[row // per * columns :])
 
@@ -109,40 +105,41 @@ def _reader(side: int) -> Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.
 
 
 @numba.njit(cache=True)
-def _take_colour(pixels: np.ndarray, total: np.ndarray, square: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """Rows of pixels into the sums and extremes of their columns."""
+def _take_channel(pixels: np.ndarray, total: np.ndarray, square: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Rows of a channel into the sums of their columns, which are new, and the extremes."""
+    total[:], square[:] = 0, 0
     for y in range(len(pixels)):
         here = pixels[y]
-        for i in range(len(here)):
-            total[i] += here[i]
-        for i in range(len(here)):
-            value = np.int32(here[i])
-            square[i] += value * value
-        for i in range(len(here)):
-            low[i] = min(low[i], here[i])
-        for i in range(len(here)):
-            high[i] = max(high[i], here[i])
+        for x in range(len(here)):
+            total[x] += here[x]
+        for x in range(len(here)):
+            value = np.int32(here[x])
+            square[x] += value * value
+        for x in range(len(here)):
+            low[x] = min(low[x], here[x])
+        for x in range(len(here)):
+            high[x] = max(high[x], here[x])
 
 
 @numba.njit(cache=True)
 def _take_luma(
-    pixels: np.ndarray, first: bool, inside: np.ndarray, lumas: np.ndarray, slope: np.ndarray, counters: np.ndarray
+    luma: np.ndarray, first: int, last: int, above: int, inside: np.ndarray, slope: np.ndarray, counters: np.ndarray
 ) -> None:
-    """Rows of pixels into the gradient energies and level counters of their columns; `lumas` has the row above last."""
-    lumas[0] = lumas[len(pixels)]
-    for y in range(len(pixels)):
-        here, luma = pixels[y], lumas[y + 1]
-        for x in range(len(luma)):
-            luma[x] = here[3 * x]
-        above = luma if first and y == 0 else lumas[y]
-        for x in range(len(luma)):
-            counters[x] += np.uint64(1) << np.uint64((luma[x] >> 2) & 60)  # 4 bits times the level
-        for x in range(len(luma)):
-            down = np.int32(luma[x]) - np.int32(above[x])
-            slope[x] += down * down
-        right = luma[1:]
+    """Rows `first` to `last` into the gradient energies of their columns, and into counters of their levels, which are
+    new; `above` is how many rows the patch has above these."""
+    counters[:] = 0
+    for y in range(first, last):
+        here = luma[y]
+        for x in range(len(here)):
+            counters[x] += np.uint64(1) << np.uint64((here[x] >> 2) & 60)  # 4 bits times the level
+        if above or y > first:
+            over = luma[y - 1]
+            for x in range(len(here)):
+                down = np.int32(here[x]) - np.int32(over[x])
+                slope[x] += down * down
+        right = here[1:]
         for x in range(len(right)):
-            along = (np.int32(right[x]) - np.int32(luma[x])) * inside[x]
+            along = (np.int32(right[x]) - np.int32(here[x])) * inside[x]
             slope[x] += along * along
 
 
@@ -159,18 +156,18 @@ def _put_patches(
 ) -> None:
     """Features of a row of patches, [C, 6], from what is known of their columns."""
     area = size * size
-    for place in range(len(sums)):
+    for place in range(len(levels)):
         point, widest = points[place], 0
-        first, last = size * place, size * (place + 1)
+        first = np.uint64(size * place)
         for k in range(3):
             least, most = np.uint8(255), np.uint8(0)
-            for x in range(first, last):
-                least, most = min(least, low[3 * x + k]), max(most, high[3 * x + k])
+            for x in range(np.uint64(size)):
+                least, most = min(least, low[k, first + x]), max(most, high[k, first + x])
             widest = max(widest, int(most) - int(least))
-            point[k] = sums[place, k] / area
+            point[k] = sums[k, place] / area
         steepness, unequal = 0, 0.0
-        for x in range(first, last):
-            steepness += slope[x]
+        for x in range(np.uint64(size)):
+            steepness += slope[first + x]
         for count in levels[place]:
             unequal += logs[count]
         point[3], point[4], point[5] = np.log1p(steepness / area), (logs[area] - unequal) / area, widest

@@ -27,7 +27,7 @@ class Rate(Selector):
     """Bits against what was seen before, or against the picture itself where nothing was."""
 
     name = "rate"
-    version = 8
+    version = 9
 
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""

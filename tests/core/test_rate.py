@@ -311,7 +311,7 @@ def test_small_text_in_noise_stands_out_on_its_quiet_plate() -> None:
 def test_what_reads_a_picture_is_compiled_once_for_all_processes(tmp_path: Path) -> None:
     script = (
         "import numpy as np; from entropy_vision.picture import _reader, read_picture\n"
-        "read_picture(np.zeros((16, 16, 3), np.uint8), 8, 2); print(sum(_reader(8).stats.cache_hits.values()))"
+        "read_picture(np.zeros((3, 16, 16), np.uint8), 8, 2); print(sum(_reader(8).stats.cache_hits.values()))"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     found = [subprocess.check_output([sys.executable, "-c", script], env=environment, text=True) for _ in range(2)]
