@@ -30,7 +30,7 @@ from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.projectors import Places
 from entropy_vision.reduced import reduced_counts, see
-from entropy_vision.reduction import Choice
+from entropy_vision.reduction import Choice, Reduction
 from entropy_vision.selection import selectors
 from entropy_vision.tokenizer import EntropyTokenizer
 from entropy_vision.tower import Tower
@@ -53,12 +53,13 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         reduces its tokens itself they do so below keep 1; dense is without. selector, keep,
         tokens (that come out), flops (of the tower), bytes (of the pixels it takes), seconds_select, seconds_encode,
         seconds_spread (interquartile range of the two), peak_memory (of the tower, above where it began; None where
-        the system does not tell), flops_ratio and wall_ratio (dense / this row), accuracy (None without a
-        checkpoint). With `language` or a checkpoint also flops_prefill and flops_decode of its reading the tokens and
-        answering, and flops_ratio_whole (dense / this row, tower and language model). All are totals over the videos.
-        stages is `Cost.stages`: flops, seconds and quartiles (low, high) of each of `cost.STAGES`, decode_video where
-        the videos are files (the same in every row), seconds of project, prefill and decode where a checkpoint's
-        policy ran them; seconds_whole is of all that was measured, and wall_ratio_whole (dense / this row) of it, None
+        the system does not tell), flops_ratio and wall_ratio (dense / this row), accuracy (None without a checkpoint,
+        else with low, high and n). With `language` or a checkpoint also flops_prefill and flops_decode of its reading
+        the tokens and answering, and flops_ratio_whole (dense / this row, tower and language model). All are totals
+        over the videos. stages is `Cost.stages`: flops, seconds and quartiles (low, high) of each of `cost.STAGES`,
+        decode_video where the videos are files (the same in every row), seconds of project, prefill and decode where a
+        checkpoint's policy ran them; seconds_whole is of all that was measured, and wall_ratio_whole (dense / this row)
+        of it, None
         where a stage that has FLOPs was not timed, as those of `language` without running it. With `energy` joules (of
         all stages from select on, None where the machine tells none) and beside the rows energy, which counters told
         them.
@@ -66,10 +67,11 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         `json` also stages, those of all rows as rows of their own.
 
     Raises:
-        UsageError: an unknown selector, model or language model, or names that reduce over a policy that does itself.
+        UsageError: an unknown selector, model or language model, or names that reduce, below keep 1, over a policy
+            that does itself.
         InputError: no video of the folder can be used, or the checkpoint cannot.
     """
-    names = options.selectors or selectors()
+    names, threads = options.selectors or selectors(), torch.get_num_threads()
     for name in names:
         EntropyTokenizer(selector=Choice.of(name, 1.0).selector)  # a wrong name must not wait until others are measured
     from entropy_vision.policy_cost import meta_decoder, meta_language
@@ -91,11 +93,12 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
     _compare(rows)
     if policy is not None and policy.config.inputs:
         _add_accuracy(rows, options, names)
+        torch.set_num_threads(threads)  # which eval has lowered
     elif policy is not None:
         say(f"no accuracy: {options.checkpoint} does not say what inputs it was trained on, as checkpoints of train do")
     result: dict[str, Any] = {
         "model": options.model if policy is None else str(options.checkpoint),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "videos": len(videos.frames),
         "frames": sum(one.count for one in videos.frames),
         "failed": dict(videos.failed),
@@ -164,11 +167,10 @@ def _jobs(
         packed = encoder.placed(PackedPatches.pack(kept, attend))
         return packed, encoder.embed(packed)
 
-    def job(selector: str, keep: float, choice: Choice) -> _Job:
+    def job(selector: str, keep: float, choice: Choice, reduction: Reduction | None) -> _Job:
         tokenizer = EntropyTokenizer(
             patch_size=encoder.patch_size, keep=choice.keep, selector=choice.selector, seed=options.seed
         )
-        reduction = choice.reduced_by(None if policy is None else policy.reduction)
 
         def select(_: None = None) -> list[PatchSet]:
             return [tokenizer(frames) for frames in videos]
@@ -193,8 +195,11 @@ def _jobs(
         )
 
     # dense input needs no score: the cheapest selector does nothing but cut it into patches
-    cells = [(name, keep) for name in (*names, *options.inside) for keep in options.keep]
-    return [job(DENSE, 1.0, Choice("uniform", 1.0)), *(job(name, keep, Choice.of(name, keep)) for name, keep in cells)]
+    cells = [(DENSE, 1.0, Choice("uniform", 1.0))]
+    cells += [(name, keep, Choice.of(name, keep)) for name in (*names, *options.inside) for keep in options.keep]
+    own = None if policy is None else policy.reduction
+    reductions = [choice.reduced_by(own) for _, _, choice in cells]  # refused before anything is selected
+    return [job(*cell, reduction) for cell, reduction in zip(cells, reductions, strict=True)]
 
 
 def _whole(job: _Job, policy: EntropyVLM | None, options: BenchOptions) -> Chain:
@@ -261,11 +266,15 @@ def _add_joules(rows: Sequence[dict[str, Any]], chains: Sequence[Chain], encoder
 
     device = next(encoder.parameters()).device
     gpus = (f"GPU-{torch.cuda.get_device_properties(device).uuid}",) if device.type == "cuda" else ()
-    told: dict[str, float] | None = None
+    names: dict[str, None] = {}
     for row, chain in zip(rows, chains, strict=True):
         told = measure_joules(partial(run, chain), repeats, gpus=gpus)
         row["joules"] = None if told is None else sum(told.values())
-    return "not told by this machine" if told is None else ", ".join(told)
+        names |= dict.fromkeys(told or ())
+    silent = sum(row["joules"] is None for row in rows)
+    if silent == len(rows):
+        return "not told by this machine"
+    return ", ".join(names) + (f"; not told in {silent} of {len(rows)} rows" if silent else "")
 
 
 def _row(job: _Job, flops: Mapping[str, int], laps: Laps, peak: int | None) -> dict[str, Any]:
@@ -313,7 +322,7 @@ def _whole_flops(row: Mapping[str, Any]) -> int:
 
 
 def _add_accuracy(rows: Sequence[dict[str, Any]], options: BenchOptions, names: Sequence[str]) -> None:
-    """What `eval` measures of the checkpoint, over all families, put into the rows."""
+    """What `eval` measures of the checkpoint, over all families, put into the rows, with its 95 % interval."""
     from entropy_vision.evaluate import run_eval
 
     assert options.checkpoint is not None
@@ -328,4 +337,5 @@ def _add_accuracy(rows: Sequence[dict[str, Any]], options: BenchOptions, names: 
     measured = run_eval(asked)["selectors"]
     for row in rows:
         name = names[0] if row["selector"] == DENSE else row["selector"]
-        row["accuracy"] = measured[name]["all"][f"{row['keep']:g}"]["accuracy"]
+        cell = measured[name]["all"][f"{row['keep']:g}"]
+        row |= {key: cell[key] for key in ("accuracy", "low", "high", "n")}

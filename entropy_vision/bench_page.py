@@ -62,6 +62,9 @@ def write_bench(options: BenchOptions, result: Mapping[str, Any]) -> dict[str, P
                 selector=row["selector"],
                 keep=row["keep"],
                 accuracy=row["accuracy"],
+                low=row.get("low"),
+                high=row.get("high"),
+                n=row.get("n", 0),
                 tokens=row["tokens"] / videos,
                 flops=row["flops"] / videos,
                 seconds=seconds_of(row) / videos,
@@ -73,7 +76,8 @@ def write_bench(options: BenchOptions, result: Mapping[str, Any]) -> dict[str, P
             Picture(
                 title="Savings and where the seconds go",
                 png=picture.read_bytes(),
-                described="dense / kept of every selector, and the seconds of each stage; the tables have the numbers",
+                described="dense / kept of every selector, accuracy where it was measured, and the seconds of each "
+                "stage; the tables have the numbers",
             )
         ],
         tables=_tables(rows, result["failed"]),
@@ -86,7 +90,7 @@ def write_bench(options: BenchOptions, result: Mapping[str, Any]) -> dict[str, P
 def _whole(row: Mapping[str, Any]) -> list[Headline]:
     """What a row saves from the file to the answer, where that was measured."""
     found = []
-    if row["wall_ratio_whole"] is not None and row["seconds_whole"] > seconds_of(row):
+    if row["wall_ratio_whole"] is not None and row["stages"].keys() > {"select", "embed", "tower"}:
         found.append(Headline(label="faster as a whole", value=f"{row['wall_ratio_whole']:.2f}×", note="all stages"))
     if "flops_ratio_whole" in row:
         value = f"{row['flops_ratio_whole']:.2f}×"
@@ -100,24 +104,20 @@ def _tables(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> lis
     timed = [stage for stage in stages if _bill(rows[0], stage).get("seconds") is not None]
     costed = [stage for stage in stages if any(_bill(row, stage).get("flops") for row in rows)]
     named = [([row["selector"], f"{row['keep']:g}"], row) for row in rows]
-    seconds = [[*name, *(_seconds(_bill(row, one)) for one in timed), _ratio(row, "wall")] for name, row in named]
-    flops = [
-        [*name, *(number(_bill(row, one)["flops"]) for one in costed), _ratio(row, "flops")] for name, row in named
-    ]
+    seconds = [[*name, *(_seconds(_bill(row, one)) for one in timed)] for name, row in named]
+    flops = [[*name, *(number(_bill(row, one)["flops"]) for one in costed)] for name, row in named]
     return [
         Table(
             title="Seconds of every stage",
             note="Of all videos together: medians, quartiles in brackets. The last column is dense / this row over all "
-            "of these stages; it is left out where a stage that costs FLOPs was not timed.",
-            head=["selector", "keep", *timed, "whole, dense / this"],
-            rows=seconds,
+            "of these stages; there is none where a stage that costs FLOPs was not timed.",
+            **_with_ratios(["selector", "keep", *timed], seconds, [row.get("wall_ratio_whole") for row in rows]),
         ),
         Table(
             title="FLOPs of every stage",
             note="Of all videos together. The last column is dense / this row, tower and language model, where there "
             "is one.",
-            head=["selector", "keep", *costed, "whole, dense / this"],
-            rows=flops,
+            **_with_ratios(["selector", "keep", *costed], flops, [row.get("flops_ratio_whole") for row in rows]),
         ),
         Table(title="Left out", head=["file", "why"], rows=[[name, why] for name, why in failed.items()]),
     ]
@@ -132,13 +132,19 @@ def _seconds(bill: Mapping[str, Any]) -> str:
     return f"{bill['seconds']:.3g} ({bill['low']:.3g} to {bill['high']:.3g})"
 
 
-def _ratio(row: Mapping[str, Any], kind: str) -> str:
-    found = row.get(f"{kind}_ratio_whole")
-    return "" if found is None else f"{found:.2f}"
+def _with_ratios(head: list[str], rows: list[list[str]], ratios: Sequence[float | None]) -> dict[str, Any]:
+    """Head and rows of a table, dense / this row behind them where any row has it."""
+    if all(ratio is None for ratio in ratios):
+        return {"head": head, "rows": rows}
+    cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+    return {
+        "head": [*head, "whole, dense / this"],
+        "rows": [[*row, cell] for row, cell in zip(rows, cells, strict=True)],
+    }
 
 
 def _command(options: BenchOptions) -> str:
-    words = ["entropy-vision", "bench", "--model", options.model, "--keep", *(f"{keep:g}" for keep in options.keep)]
+    words = ["entropy-vision", "bench", "--model", options.model, "--keep", *map(str, options.keep)]
     for name in ("videos", "checkpoint", "out"):
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]
@@ -154,8 +160,8 @@ def _command(options: BenchOptions) -> str:
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], keep: float, path: Path) -> Path:
-    """How much faster than dense, where the seconds of dense and of `keep` go, and accuracy against seconds where it
-    was measured, from left to right."""
+    """How much faster than dense, accuracy against seconds where it was measured, and where the seconds of dense and of
+    `keep` go, from left to right."""
     measured = rows[0]["accuracy"] is not None
     compared = [row for row in rows if row["keep"] in (1.0, keep)]
     with _axes(path, 3 if measured else 2, most=len(compared)) as axes:
@@ -208,6 +214,7 @@ def _draw_stages(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             ends += seconds
     axes.invert_yaxis()
     axes.set(xlabel="seconds", title="where they go, medians")
+    axes.locator_params(axis="x", nbins=5)  # numbers of many digits run into each other
     axes.legend(**_BESIDE)
 
 

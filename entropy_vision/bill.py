@@ -14,6 +14,7 @@ from entropy_vision.measure import Chain, measure_stages
 from entropy_vision.packed import PackedPatches
 from entropy_vision.patchset import PatchSet
 from entropy_vision.projectors import Places, Slots
+from entropy_vision.reduction import Choice, reducing
 from entropy_vision.text import prompt_ids
 from entropy_vision.tokenizer import EntropyTokenizer
 
@@ -35,17 +36,24 @@ class _Job:
         model: EntropyVLM,
         tokenizer: PreTrainedTokenizerFast,
         scenes: Sequence[Scored],
-        chooser: EntropyTokenizer | None,
+        cell: Cell,
     ) -> None:
         self.model, self.tokenizer, self.scenes = model, tokenizer, scenes
+        choice = Choice.of(*cell)
         # dense input needs no score: cutting it into patches is all that "select" does then
-        self.chooser = chooser or EntropyTokenizer(patch_size=model.encoder.patch_size, keep=1.0, selector="uniform")
+        selector = "uniform" if choice.keep == 1.0 else choice.selector
+        self.chooser = EntropyTokenizer(patch_size=model.encoder.patch_size, keep=choice.keep, selector=selector)
+        self.reduction = choice.reduced_by(model.reduction)
 
     @property
     def chain(self) -> Chain:
         """The stages by name."""
         stages = (self.select, self.embed, self.tower, self.project, self.prefill, self.decode)
-        return {stage.__name__: stage for stage in stages}
+        return {stage.__name__: partial(self._reduced, stage) for stage in stages}
+
+    def _reduced(self, stage: Callable[[Any], Any], given: Any = None) -> Any:
+        with reducing(self.model, self.reduction):
+            return stage(given)
 
     def select(self, _: None = None) -> list[PatchSet]:
         return [self.chooser(s.frames) for s in self.scenes]
@@ -89,28 +97,25 @@ def answer_costs(
 ) -> dict[Cell, Cost]:
     """Cost of one question about each of `scenes` (one medium) by each (selector, keep), timed in turns.
 
-    Seconds, their quartiles and FLOPs are of all scenes together; divide by their number for one question. keep 1.0 is
-    the dense policy, which selects nothing. FLOPs are counted as it runs, padding of unequal prompts included.
+    Seconds, their quartiles and FLOPs are of all scenes together; divide by their number for one question. A selector's
+    name may say what reduces tokens, see `Choice.of`. keep 1.0 is the dense policy, which selects and reduces nothing.
+    FLOPs are counted as it runs, padding of unequal prompts included.
+
+    Raises:
+        UsageError: an unknown name, or one that reduces the tokens of a policy that does so itself.
     """
-    size = model.encoder.patch_size
-    jobs = {
-        (selector, keep): _Job(
-            model,
-            tokenizer,
-            scenes,
-            None if keep == 1.0 else EntropyTokenizer(patch_size=size, keep=keep, selector=selector),
-        )
-        for selector, keep in cells
-    }
+    jobs = {cell: _Job(model, tokenizer, scenes, cell) for cell in cells}
     laps = measure_stages({cell: job.chain for cell, job in jobs.items()}, repeats)
     return {cell: _cost(job, laps[cell]) for cell, job in jobs.items()}
 
 
 def _cost(job: _Job, laps: Mapping[str, Sequence[float]]) -> Cost:
     kept = job.select()
+    with reducing(job.model, job.reduction):
+        tokens = sum(job.model.slot_counts(PackedPatches.pack(kept))) if job.reduction else sum(map(len, kept))
     return Cost.of_laps(
         laps,
-        tokens=sum(job.model.slot_counts(PackedPatches.pack(kept))) if job.model.reduction else sum(map(len, kept)),
+        tokens=tokens,
         flops={stage: flops for stage, flops in flops_of(job.chain).items() if stage != "select"},
         bytes=sum(one.pixels.nbytes for one in kept),
     )

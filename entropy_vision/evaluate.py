@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from entropy_vision.attend import read_attend
 from entropy_vision.console import progress, say
 from entropy_vision.errors import InputError, UsageError
-from entropy_vision.reduction import Choice, Reduction
+from entropy_vision.reduction import Choice, reducing
 from entropy_vision.stats import wilson_interval
 
 if TYPE_CHECKING:
@@ -234,17 +233,6 @@ def batches_of(families: Iterable[Sequence[Scored]], chooser: EntropyTokenizer, 
     from entropy_vision.rl.batch import make_batch
 
     return [make_batch(f[i : i + _BATCH], chooser, keep, None) for f in families for i in range(0, len(f), _BATCH)]
-
-
-@contextmanager
-def reducing(model: EntropyVLM, reduction: Reduction | None) -> Iterator[None]:
-    """A policy that reduces its tokens so meanwhile; not at all, where None is given."""
-    own = model.config.reduction
-    model.config.reduction = None if reduction is None else reduction.to_dict()
-    try:
-        yield
-    finally:
-        model.config.reduction = own
 
 
 def measure(

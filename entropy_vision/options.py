@@ -6,6 +6,7 @@ Every verb has `json`: exactly one JSON object on stdout, everything else on std
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -372,6 +373,9 @@ class BenchOptions:
         _check_seed(self.seed)
         if not set(self.inside) <= set(get_args(Inside)) or len(set(self.inside)) < len(self.inside):
             raise UsageError(f"--inside takes {' and '.join(get_args(Inside))}, each once, got {' '.join(self.inside)}")
+        twice = [name for name, count in Counter((*self.selectors, *self.inside)).items() if count > 1]
+        if twice:  # its rows could not be told apart
+            raise UsageError(f"{twice[0]} is named twice by --selectors and --inside: once is enough")
 
 
 @dataclass(frozen=True, kw_only=True)

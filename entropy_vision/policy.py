@@ -38,7 +38,7 @@ from entropy_vision.placeholders import check_placeholders, rotary_positions
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import Parts, check_decoder, fresh_parts
 from entropy_vision.prefix import Prefix as Prefix
-from entropy_vision.projectors import Places, Slots
+from entropy_vision.projectors import POOLS, Places, Slots
 from entropy_vision.reduced import check_reduction, reduced_counts, see
 from entropy_vision.reduction import Reduction
 
@@ -79,6 +79,8 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             self.generation_config = copy.deepcopy(parts.language.generation_config)
         self.encoder, self.projector, self.language = parts.encoder, parts.projector, parts.language
         if self.reduction is not None:
+            if getattr(self.projector, "image_newline", None) is not None:
+                raise UsageError(POOLS)
             check_reduction(self.encoder, self.reduction)
         blocked = torch.zeros(text_config.vocab_size, dtype=torch.bool)
         blocked[unsampled] = True
@@ -201,13 +203,12 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
     def _check_holes(self, holes: Tensor, patches: PackedPatches) -> None:
         """Whether a pack fills a prompt's placeholders. Raises UsageError: it does not, as where the processor that
         wrote them reduces tokens otherwise than this policy."""
-        counts, hint = self.slot_counts(patches), ""
-        if self.reduction is not None or int(holes.sum()) < sum(counts):
-            hint = (
-                "; or does processor.reduction (processor_config.json) differ from model.config.reduction "
-                f"(config.json), which is {self.config.reduction}? processor.follow(model) makes it fit"
-            )
-        check_placeholders(holes, counts, hint)
+        hint = (
+            "; or do processor.reduction and attend (processor_config.json) differ from those of model.config "
+            f"(config.json), which are {self.config.reduction} and {self.config.attend!r}? "
+            "processor.follow(model) makes them fit"
+        )
+        check_placeholders(holes, self.slot_counts(patches), hint)
 
     def _pad_visual(self, tokens: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """[N, D] -> ([B, Kmax, D], live bool [B, Kmax]), padded at the right."""

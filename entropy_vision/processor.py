@@ -86,7 +86,7 @@ class EntropyVLMProcessor(ProcessorMixin):
             fit, scaled: how pictures of other sizes are brought to `image_size`, see `visuals.fitted`.
             attend, reduction: which patches see each other in the tower, and how many tokens are left of them, as in
                 `EntropyVLMConfig`.
-            blocks: of the tower, which `tome` halves tokens in; only that asks for it.
+            blocks: how many the tower has, in each of which `tome` halves tokens at most; only that asks for it.
             onevision: four patches of a video make one token, and every input ends in one more (LLaVA-OneVision).
             chat_template: by default the tokenizer's own, with pictures and videos allowed among the text.
 
@@ -99,6 +99,12 @@ class EntropyVLMProcessor(ProcessorMixin):
         self.fit, self.onevision, self.image_token = fit, onevision, image_token
         self.attend, self.reduction, self.blocks = read_attend(attend), reduction, blocks
         self.scaled: tuple[int, int] | None = None if scaled is None else (int(scaled[0]), int(scaled[1]))
+        if blocks is not None and (isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1):
+            raise UsageError(f"blocks must be a whole number of at least 1, got {blocks!r}")
+        for name in kwargs:
+            near = get_close_matches(name, signature(EntropyVLMProcessor.__init__).parameters, n=1, cutoff=0.8)
+            if near:  # others are transformers' own
+                raise UsageError(f"the processor has no option {name!r}; did you mean {near[0]!r}?")
         if fit not in FITS:
             raise UsageError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
         if onevision and merge > 1:
@@ -138,13 +144,14 @@ class EntropyVLMProcessor(ProcessorMixin):
         return cls(tokenizer, **options)
 
     def follow(self, model: EntropyVLM) -> None:
-        """Take what both say, `attend` and `reduction`, from a policy, whose configuration may have been changed."""
+        """Take what both say, `attend` and `reduction`, from a policy, whose configuration may have been changed, and
+        the `blocks` of its tower."""
         for name, value in self._shared(model).items():
             setattr(self, name, value)
 
     @staticmethod
     def _shared(model: EntropyVLM) -> dict[str, Any]:
-        """What a policy's own configuration says, too."""
+        """What a policy says, too."""
         merges = model.reduction is not None and model.reduction.kind == "tome"
         shared = {"attend": model.config.attend, "reduction": model.config.reduction}
         return shared | {"blocks": model.encoder.layers if merges else None}
@@ -191,8 +198,8 @@ class EntropyVLMProcessor(ProcessorMixin):
 
     def placeholders(self, frames: int | Frames = 1, budget: Budget | float | None = None) -> int | None:
         """Placeholders of a picture, or of a video of `frames` frames; None where only its pixels tell (bits,
-        thresholds, FLOPs; of tokens that are merged also where there are fewer patches than frames, or where halving
-        in every block hardly reaches so few)."""
+        thresholds, FLOPs; of tokens that are merged in several groups of frames also where there are fewer patches
+        than frames, or where halving in every block hardly reaches so few)."""
         frames = frames.count if isinstance(frames, Frames) else frames
         rows, columns = self._units(frames)
         count = self._budget(budget).size(frames * rows * columns)
@@ -206,7 +213,7 @@ class EntropyVLMProcessor(ProcessorMixin):
 
         # each group of frames keeps one at the least, and so each frame is in there where there are enough patches
         together = int({"frame": 1, "input": frames}.get(str(self.attend), self.attend))
-        if count in (frames, frames * rows * columns) or together >= frames <= count:  # all lengths are known
+        if together >= frames or count in (frames, frames * rows * columns):  # all lengths are known
             groups = [min(together, frames - first) for first in range(0, frames, together)]
             return sum(shares([count * group // frames for group in groups], reduction.keep, self.blocks or 0))
         segments = -(-frames // together)

@@ -20,6 +20,7 @@ from entropy_vision.errors import UsageError
 from entropy_vision.packed import PackedPatches
 
 _OCTAVES = 5
+POOLS = "this projector pools four tokens of a video into one: leave the policy's reduction out"
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _inputs(values: Tensor, patches: PackedPatches) -> list[tuple[Tensor, np.nda
 def _whole(places: Places) -> PackedPatches:
     """Raises UsageError: tokens of which some are gone."""
     if not isinstance(places, PackedPatches):
-        raise UsageError("this projector pools four tokens of a video into one: leave the policy's reduction out")
+        raise UsageError(POOLS)
     return places
 
 

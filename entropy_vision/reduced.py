@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import numpy as np
 import torch
@@ -68,12 +69,9 @@ def see(
     Raises:
         UsageError: as of `check_reduction`, `merged` and `pruned`.
     """
-    if reduction is not None:
-        check_reduction(encoder, reduction)
-        if reduction.kind == "tome":
-            assert isinstance(encoder, VisionEncoder)  # just checked
-            found = merged(encoder, packed, reduction.keep, hidden=hidden)
-            return found.tokens, found
+    if reduction is not None and reduction.kind == "tome":
+        found = merged(cast(VisionEncoder, encoder), packed, reduction.keep, hidden=hidden)  # which refuses others
+        return found.tokens, found
     tokens = encoder.encode(packed) if hidden is None else encoder.through_blocks(packed, hidden)
     if reduction is None:
         return tokens, packed

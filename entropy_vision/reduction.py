@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from entropy_vision.errors import UsageError
+
+if TYPE_CHECKING:
+    from entropy_vision.policy import EntropyVLM
 
 Inside = Literal["tome", "evs-features"]
 """Merged in every block of the tower, or pruned behind the last."""
@@ -97,10 +101,8 @@ class Choice:
             from entropy_vision.selection import selectors  # which loads numpy
 
             if kind in selectors():
-                known, near = (
-                    " or ".join(get_args(Inside)),
-                    difflib.get_close_matches(kind, get_args(Inside), cutoff=0.0),
-                )
+                known = " or ".join(get_args(Inside))
+                near = difflib.get_close_matches(kind, get_args(Inside), cutoff=0.0)
                 raise UsageError(
                     f"{name!r}: {kind} is a selector, and behind the plus stands what reduces: {known}; "
                     f"the nearest is {near[0]!r}"
@@ -123,3 +125,14 @@ class Choice:
                 'no place: name plain selectors, or set "reduction": null in its config.json'
             )
         return None if self.keep == 1.0 else own
+
+
+@contextmanager
+def reducing(model: EntropyVLM, reduction: Reduction | None) -> Iterator[None]:
+    """A policy that reduces its tokens so meanwhile; not at all, where None is given."""
+    own = model.config.reduction
+    model.config.reduction = None if reduction is None else reduction.to_dict()
+    try:
+        yield
+    finally:
+        model.config.reduction = own

@@ -10,9 +10,10 @@ from typing import Any
 import media
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from entropy_vision import bench
+from entropy_vision import bench, bench_page
 from entropy_vision.answering import Answering
 from entropy_vision.bench import read_videos, run_bench
 from entropy_vision.console import as_json
@@ -48,10 +49,13 @@ def options(**changes: Any) -> BenchOptions:
 
 
 def test_rows_hold_every_selector_at_every_keep_with_dense_first(folder: Path, tmp_path: Path) -> None:
-    result = run_bench(options(videos=folder, out=tmp_path))
+    result = run_bench(options(videos=folder, out=tmp_path, repeats=3))
     page = result["report"].read_text()
     assert "Left out" in page and "notes.txt" in page and "faster as a whole" in page
-    assert f"{result['rows'][1]['stages']['decode_video']['low']:.3g} to" in page
+    for row in result["rows"]:
+        bill = row["stages"]["decode_video"]
+        assert f"{bill['seconds']:.3g} ({bill['low']:.3g} to {bill['high']:.3g})" in page
+        assert f"<td class=n>{row['wall_ratio_whole']:.2f}</td>" in page
     rows = result["rows"]
     assert [(row["selector"], row["keep"]) for row in rows] == [
         ("dense", 1.0),
@@ -158,6 +162,9 @@ def test_joules_are_those_of_the_machine_or_told_to_be_none(folder: Path, monkey
     result = run_bench(asked)
     assert result["energy"] == "not told by this machine" and [row["joules"] for row in result["rows"]] == [None] * 2
     assert "energy" not in run_bench(replace(asked, energy=False))
+    told = iter([{"package-0": 1.0}, None])
+    monkeypatch.setattr(bench, "measure_joules", lambda *_, **__: next(told))
+    assert run_bench(asked)["energy"] == "package-0; not told in 1 of 2 rows"
 
 
 def test_videos_are_drawn_where_none_are_given_and_every_selector_runs(tmp_path: Path) -> None:
@@ -168,6 +175,26 @@ def test_videos_are_drawn_where_none_are_given_and_every_selector_runs(tmp_path:
     assert "faster than dense" in result["report"].read_text()
     with Image.open(result["picture"]) as picture:
         assert picture.format == "PNG" and picture.width > 400
+
+
+@pytest.mark.parametrize("keeps", [(0.25,), (0.5, 0.25)])
+def test_savings_are_drawn_as_bars_of_one_keep_and_lines_over_several(keeps: tuple[float, ...]) -> None:
+    from matplotlib.figure import Figure
+
+    rows = [
+        {"selector": name, "keep": keep, "wall_ratio": wall, "flops_ratio": wall + 1}
+        for name, wall in (("rate", 3.0), ("random", 5.0))
+        for keep in keeps
+    ]
+    axes = Figure().subplots()
+    bench_page._draw_savings(axes, rows)
+    drawn = {line.get_label(): line for line in axes.lines}
+    if len(keeps) == 1:
+        assert [bar.get_width() for bar in axes.patches] == [3.0, 5.0]
+        assert drawn["FLOPs of the tower"].get_xdata().tolist() == [4.0, 6.0]
+    else:
+        assert not axes.patches and list(drawn["random"].get_ydata()) == [5.0, 5.0]
+        assert list(drawn["FLOPs of the tower"].get_ydata()) == [5.0, 5.0]
 
 
 def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
@@ -191,6 +218,8 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path: Path) -> None:
         ({"inside": ("tome",), "keep": (0.1,)}, "at the least"),
         ({"inside": ("tomee",)}, "--inside takes tome"),
         ({"inside": ("tome", "tome")}, "each once"),
+        ({"selectors": ("random", "tome"), "inside": ("tome",)}, "tome is named twice"),
+        ({"selectors": ("random", "random")}, "random is named twice"),
         ({"selectors": ("rate+tom",)}, "nearest is 'tome'"),
         ({"selectors": ("tome+rate",)}, "write the selector first, such as rate[+]tome"),
     ],
@@ -216,6 +245,7 @@ def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
     model, tokenizer = small_policy(inputs=inputs)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
+    threads = torch.get_num_threads()
     few = partial(EvalOptions, tasks=("quadrant", "count"), questions=4)
     monkeypatch.setattr(bench, "EvalOptions", few)
     result = run_bench(options(videos=folder, checkpoint=tmp_path, keep=(0.25,), out=tmp_path / "out"))
@@ -225,6 +255,10 @@ def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
         measured["random"]["all"]["0.25"]["accuracy"],
         measured["uniform"]["all"]["0.25"]["accuracy"],
     ]
+    assert [(row["low"], row["n"]) for row in result["rows"][1:]] == [
+        (measured[name]["all"]["0.25"]["low"], 8) for name in ("random", "uniform")
+    ]
+    assert (result["threads"], torch.get_num_threads()) == (threads, threads)
     assert result["model"] == str(tmp_path)
 
 
@@ -249,7 +283,8 @@ def test_a_language_model_is_billed_for_the_tokens_that_come_out(folder: Path, t
         "fewer FLOPs as a whole",
     ):
         assert said in page
-    assert f"{rows[0]['flops_ratio_whole']:.2f}" in page and "faster as a whole" not in page
+    assert all(f"<td class=n>{row['flops_ratio_whole']:.2f}</td>" in page for row in rows)
+    assert page.count("whole, dense / this") == 1 and "faster as a whole" not in page
     assert base64.b64encode(result["picture"].read_bytes()).decode() in page
     told = json.loads((tmp_path / "bench.json").read_text())["options"]
     assert told["language"] == reader["language"] and told["keep"] == [0.5] and told["prompt"] == 7

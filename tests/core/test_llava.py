@@ -190,6 +190,8 @@ def test_onevision_passes_over_what_no_whole_patch_covers(tmp_path: Path) -> Non
     """As the published one does: 384 pixels, patches of 14. Pictures of other sizes are resized as there, then cut."""
     theirs, _ = _save(tmp_path, "onevision", 44)
     _is_onevision(tmp_path, theirs)
+    with pytest.raises(UsageError, match="no option 'keeep'"):
+        EntropyVLMProcessor.from_llava(tmp_path, keeep=0.5)
     processor = EntropyVLMProcessor.from_llava(tmp_path)
     assert (processor.image_size, processor.scaled, processor.placeholders(budget=1.0)) == ([40, 40], (44, 44), 26)
     large = noise_frames(1, size=90)

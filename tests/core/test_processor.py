@@ -232,6 +232,10 @@ def test_an_option_that_the_processor_does_not_have_is_told() -> None:
     processor, picture = EntropyVLMProcessor.for_model(model, tokenizer), np.zeros((32, 32, 3), np.uint8)
     with pytest.raises(UsageError, match="no option 'bugdet'; the nearest is 'budget'"):
         processor(text="<image> red", images=picture, bugdet=0.5)
+    with pytest.raises(UsageError, match="no option 'keeep'; did you mean 'keep'"):
+        EntropyVLMProcessor(tokenizer, 8, (96, 96), keeep=0.9)
+    square = EntropyVLMProcessor(tokenizer, 8, 96)
+    assert square.image_size == [96, 96] and square.placeholders(noise_frames(1, frames=3)) == square.placeholders(3)
     with pytest.raises(UsageError, match="keep or budget, not both"):
         processor(text="<image> red", images=picture, budget=0.5, keep=0.5)
     one, other = (processor(text="<image> red", images=picture, **how) for how in ({"keep": 0.5}, {"budget": 0.5}))

@@ -94,6 +94,8 @@ def test_a_tower_reaches_whatever_number_of_tokens_it_is_asked_for(attend: Any) 
         assert count == max(round(tokens / 4), -(-tokens // 4)) == processor.placeholders(1, Budget(tokens=tokens))
         with torch.no_grad():
             assert len(model.embed_patches(patches)) == count
+        ids = processor(text="<image> ?", images=VIDEOS[1], budget=Budget(tokens=tokens))["input_ids"]
+        assert int((ids == model.config.image_token_id).sum()) == count
     for tokens in (5, 61, 179, 250, 360):
         patches = processor(text="<video> ?", videos=VIDEOS[0], budget=Budget(tokens=tokens))["patches"]
         with torch.no_grad():
@@ -184,6 +186,21 @@ def test_it_is_saved_and_goes_with_its_processor(tmp_path: Path) -> None:
         EntropyVLMProcessor.for_model(model, tokenizer, reduction=None)
 
 
+def test_a_processor_follows_a_policy_that_came_to_merge() -> None:
+    model, tokenizer = reducing_policy("evs-features", 0.5)
+    processor = EntropyVLMProcessor.for_model(model, tokenizer)
+    model.config.reduction = {"kind": "tome", "keep": 0.5}
+    processor.follow(model)
+    inputs = processor(text="<image> ?", images=VIDEOS[1])
+    assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == model.slot_counts(inputs["patches"])[0]
+
+
+@pytest.mark.parametrize("blocks", [0, -1, 2.5, "2", True])
+def test_a_count_of_blocks_is_one(blocks: Any) -> None:
+    with pytest.raises(UsageError, match="blocks must be a whole number"):
+        EntropyVLMProcessor(small_policy()[1], 8, (96, 96), blocks=blocks)
+
+
 def test_a_checkpoints_processor_follows_its_policy(tmp_path: Path) -> None:
     """Whoever writes null into config.json, as training asks for, must not find the processor still reducing."""
     model, tokenizer = reducing_policy("evs-features", 0.5, attend=2)
@@ -195,7 +212,7 @@ def test_a_checkpoints_processor_follows_its_policy(tmp_path: Path) -> None:
     assert processor.reduction is None and processor.attend == "frame"
     again.generate(**processor(text="<image> ?", images=VIDEOS[1]), max_new_tokens=1, do_sample=False)
     alone = EntropyVLMProcessor.from_pretrained(tmp_path)
-    said = r"processor\.reduction .* differ from model\.config\.reduction \(config\.json\), which is "
+    said = r"processor\.reduction and attend .* differ from those of model\.config \(config\.json\), which are "
     with pytest.raises(UsageError, match=said + "None"):
         again.generate(**alone(text="<image> ?", images=VIDEOS[1]))
     with pytest.raises(UsageError, match=said + ".'kind'"):
@@ -215,7 +232,8 @@ def test_merged_tokens_are_counted_before_decoding(frames: int, attend: Any, bud
     video = noise_frames(5, frames=frames)
     ids = processor(text="<video> ?", videos=video, budget=budget)["input_ids"]
     assert int((ids == model.config.image_token_id).sum()) == count
-    assert processor.placeholders(8, Budget(tokens=4)) is None  # some frames keep none, and nobody knows which
+    known = attend == "input"  # else some frames keep none, and nobody knows which
+    assert processor.placeholders(8, Budget(tokens=4)) == (2 if known else None)
 
 
 # ---- by name ----------------------------------------------------------------------------------------------------
@@ -305,6 +323,18 @@ def test_eval_takes_them_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
         run_eval(replace(asked, selectors=("rate", "rate+evs")))
 
 
+def test_eval_of_a_policy_that_reduces_itself_refuses_them_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {"image_size": 96, "video_size": 64, "frame_count": 8, "difficulty": 0.3}
+    model, tokenizer = reducing_policy("evs-features", 0.5, inputs=inputs)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr(evaluate, "measure", None)
+    with pytest.raises(UsageError, match="reduces its tokens itself"):
+        run_eval(EvalOptions(checkpoint=tmp_path, tasks=("count",), questions=2, selectors=("rate", "tome")))
+
+
 def test_bench_bills_them_from_the_first_patch_to_the_answer(tmp_path: Path) -> None:
     model, tokenizer = small_policy()
     model.save_pretrained(tmp_path)
@@ -321,7 +351,9 @@ def test_bench_bills_them_from_the_first_patch_to_the_answer(tmp_path: Path) -> 
         assert all(row["stages"][stage]["seconds"] > 0 for row in (rate, both, evs, tome))
 
 
-def test_bench_of_a_policy_that_reduces_itself_is_dense_where_it_says_so(tmp_path: Path) -> None:
+def test_bench_of_a_policy_that_reduces_itself_is_dense_where_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, tokenizer = reducing_policy("evs-features", 0.5)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -329,6 +361,7 @@ def test_bench_of_a_policy_that_reduces_itself_is_dense_where_it_says_so(tmp_pat
     dense, all_of_them, half = run_bench(asked)["rows"]
     assert dense["tokens"] == all_of_them["tokens"] == 4 * half["tokens"]  # half of the patches, half of their tokens
     assert dense["bytes"] == 2 * half["bytes"] and dense["flops_prefill"] > 3 * half["flops_prefill"]
+    monkeypatch.setattr(EntropyTokenizer, "__call__", None)  # refused before anything is selected
     for names in ({"selectors": ("random", "tome")}, {"inside": ("evs-features",)}):
         with pytest.raises(
             UsageError, match=r"reduces its tokens itself .evs-features, keep 0\.5.*\"reduction\": null"
@@ -357,6 +390,10 @@ def test_a_policy_is_billed_for_what_is_left(kind: str, positions: str) -> None:
     model, tokenizer = reducing_policy(kind, visual_positions=positions)
     cost = answer_costs(model, tokenizer, scenes(2), [("rate", 0.5)], repeats=1)["rate", 0.5]
     assert cost.tokens == 2 * 26  # .4 of .5 of 128
+    dense = answer_costs(model, tokenizer, scenes(2), [("rate", 1.0)], repeats=1)["rate", 1.0]
+    assert dense.tokens == 2 * 128 and dense.flops["prefill"] > 3 * cost.flops["prefill"]
+    with pytest.raises(UsageError, match="reduces its tokens itself"):
+        answer_costs(model, tokenizer, scenes(2), [("rate+tome", 0.5)], repeats=1)
     chooser = EntropyTokenizer(patch_size=8, keep=0.5, selector="rate")
     patches = PackedPatches.pack([chooser(one.frames) for one in scenes(2)])
     bill = policy_flops(model, patches, len(prompt_ids(tokenizer, "how many red ?")), 1)

@@ -68,16 +68,19 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_policy_of_parts_as_documented_is_measured_and_trained(tmp_path: Path) -> None:
     """docs/policy.md: no id of an end stands at the top of its configuration, only in the decoder's."""
     tokenizer = bytes_tokenizer(size=1200)
+    end = tokenizer.eos_token_id + 1  # another than the tokenizer's
     language = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id,
+            num_key_value_heads=2, eos_token_id=end,
         )
     )  # fmt: skip
     encoder = VisionEncoder("ev-tiny-96")
     image = tokenizer.convert_tokens_to_ids("<image>")
     config = EntropyVLMConfig(vision=encoder.config, text=language.config.to_dict(), image_token_id=image)
     model = EntropyVLM(config, Parts(encoder, Projector(encoder.width, language.config.hidden_size), language))
+    model.generation_config.eos_token_id = None
+    assert end in dialect_of(model, EntropyVLMProcessor.for_model(model, tokenizer)).ends
     model.save_pretrained(tmp_path / "parts")
     EntropyVLMProcessor.for_model(model, tokenizer, keep=0.25).save_pretrained(tmp_path / "parts")
     line = [
