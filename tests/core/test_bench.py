@@ -238,6 +238,7 @@ def test_a_folder_without_a_video_is_refused(tmp_path: Path) -> None:
         run_bench(options(videos=tmp_path))
 
 
+@pytest.mark.usefixtures("steady")
 def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,10 +246,12 @@ def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
     model, tokenizer = small_policy(inputs=inputs)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    threads = torch.get_num_threads()
+    threads = 2  # eval takes one
+    torch.set_num_threads(threads)
     few = partial(EvalOptions, tasks=("quadrant", "count"), questions=4)
     monkeypatch.setattr(bench, "EvalOptions", few)
     result = run_bench(options(videos=folder, checkpoint=tmp_path, keep=(0.25,), out=tmp_path / "out"))
+    assert (result["threads"], torch.get_num_threads()) == (threads, threads)
     measured = run_eval(few(checkpoint=tmp_path, keep=(1.0, 0.25), selectors=("random", "uniform")))["selectors"]
     assert [row["accuracy"] for row in result["rows"]] == [
         measured["random"]["all"]["1"]["accuracy"],
@@ -258,7 +261,6 @@ def test_a_checkpoint_adds_the_accuracy_that_eval_measures(
     assert [(row["low"], row["n"]) for row in result["rows"][1:]] == [
         (measured[name]["all"]["0.25"]["low"], 8) for name in ("random", "uniform")
     ]
-    assert (result["threads"], torch.get_num_threads()) == (threads, threads)
     assert result["model"] == str(tmp_path)
 
 

@@ -34,6 +34,7 @@ from entropy_vision.options import BenchOptions
 from entropy_vision.packed import PackedPatches
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_cost import policy_flops
+from entropy_vision.policy_parts import Parts
 from entropy_vision.text import IMAGE, token_id, word_tokenizer
 from tests.oracles_encoder import same
 from tests.small_policy import WORDS, noise_frames
@@ -199,6 +200,9 @@ def test_onevision_passes_over_what_no_whole_patch_covers(tmp_path: Path) -> Non
     shown = processor(text="<image> ?", images=large, budget=1.0)["patches"]
     assert np.array_equal(unpatchify(shown.pixels.numpy().reshape(1, 5, 5, 8, 8, 3))[0], resized[:40, :40])
     model = EntropyVLM.from_llava(tmp_path)
+    config = EntropyVLMConfig.from_dict(model.config.to_dict() | {"reduction": {"kind": "evs-features", "keep": 0.5}})
+    with pytest.raises(UsageError, match="leave the policy's reduction out"):
+        EntropyVLM(config, Parts(model.encoder, model.projector, model.language))
     model.save_pretrained(tmp_path / "mine")
     processor.save_pretrained(tmp_path / "mine")
     assert AutoProcessor.from_pretrained(tmp_path / "mine").scaled == (44, 44)
