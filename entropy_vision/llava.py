@@ -28,7 +28,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from entropy_vision.errors import UsageError
 from entropy_vision.hf_vision import HFVisionEncoder
-from entropy_vision.loading import check_loaded, damage_named
+from entropy_vision.loading import check_loaded, told_here
 from entropy_vision.policy_config import EntropyVLMConfig
 from entropy_vision.policy_parts import Parts, check_decoder
 from entropy_vision.projectors import LlavaProjector
@@ -54,7 +54,7 @@ def load_llava(cls: type[EntropyVLM], path: str | Path, **options: Any) -> Entro
     check_decoder(source.text_config)
     tolerant = options.get("ignore_mismatched_sizes", False)
     told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told here in one line
-    with damage_named(path):
+    with told_here(path):
         whole, info = cast(Any, _CLASSES[source.model_type]).from_pretrained(path, **options | told)
     check_loaded(path, {**info, "mismatched_keys": []} if tolerant else info, unexpected=False)
     body = whole.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
@@ -52,12 +53,21 @@ def check_loaded(path: str | Path, info: Mapping[str, Any], unexpected: bool = T
 
 
 @contextmanager
-def damage_named(path: str | Path) -> Iterator[None]:
-    """A file of weights that cannot be read is bad input."""
+def told_here(path: str | Path) -> Iterator[None]:
+    """transformers reads weights meanwhile: its table of them is kept back, for `check_loaded` says it in one line, and
+    a file that cannot be read is bad input."""
+    reporter = logging.getLogger("transformers.modeling_utils")
+    reporter.addFilter(_is_no_table)
     try:
         yield
     except SafetensorError as error:
         raise InputError(path, InputReason.DAMAGED, f"weights that cannot be read: {error}") from error
+    finally:
+        reporter.removeFilter(_is_no_table)
+
+
+def _is_no_table(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def check_token_ids(config: EntropyVLMConfig, size: int) -> list[int]:

@@ -31,7 +31,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from entropy_vision.errors import UsageError
-from entropy_vision.loading import check_kind, check_loaded, check_token_ids, damage_named
+from entropy_vision.loading import check_kind, check_loaded, check_token_ids, told_here
 from entropy_vision.model_card import write_card
 from entropy_vision.packed import PackedPatches
 from entropy_vision.placeholders import check_placeholders, rotary_positions
@@ -106,7 +106,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             check_kind(path)
         told, tolerant = kwargs.pop("output_loading_info", False), kwargs.get("ignore_mismatched_sizes", False)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        with damage_named(path):
+        with told_here(path):
             model, info = super().from_pretrained(path, *args, **kwargs)
         check_loaded(path, {**info, "mismatched_keys": []} if tolerant else info)
         return (model, info) if told else model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ def _change(folder: Path, **fields: Any) -> None:
 
 @pytest.mark.parametrize("load", [EntropyVLM, AutoModelForImageTextToText])
 def test_other_weights_than_the_configuration_describes_are_told(load: Any, saved: Path) -> None:
+    """In one line: transformers' table of them does not come before it."""
+    said: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("transformers").addHandler(listener)
     file = saved / "model.safetensors"
     weights = load_file(file)
     some = {name: tensor for name, tensor in weights.items() if not name.startswith("projector.")}
@@ -78,6 +84,8 @@ def test_other_weights_than_the_configuration_describes_are_told(load: Any, save
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match="weights that cannot be read"):
         load.from_pretrained(saved)
+    logging.getLogger("transformers").removeHandler(listener)
+    assert not said
 
 
 def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
