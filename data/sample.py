@@ -143,8 +143,8 @@ def encode_mosaic(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
     cells[:whole] = pixels[: count - rest].reshape(whole, columns, cell, cell, 3).swapaxes(1, 2)
     cells[whole:, :, :rest] = pixels[count - rest :].swapaxes(0, 1)
     sheet = cv2.cvtColor(cells.reshape(rows * cell, columns * cell, 3), cv2.COLOR_RGB2BGR)
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    _, content = cv2.imencode(".jpg", sheet, options)
+    full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, content = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, quality, *full])
     return content.tobytes()
 
 
