@@ -59,10 +59,9 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
         over the videos. stages is `Cost.stages`: flops, seconds and quartiles (low, high) of each of `cost.STAGES`,
         decode_video where the videos are files (the same in every row), seconds of project, prefill and decode where a
         checkpoint's policy ran them; seconds_whole is of all that was measured, and wall_ratio_whole (dense / this row)
-        of it, None
-        where a stage that has FLOPs was not timed, as those of `language` without running it. With `energy` joules (of
-        all stages from select on, None where the machine tells none) and beside the rows energy, which counters told
-        them.
+        of it, None where a stage that has FLOPs was not timed, as those of `language` without running it. With `energy`
+        joules (of all stages from select on, None where the machine tells none) and beside the rows energy, which
+        counters told them.
         Beside them: model, threads, videos, frames, failed, and with `out` the paths report and picture. Without
         `json` also stages, those of all rows as rows of their own.
 
