@@ -31,6 +31,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from entropy_vision.errors import UsageError
+from entropy_vision.lanes import LaneCache, whole_vectors
 from entropy_vision.loading import check_kind, check_loaded, check_token_ids, told_here
 from entropy_vision.model_card import write_card
 from entropy_vision.packed import PackedPatches
@@ -289,7 +290,9 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         hidden, layers, seen = self._run(prefix, self.get_input_embeddings()(ids), live, positions)
         return hidden, Prefix(layers, seen, prefix.next_position + live.sum(1))
 
-    def read_lanes(self, prefix: Prefix, ids: Tensor, steps: Tensor, sees: Tensor) -> tuple[Tensor, Prefix]:
+    def read_lanes(
+        self, prefix: Prefix, ids: Tensor, steps: Tensor, sees: Tensor, slots: Tensor | None = None
+    ) -> tuple[Tensor, Prefix]:
         """Read text of several continuations of one prefix side by side in one row.
 
         The completions of a group continue from the same picture and question. As rows of their own each would carry
@@ -301,13 +304,15 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             ids: int64 [B, N], the lanes' tokens in any order.
             steps: int64 [N] or [B, N], how many tokens of its lane stand before each token.
             sees: bool [B, N, S + N], which slots each token sees, itself included.
+            slots: int64 [B, N] below S + N, the slot that each token takes; by default the N behind the prefix.
 
         Returns:
             (logits [B, N, V] over the support, the prefix longer by N slots). Its `live` and `next_position` mean
             nothing to a reader without lanes; keep the ones from before.
         """
         positions = prefix.next_position[:, None] + steps
-        hidden, layers = self._decode(prefix, self.get_input_embeddings()(ids), positions, sees)
+        embeds = self.get_input_embeddings()(ids)
+        hidden, layers = self._decode(LaneCache(prefix, slots), embeds, positions, whole_vectors(sees))
         live = torch.cat((prefix.live, torch.ones_like(ids, dtype=torch.bool)), dim=1)
         return self.logits(hidden), Prefix(layers, live, prefix.next_position)
 
@@ -325,13 +330,14 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         # a padded query would see nothing at all and softmax to NaN: let it see itself
         new = (live[:, None, :] & causal) | torch.eye(length, dtype=torch.bool, device=embeds.device)
         sees = torch.cat((prefix.live[:, None, :].expand(-1, length, past), new), dim=2)
-        hidden, layers = self._decode(prefix, embeds, positions, sees)
+        cache = DynamicCache(prefix.layers if past else None)
+        hidden, layers = self._decode(cache, embeds, positions, sees)
         return hidden, layers, torch.cat((prefix.live, live), dim=1)
 
     def _decode(
-        self, prefix: Prefix, embeds: Tensor, positions: Tensor, sees: Tensor
+        self, cache: Cache, embeds: Tensor, positions: Tensor, sees: Tensor
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
-        """The language model on new slots behind a prefix, under an explicit mask bool [B, N, S + N]."""
+        """The language model on new slots behind what a cache holds, under an explicit mask bool [B, N, S + N]."""
         mask = sees[:, None]
         if self.language.config._attn_implementation == "eager":  # which adds its mask to the scores, as it stands
             mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
@@ -339,7 +345,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=positions,
-            cache=DynamicCache(prefix.layers if prefix.live.shape[1] else None),
+            cache=cache,
             use_cache=True,
         )
         return output.last_hidden_state, tuple((layer.keys, layer.values) for layer in output.cache.layers)

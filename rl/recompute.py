@@ -9,30 +9,27 @@ Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016 (arXiv:1604.0
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from entropy_vision.policy import EntropyVLM
 
 
 class _Behind(Cache):
-    """A cache of one layer over given keys and values: what it was given last is kept as tensors."""
+    """A cache of one layer."""
 
-    def __init__(self, past: tuple[Tensor, ...]) -> None:
-        self.past, self.whole = past, cast(tuple[Tensor, Tensor], ())
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of all that was read, [B, heads, S, head_width] each."""
-        if self.past:
-            keys, values = self.past
-            key_states, value_states = torch.cat((keys, key_states), -2), torch.cat((values, value_states), -2)
-        self.whole = key_states, value_states
-        return self.whole
+        """Keys and values of all that was read, as the layer's own cache gives them."""
+        return cast(tuple[Tensor, Tensor], self.layer.update(key_states, value_states))
 
 
 def recompute_layers(model: EntropyVLM) -> None:
@@ -50,27 +47,23 @@ def _wrap(layer: Any) -> None:
         if not torch.is_grad_enabled() or name is None:
             return forward(hidden_states, *args, **kwargs)
         held = kwargs.pop(name)
-        index = layer.self_attn.layer_idx
-        past = _held(held, index)
+        layers, index = held.layers, layer.self_attn.layer_idx
+        if index == len(layers):
+            layers.append(DynamicLayer())
+        mine = layers[index]
+        blank = copy.copy(mine)  # as it was, for whoever runs again
+        past = (mine.keys, mine.values) if mine.is_initialized else ()
 
         def run(hidden: Tensor, *before: Tensor) -> tuple[Any, Tensor, Tensor]:
-            cache = _Behind(before)
-            return (forward(hidden, *args, **{name: cache}, **kwargs), *cache.whole)
+            part = copy.copy(blank)
+            if before:
+                part.keys, part.values = before
+            return (forward(hidden, *args, **{name: _Behind(part)}, **kwargs), part.keys, part.values)
 
         given, keys, values = checkpoint(run, hidden_states, *past, use_reentrant=False)
-        if past:
-            layers = cast(Any, held).layers
-            layers[index].keys, layers[index].values = keys, values
-        else:
-            held.update(keys, values, index)
+        if not past:
+            mine.lazy_initialization(keys, values)
+        mine.keys, mine.values = keys, values
         return given
 
     layer.forward = again
-
-
-def _held(cache: Cache, index: int) -> tuple[Tensor, ...]:
-    """Keys and values that a layer's part of a cache holds; () where it holds none."""
-    layers = cast(Any, cache).layers
-    if index >= len(layers) or not layers[index].is_initialized or not layers[index].keys.numel():
-        return ()
-    return layers[index].keys, layers[index].values

@@ -16,6 +16,9 @@ from entropy_vision.policy import EntropyVLM, Prefix
 from .batch import Batch
 
 _LET_GO = 0.75  # of the rows still going, or fewer: worth the copy of what they have read
+# Lanes are read by twos: a product with a single row is a kernel of its own, which sums in another order than that for
+# many, and blocks of attention hold an even number of rows. See also `entropy_vision.lanes`.
+_EVEN = 2
 
 
 @dataclass(frozen=True)
@@ -132,26 +135,30 @@ def sample(
     token = _pending(prefix, dialect)[:, None].expand(rows, group)
     live = torch.ones(rows, group, dtype=torch.bool, device=device)
     node = torch.zeros_like(token)  # whose continuation a completion's token is, of the nodes read last
+    used = torch.zeros(rows, 1, dtype=torch.long, device=device)  # of a row's slots behind the prefix
     sees = prefix.live[:, None, :].expand(rows, group, -1)
-    steps = 0
+    past, steps = sees.shape[2], 0
     while steps < max_new_tokens:
-        first, node, most = _distinct(node * vocabulary + token, live)
+        first, node, parts = _distinct(node * vocabulary + token, live)
         going = live.any(1)
         # all that the host asks for at a token, in one word: an accelerator waits for the question
-        left, count = torch.stack((going.sum(), most)).tolist()
+        left, most = torch.stack((going.sum(), parts.amax())).tolist()
         if not left:
             break
         if left <= _LET_GO * len(going):
             still = going.nonzero()[:, 0]
             prefix, open_rows, first = prefix.rows(still), open_rows[still], first[still]
             token, live, node, sees = token[still], live[still], node[still], sees[still]
-        first = first[:, :count]
-        itself = torch.eye(count, dtype=torch.bool, device=device)
+            used, parts = used[still], parts[still]
+        first = first[:, : most + most % _EVEN]
+        lanes = first.shape[1]
+        slots = past + used + torch.arange(lanes, device=device)
         seen = sees.gather(1, first[:, :, None].expand(-1, -1, sees.shape[2]))
-        seen = torch.cat((seen, itself.expand(len(seen), -1, -1)), dim=2)
-        step = torch.full((count,), steps, device=device)
-        logits, prefix = model.read_lanes(prefix, token.gather(1, first), step, seen)
-        sees = torch.cat((sees, itself[node]), dim=2)
+        seen = torch.cat((seen, seen.new_zeros(len(seen), lanes, lanes)), dim=2)
+        seen = seen.scatter(2, slots[:, :, None], True)  # itself
+        step = torch.full((lanes,), steps, device=device)
+        logits, prefix = model.read_lanes(prefix, token.gather(1, first), step, seen, slots)
+        sees, used = seen.gather(1, node[:, :, None].expand(-1, -1, seen.shape[2])), used + parts
         logp = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
         entropy = -(logp.exp() * logp.clamp_min(-1e4)).sum(-1)
         each = logp.gather(1, node[:, :, None].expand(-1, -1, logp.shape[2]))
@@ -179,10 +186,10 @@ def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         (int64 [R, G], where each key stands first, and behind these any place; int64 [R, G], which of those each key
-        is; int64 [], how many the row with most of them has).
+        is; int64 [R, 1], how many there are).
     """
     if key.shape[1] == 1:
-        return torch.zeros_like(key), torch.zeros_like(key), torch.ones((), dtype=torch.long, device=key.device)
+        return torch.zeros_like(key), torch.zeros_like(key), torch.ones_like(key)
     key = key.masked_fill(~live, -1)
     key = torch.where(live, key, key.amax(1, keepdim=True))
     group = key.shape[1]
@@ -191,7 +198,7 @@ def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     opens = first == torch.arange(group, device=key.device)
     number = opens.long().cumsum(1) - 1
     order = (~opens).int().argsort(dim=1, stable=True)
-    return order, number.gather(1, first), opens.sum(1).amax()
+    return order, number.gather(1, first), opens.sum(1, keepdim=True)
 
 
 def score(
@@ -246,27 +253,29 @@ def grow(ids: list[list[int]], lengths: list[int], rows: int, start: int) -> Tre
     """The tree of B completions, those of one row one behind the other; `lengths` of their T tokens count."""
     group, longest = len(ids) // rows, len(ids[0])
     node = np.zeros((len(ids), longest), np.int64)
-    tokens: list[list[int]] = []
-    parents: list[list[int]] = []
+    tokens, parents, depths = [], [], []
     for row in range(rows):
-        here, parent, known = [start], [0], dict[tuple[int, int], int]()
-        for completion in range(row * group, (row + 1) * group):
-            at = 0
-            for t in range(1, lengths[completion]):
-                step = at, ids[completion][t - 1]
-                if step not in known:
-                    known[step] = len(here)
-                    here.append(step[1])
-                    parent.append(at)
-                at = node[completion, t] = known[step]
+        here, parent, depth = [start], [0], [0]
+        for t in range(1, longest):
+            known: dict[tuple[int, int], int] = {}
+            for completion in range(row * group, (row + 1) * group):
+                if t < lengths[completion]:
+                    step = int(node[completion, t - 1]), ids[completion][t - 1]
+                    if step not in known:
+                        known[step] = len(here)
+                        here.append(step[1])
+                        parent.append(step[0])
+                        depth.append(t)
+                    node[completion, t] = known[step]
         tokens.append(here)
         parents.append(parent)
+        depths.append(depth)
     size = max(map(len, tokens))
-    padded, depth = np.full((rows, size), start), np.zeros((rows, size), np.int64)
+    size += size % _EVEN
+    padded, deep = np.full((rows, size), start), np.zeros((rows, size), np.int64)
     above = np.broadcast_to(np.eye(size, dtype=bool), (rows, size, size)).copy()
-    for row, (here, parent) in enumerate(zip(tokens, parents, strict=True)):
-        padded[row, : len(here)] = here
+    for row, (here, parent, depth) in enumerate(zip(tokens, parents, depths, strict=True)):
+        padded[row, : len(here)], deep[row, : len(here)] = here, depth
         for n in range(1, len(here)):  # a parent has a smaller number than its children
             above[row, n] |= above[row, parent[n]]
-            depth[row, n] = depth[row, parent[n]] + 1
-    return Tree(*(torch.from_numpy(part) for part in (padded, depth, above, node)))
+    return Tree(*(torch.from_numpy(part) for part in (padded, deep, above, node)))

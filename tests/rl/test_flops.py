@@ -33,6 +33,14 @@ def _counted(run: object) -> int:
         return sum(count_flops(run).values())  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def unpadded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more lanes and keys than there are; padding is work that no price counts."""
+    monkeypatch.setattr("entropy_vision.lanes._VECTOR", 1)
+    monkeypatch.setattr("entropy_vision.rl.rollout._EVEN", 1)
+
+
+@pytest.mark.usefixtures("unpadded")
 def test_reading_sampling_and_scoring_cost_what_torch_counts() -> None:
     """One question, so that nothing is padded: equal to the last FLOP."""
     model, tokenizer = small_policy()
@@ -81,6 +89,7 @@ def test_a_step_costs_about_what_torch_counts(stage: str, tmp_path: Path, guessi
     assert 0.8 * counted < told[0]["flops"] < 1.02 * counted
 
 
+@pytest.mark.usefixtures("unpadded")
 def test_groups_drawn_again_readings_and_updates_are_all_counted(tmp_path: Path, guessing: Path) -> None:
     """One question, so that nothing is padded: what is rolled to the last FLOP, and a reading more where a step is in
     parts. Of the gradient no more than a tenth is priced too much: what is read before the completions needs none of

@@ -64,6 +64,74 @@ def test_rows_that_are_let_go_leave_the_others_as_they_are(group: int, monkeypat
     assert torch.allclose(again, rollouts.logp, atol=1e-5)
 
 
+def test_a_token_stands_in_the_same_slot_for_sampler_and_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that sums over keys take the same terms in the same places, whatever other rows do; rows end early, part late
+    and are let go."""
+    model, tokenizer = small_policy(seed=1)
+    logits, read_lanes, read = EntropyVLM.logits, EntropyVLM.read_lanes, []
+
+    def likes_few(self: EntropyVLM, hidden: torch.Tensor) -> torch.Tensor:
+        out = logits(self, hidden)
+        out[..., tokenizer.eos_token_id] += 2.5
+        out[..., 20:24] += 1.0
+        return out
+
+    def recorded(self: EntropyVLM, prefix: Prefix, ids: torch.Tensor, steps: object, *sees: object) -> object:
+        read.append((ids, *sees))
+        return read_lanes(self, prefix, ids, steps, *sees)
+
+    monkeypatch.setattr(EntropyVLM, "logits", likes_few)
+    monkeypatch.setattr(EntropyVLM, "read_lanes", recorded)
+    rows, group = 24, 3
+    with torch.no_grad():
+        pictures = model.read_patches(pack(*(noise_frames(i) for i in range(rows))))
+        prompts = [prompt_ids(tokenizer, QUESTIONS[i % 3]) for i in range(rows)]
+        asked = read_prompts(model, tokenizer, pictures, torch.arange(rows), prompts)
+        past, row_of = asked.live.shape[1], {}
+        rows_taken = Prefix.rows
+        still: list[torch.Tensor] = []
+        monkeypatch.setattr(Prefix, "rows", lambda self, index: still.append(index) or rows_taken(self, index))
+        drawn = sample(
+            model, tokenizer, asked, group=group, max_new_tokens=16, generator=torch.Generator().manual_seed(3)
+        )
+        steps = read.copy()
+        score(model, tokenizer, asked, drawn.ids, drawn.mask)
+    (tokens, sees) = read[-1]
+    assert len(steps) > 4 and still and len({int(m.sum()) for m in drawn.mask}) > 3
+    tree = grow(drawn.ids.tolist(), drawn.mask.sum(1).tolist(), rows, 0)
+    alive = list(range(rows))
+    let_go = iter(still)
+    for t, (ids, seen, slots) in enumerate(steps):
+        if len(ids) < len(alive):
+            alive = [alive[i] for i in next(let_go).tolist()]
+        for place, row in enumerate(alive):
+            nodes = {int(tree.node[b, t]) for b in range(row * group, (row + 1) * group) if drawn.mask[b, t]}
+            lanes = {int(slot) - past: lane for lane, slot in enumerate(slots[place])}
+            assert sorted(nodes) == sorted(lanes)[: len(nodes)]
+            for node in nodes:
+                lane, width = lanes[node], seen.shape[2]
+                assert ids[place, lane] == tokens[row, node]
+                there = torch.nn.functional.pad(sees[row, node], (0, max(0, width - sees.shape[2])))
+                assert torch.equal(seen[place, lane], there[:width]) and not there[width:].any()
+                row_of[row, node] = t
+    assert len(row_of) == len(
+        {(b // group, int(n)) for b in range(len(tree.node)) for n in tree.node[b][drawn.mask[b]]}
+    )
+
+
+def test_what_a_row_scores_does_not_hang_on_the_other_rows() -> None:
+    model, tokenizer = small_policy(seed=1)
+    prompts = [prompt_ids(tokenizer, q) for q in QUESTIONS]
+    with torch.no_grad():
+        pictures = model.read_patches(pack(*(noise_frames(i) for i in range(3))))
+        asked = read_prompts(model, tokenizer, pictures, torch.arange(3), prompts)
+        drawn = sample(model, tokenizer, asked, group=4, max_new_tokens=9, generator=torch.Generator().manual_seed(0))
+        for some in ([0], [2], [1, 2]):
+            mine = torch.tensor([row * 4 + i for row in some for i in range(4)])
+            part = score(model, tokenizer, asked.rows(torch.tensor(some)), drawn.ids[mine], drawn.mask[mine])
+            torch.testing.assert_close(part, drawn.logp[mine], rtol=0, atol=2e-6)
+
+
 def test_sampler_never_takes_a_token_outside_the_support() -> None:
     model, tokenizer = small_policy(seed=2)
     with torch.no_grad():
@@ -161,8 +229,9 @@ def test_pad_rows_keeps_every_token_and_marks_the_rest(rows: list[list[int]]) ->
     assert (ids[~live] == 9).all()
 
 
-def test_a_tree_has_every_beginning_once_and_each_sees_its_own() -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tree_has_every_beginning_once_and_each_sees_its_own(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 7, 12).tolist()
     ids = rng.integers(0, 3, (12, 6)).tolist()
     tree = grow(ids, lengths, 3, start=9)
@@ -176,6 +245,8 @@ def test_a_tree_has_every_beginning_once_and_each_sees_its_own() -> None:
                 n = int(tree.node[b, t])
                 assert tuple(tree.tokens[row][tree.above[row, n]].tolist()) == (9, *ids[b][:t])
                 assert int(tree.depth[row, n]) == t
-    assert tree.tokens.shape[1] == max(
+    most = max(
         len({tuple(ids[b][:t]) for b in range(4 * row, 4 * row + 4) for t in range(lengths[b])}) for row in range(3)
     )
+    assert tree.tokens.shape[1] == most + most % 2
+    assert (tree.depth[:, :-1][tree.depth[:, 1:] > 0] <= tree.depth[:, 1:][tree.depth[:, 1:] > 0]).all()

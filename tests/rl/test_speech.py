@@ -142,8 +142,9 @@ def _read_twice(model: EntropyVLM, draws: int) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_sampler_and_scorer_are_closer_than_a_cache_and_a_whole_pass(tmp_path: Path) -> None:
-    """Some 20,000 tokens of five policies: hardly one is 2e-6 apart, of transformers' own two ways several times as
-    many; single precision itself is up to 6e-6 from double."""
+    """Some 20,000 tokens of five policies: none is 2e-6 apart, of transformers' own two ways some are, and single
+    precision itself is up to 6e-6 from double. (With MKL's kernels for AVX2 it takes MKL_CBWR=AUTO,STRICT in the
+    environment: see docs/training.md.)"""
     frames = [noise_frames(6, size=40), noise_frames(7, frames=3, size=40), noise_frames(8, size=40)]
     policies = [chat_policy(make(), decoder, visual_positions=kind) for decoder, kind, make in DECODERS]
     for which in ("llava", "onevision"):
@@ -153,9 +154,9 @@ def test_sampler_and_scorer_are_closer_than_a_cache_and_a_whole_pass(tmp_path: P
     theirs = torch.cat([_read_twice(model, 40) for model, _ in policies])
     for name, apart in (("sampler, scorer", mine), ("cache, whole", theirs)):
         beyond = int((apart > 2e-6).sum())
-        print(f"{name}: {len(apart)} tokens, {beyond} above 2e-6, the furthest {float(apart.max()):.1e}")
-    assert float(mine.max()) <= 5e-6
-    assert float((mine > 2e-6).float().mean()) < 0.5 * float((theirs > 2e-6).float().mean())
+        equal = float((apart == 0).float().mean())
+        print(f"{name}: {len(apart)} tokens, {equal:.1%} equal, {beyond} above 2e-6, most {float(apart.max()):.1e}")
+    assert float(mine.max()) <= 2e-6
 
 
 def _agrees(model: EntropyVLM, processor: EntropyVLMProcessor, frames: list[Frames]) -> list[str]:
