@@ -31,7 +31,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from entropy_vision.errors import UsageError
-from entropy_vision.lanes import LaneCache, whole_vectors
+from entropy_vision.lanes import LaneCache, padded
 from entropy_vision.loading import check_kind, check_loaded, check_token_ids, told_here
 from entropy_vision.model_card import write_card
 from entropy_vision.packed import PackedPatches
@@ -291,7 +291,13 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         return hidden, Prefix(layers, seen, prefix.next_position + live.sum(1))
 
     def read_lanes(
-        self, prefix: Prefix, ids: Tensor, steps: Tensor, sees: Tensor, slots: Tensor | None = None
+        self,
+        prefix: Prefix,
+        ids: Tensor,
+        steps: Tensor,
+        sees: Tensor,
+        slots: Tensor | None = None,
+        most: int = 0,
     ) -> tuple[Tensor, Prefix]:
         """Read text of several continuations of one prefix side by side in one row.
 
@@ -305,6 +311,7 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
             steps: int64 [N] or [B, N], how many tokens of its lane stand before each token.
             sees: bool [B, N, S + N], which slots each token sees, itself included.
             slots: int64 [B, N] below S + N, the slot that each token takes; by default the N behind the prefix.
+            most: slots that there may be in the end, where this is one of several steps; see `lanes.padded`.
 
         Returns:
             (logits [B, N, V] over the support, the prefix longer by N slots). Its `live` and `next_position` mean
@@ -312,7 +319,9 @@ class EntropyVLM(PreTrainedModel, GenerationMixin):
         """
         positions = prefix.next_position[:, None] + steps
         embeds = self.get_input_embeddings()(ids)
-        hidden, layers = self._decode(LaneCache(prefix, slots), embeds, positions, whole_vectors(sees))
+        length = padded(sees.shape[2], max(most, sees.shape[2]))
+        sees = nn.functional.pad(sees, (0, length - sees.shape[2]))
+        hidden, layers = self._decode(LaneCache(prefix, length, slots), embeds, positions, sees)
         live = torch.cat((prefix.live, torch.ones_like(ids, dtype=torch.bool)), dim=1)
         return self.logits(hidden), Prefix(layers, live, prefix.next_position)
 

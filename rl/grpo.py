@@ -334,7 +334,15 @@ def _learn_part(
     prefix = read.rows(part.chosen)
     with clock("score"):
         terms = policy_terms(
-            score(context.model, context.dialect, prefix, part.ids, part.mask, temperature=recipe.temperature),
+            score(
+                context.model,
+                context.dialect,
+                prefix,
+                part.ids,
+                part.mask,
+                temperature=recipe.temperature,
+                max_new_tokens=recipe.max_new_tokens,
+            ),
             part.old_logp,
             part.advantages,
             part.mask,

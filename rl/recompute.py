@@ -54,16 +54,20 @@ def _wrap(layer: Any) -> None:
         blank = copy.copy(mine)  # as it was, for whoever runs again
         past = (mine.keys, mine.values) if mine.is_initialized else ()
 
+        after = blank  # and as it is behind its first run
+
         def run(hidden: Tensor, *before: Tensor) -> tuple[Any, Tensor, Tensor]:
+            nonlocal after
             part = copy.copy(blank)
             if before:
                 part.keys, part.values = before
-            return (forward(hidden, *args, **{name: _Behind(part)}, **kwargs), part.keys, part.values)
+            given = forward(hidden, *args, **{name: _Behind(part)}, **kwargs)
+            after = part
+            return given, part.keys, part.values
 
         given, keys, values = checkpoint(run, hidden_states, *past, use_reentrant=False)
-        if not past:
-            mine.lazy_initialization(keys, values)
-        mine.keys, mine.values = keys, values
+        vars(mine).update(vars(after), keys=keys, values=values)
+        after = blank  # whose tensors would be held until the backward pass
         return given
 
     layer.forward = again

@@ -18,7 +18,7 @@ from .batch import Batch
 _LET_GO = 0.75  # of the rows still going, or fewer: worth the copy of what they have read
 # Lanes are read by twos: a product with a single row is a kernel of its own, which sums in another order than that for
 # many, and blocks of attention hold an even number of rows. See also `entropy_vision.lanes`.
-_EVEN = 2
+_LANES = 2
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def sample(
     used = torch.zeros(rows, 1, dtype=torch.long, device=device)  # of a row's slots behind the prefix
     sees = prefix.live[:, None, :].expand(rows, group, -1)
     past, steps = sees.shape[2], 0
+    room = past + _whole(group) * max_new_tokens
     while steps < max_new_tokens:
         first, node, parts = _distinct(node * vocabulary + token, live)
         going = live.any(1)
@@ -150,14 +151,14 @@ def sample(
             prefix, open_rows, first = prefix.rows(still), open_rows[still], first[still]
             token, live, node, sees = token[still], live[still], node[still], sees[still]
             used, parts = used[still], parts[still]
-        first = first[:, : most + most % _EVEN]
-        lanes = first.shape[1]
+        lanes = _whole(most) if group > 1 else 1  # what is sampled alone is scored by nobody
+        first = torch.nn.functional.pad(first, (0, _LANES))[:, :lanes]
         slots = past + used + torch.arange(lanes, device=device)
         seen = sees.gather(1, first[:, :, None].expand(-1, -1, sees.shape[2]))
         seen = torch.cat((seen, seen.new_zeros(len(seen), lanes, lanes)), dim=2)
         seen = seen.scatter(2, slots[:, :, None], True)  # itself
         step = torch.full((lanes,), steps, device=device)
-        logits, prefix = model.read_lanes(prefix, token.gather(1, first), step, seen, slots)
+        logits, prefix = model.read_lanes(prefix, token.gather(1, first), step, seen, slots, room)
         sees, used = seen.gather(1, node[:, :, None].expand(-1, -1, seen.shape[2])), used + parts
         logp = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
         entropy = -(logp.exp() * logp.clamp_min(-1e4)).sum(-1)
@@ -176,6 +177,11 @@ def sample(
     cut[open_rows] = live
     ids, mask, logps, entropies = (t[:, :, :steps].flatten(0, 1) for t in (ids, mask, logps, entropies))
     return Rollouts(ids, mask, logps, entropies, cut.flatten(), [dialect.text(row) for row in ids.tolist()])
+
+
+def _whole(lanes: int) -> int:
+    """So many lanes or a few more, which count for nothing."""
+    return lanes + -lanes % _LANES
 
 
 def _distinct(key: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,11 +215,15 @@ def score(
     mask: Tensor,
     *,
     temperature: float = 1.0,
+    max_new_tokens: int = 0,
 ) -> Tensor:
     """Log-probabilities [B, T] of given completions behind their prefixes, with gradients; 0 at padding.
 
     B is a multiple of the prefix's rows: each row is continued by equally many completions, as `sample` returns them.
     What several completions of a row begin with is read once, see `Tree`.
+
+    Args:
+        max_new_tokens: what they were sampled with, where it is more than T: then sums go as they went there.
     """
     rows, (count, length) = len(prefix.live), ids.shape
     dialect = spoken(dialect)
@@ -221,7 +231,8 @@ def score(
     tokens, depth, above, node = (t.to(ids.device) for t in (tree.tokens, tree.depth, tree.above, tree.node))
     tokens[:, 0] = _pending(prefix, dialect)  # the root
     sees = torch.cat((prefix.live[:, None, :].expand(-1, tokens.shape[1], -1), above), dim=2)
-    logits, _ = model.read_lanes(prefix, tokens, depth, sees)
+    room = prefix.live.shape[1] + _whole(count // rows) * max(length, max_new_tokens)
+    logits, _ = model.read_lanes(prefix, tokens, depth, sees, most=room)
     logp = torch.log_softmax(logits / temperature, dim=-1)
     row = torch.arange(rows, device=ids.device).repeat_interleave(count // rows)[:, None].expand(count, length)
     picked = logp[row, node, ids]
@@ -270,8 +281,7 @@ def grow(ids: list[list[int]], lengths: list[int], rows: int, start: int) -> Tre
         tokens.append(here)
         parents.append(parent)
         depths.append(depth)
-    size = max(map(len, tokens))
-    size += size % _EVEN
+    size = _whole(max(map(len, tokens)))
     padded, deep = np.full((rows, size), start), np.zeros((rows, size), np.int64)
     above = np.broadcast_to(np.eye(size, dtype=bool), (rows, size, size)).copy()
     for row, (here, parent, depth) in enumerate(zip(tokens, parents, depths, strict=True)):

@@ -37,7 +37,7 @@ def _counted(run: object) -> int:
 def unpadded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more lanes and keys than there are; padding is work that no price counts."""
     monkeypatch.setattr("entropy_vision.lanes._VECTOR", 1)
-    monkeypatch.setattr("entropy_vision.rl.rollout._EVEN", 1)
+    monkeypatch.setattr("entropy_vision.rl.rollout._LANES", 1)
 
 
 @pytest.mark.usefixtures("unpadded")

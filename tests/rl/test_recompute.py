@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_policy import noise_frames, pack
+from small_policy import noise_frames, pack, small_policy
 from small_runs import FEW_IMAGES, small_recipe, weights
 from torch import Tensor
 
@@ -53,6 +53,23 @@ def test_gradients_are_those_of_a_policy_that_keeps_everything(tmp_path: Path, g
     assert few_bytes < 0.6 * all_bytes
     same_draw = sample(model, tokenizer, read_questions(model, tokenizer, batch), temperature=0.0, max_new_tokens=8)
     assert same_draw.ids.shape[0] == len(batch.asks)  # sampling goes on from a cache that was filled under gradients
+
+
+@pytest.mark.parametrize("decoder", ["mistral", "gemma3_text"])
+def test_a_cache_of_sliding_windows_is_left_as_without_it(decoder: str) -> None:
+    """It counts what it has read, beside keys and values."""
+    ids = torch.randint(5, 20, (2, 9), generator=torch.Generator().manual_seed(0))
+    went_on = []
+    for on in (False, True):
+        model, _ = small_policy(seed=1, decoder=decoder)
+        if on:
+            recompute_layers(model)
+        cache = model(ids, use_cache=True).cache
+        positions = torch.tensor([[9, 10]] * 2)
+        logits = model(ids[:, :2], cache=cache, position_ids=positions, use_cache=True).logits[..., ~model.blocked]
+        went_on.append((logits, cache.get_seq_length()))
+    assert went_on[0][1] == went_on[1][1] == 11
+    torch.testing.assert_close(went_on[0][0], went_on[1][0])
 
 
 @pytest.mark.parametrize("frozen", [False, True])

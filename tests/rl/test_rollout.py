@@ -76,9 +76,11 @@ def test_a_token_stands_in_the_same_slot_for_sampler_and_scorer(monkeypatch: pyt
         out[..., 20:24] += 1.0
         return out
 
-    def recorded(self: EntropyVLM, prefix: Prefix, ids: torch.Tensor, steps: object, *sees: object) -> object:
+    def recorded(
+        self: EntropyVLM, prefix: Prefix, ids: torch.Tensor, steps: object, *sees: object, **most: int
+    ) -> object:
         read.append((ids, *sees))
-        return read_lanes(self, prefix, ids, steps, *sees)
+        return read_lanes(self, prefix, ids, steps, *sees, **most)
 
     monkeypatch.setattr(EntropyVLM, "logits", likes_few)
     monkeypatch.setattr(EntropyVLM, "read_lanes", recorded)
@@ -101,7 +103,8 @@ def test_a_token_stands_in_the_same_slot_for_sampler_and_scorer(monkeypatch: pyt
     tree = grow(drawn.ids.tolist(), drawn.mask.sum(1).tolist(), rows, 0)
     alive = list(range(rows))
     let_go = iter(still)
-    for t, (ids, seen, slots) in enumerate(steps):
+    for t, (ids, seen, slots, _) in enumerate(steps):
+        assert ids.shape[1] % 2 == 0  # a group of 3, at its root a single token
         if len(ids) < len(alive):
             alive = [alive[i] for i in next(let_go).tolist()]
         for place, row in enumerate(alive):
@@ -119,7 +122,7 @@ def test_a_token_stands_in_the_same_slot_for_sampler_and_scorer(monkeypatch: pyt
     )
 
 
-def test_what_a_row_scores_does_not_hang_on_the_other_rows() -> None:
+def test_rows_scored_apart_from_the_others_have_what_they_were_sampled_with() -> None:
     model, tokenizer = small_policy(seed=1)
     prompts = [prompt_ids(tokenizer, q) for q in QUESTIONS]
     with torch.no_grad():
