@@ -79,7 +79,7 @@ def test_a_token_stands_in_the_same_slot_for_sampler_and_scorer(monkeypatch: pyt
     def recorded(
         self: EntropyVLM, prefix: Prefix, ids: torch.Tensor, steps: object, *sees: object, **most: int
     ) -> object:
-        read.append((ids, *sees))
+        read.append((ids, *sees, *most.values()))
         return read_lanes(self, prefix, ids, steps, *sees, **most)
 
     monkeypatch.setattr(EntropyVLM, "logits", likes_few)
@@ -97,8 +97,9 @@ def test_a_token_stands_in_the_same_slot_for_sampler_and_scorer(monkeypatch: pyt
             model, tokenizer, asked, group=group, max_new_tokens=16, generator=torch.Generator().manual_seed(3)
         )
         steps = read.copy()
-        score(model, tokenizer, asked, drawn.ids, drawn.mask)
-    (tokens, sees) = read[-1]
+        score(model, tokenizer, asked, drawn.ids, drawn.mask, max_new_tokens=16)
+    (tokens, sees, room) = read[-1]
+    assert {step[-1] for step in steps} == {room} == {past + 4 * 16}  # three lanes are four
     assert len(steps) > 4 and still and len({int(m.sum()) for m in drawn.mask}) > 3
     tree = grow(drawn.ids.tolist(), drawn.mask.sum(1).tolist(), rows, 0)
     alive = list(range(rows))

@@ -16,7 +16,7 @@ from entropy_vision.packed import PackedPatches
 from entropy_vision.policy import EntropyVLM, Prefix
 from entropy_vision.rl.rollout import pad_rows, read_pictures, read_prompts, sample, score
 from tests.core.test_llava import _save
-from tests.small_policy import noise_frames
+from tests.small_policy import noise_frames, small_policy
 
 QUESTIONS = ["is the red circle left of the blue circle ?", "how many red ?", "which is above ?"]
 KINDS = ["shared", "grid", "sequential"]
@@ -157,6 +157,24 @@ def test_sampler_and_scorer_are_closer_than_a_cache_and_a_whole_pass(tmp_path: P
         equal = float((apart == 0).float().mean())
         print(f"{name}: {len(apart)} tokens, {equal:.1%} equal, {beyond} above 2e-6, most {float(apart.max()):.1e}")
     assert float(mine.max()) <= 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [0, 100, 250, 330, 340, 350, 400, 450, 500, 600, 840, 900, 1000])
+def test_so_they_are_behind_long_prompts(length: int) -> None:
+    """Four rows, so that products have 16 rows and more; attention takes 512 keys at a time."""
+    model, tokenizer = small_policy(seed=1)
+    ids = torch.randint(5, 20, (4, length), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        start = model.empty_prefix(4)
+        asked = model.read_silently(start, ids, torch.ones_like(ids).bool()) if length else start
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            drawn = sample(model, tokenizer, asked, group=4, max_new_tokens=12, generator=generator)
+            again = score(model, tokenizer, asked, drawn.ids, drawn.mask, max_new_tokens=12)
+            apart = (again - drawn.logp).abs()[drawn.mask]
+            print(f"{length}: {len(apart)} tokens, {int((apart > 0).sum())} not equal, most {float(apart.max()):.1e}")
+            assert float(apart.max()) <= 2e-6
 
 
 def _agrees(model: EntropyVLM, processor: EntropyVLMProcessor, frames: list[Frames]) -> list[str]:
