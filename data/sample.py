@@ -138,11 +138,16 @@ def encode_mosaic(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
     cell, columns, rows = _layout(count, side)
     if cell > side:
         pixels = np.pad(pixels, [(0, 0), (0, cell - side), (0, cell - side), (0, 0)], mode="edge")
-    cells = np.full((rows, cell, columns, cell, 3), 128, np.uint8)
+    lines = cv2.cvtColor(pixels.reshape(count * cell, cell, 3), cv2.COLOR_RGB2BGR)
+    # the lines of a patch are taken as one value each: their bytes would take several times as long
+    lines = lines.reshape(count, cell, 3 * cell).view(f"V{3 * cell}")[..., 0]
+    sheet = np.empty((rows * cell, columns * cell, 3), np.uint8)
+    cells = sheet.reshape(rows, cell, columns, 3 * cell).view(f"V{3 * cell}")[..., 0]
     whole, rest = divmod(count, columns)  # rows of cells
-    cells[:whole] = pixels[: count - rest].reshape(whole, columns, cell, cell, 3).swapaxes(1, 2)
-    cells[whole:, :, :rest] = pixels[count - rest :].swapaxes(0, 1)
-    sheet = cv2.cvtColor(cells.reshape(rows * cell, columns * cell, 3), cv2.COLOR_RGB2BGR)
+    cells[:whole] = lines[: count - rest].reshape(whole, columns, cell).swapaxes(1, 2)
+    if rest:
+        sheet[whole * cell :] = 128
+        cells[whole:, :, :rest] = lines[count - rest :].swapaxes(0, 1)
     full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, content = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, quality, *full])
     return content.tobytes()

@@ -1,8 +1,8 @@
 """Sums over blocks of a frame: what the rate reads off pixels, in one pass over them.
 
 The loops are compiled (numba) and accumulate whole rows, so a processor's vector units take them as they stand; sums
-run over the rows of a block first and over its columns last. Each is compiled for one block size and one number of
-interleaved channels, which makes it three times as fast. Results are float32 [3, R', C'], channels first: Y, Cr, Cb.
+run over the rows of a block first and over its columns last. Each is compiled for one block size, which makes it three
+times as fast. Results are float32 [3, R', C'], channels first: Y, Cr, Cb.
 `tests/oracles_selection.py` has the same in loops over blocks.
 """
 
@@ -17,6 +17,8 @@ import numba
 import numpy as np
 
 from entropy_vision.planes import BLOCK, Planes
+
+_i32, _u = np.int32, np.uint64  # sums are cut to 32 bits, or they would be taken in 64; of `_u` see planes.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,13 @@ def quantile(blocks: np.ndarray, share: float) -> np.ndarray:
 
 
 @functools.cache
-def _statistics(channels: int, side: int) -> Callable[[np.ndarray, np.float32, np.ndarray], None]:
-    """(plane [H, W channels], scale, out [3, channels, R', C']): mean, variance and slope times `scale`."""
+def _statistics(side: int) -> Callable[[np.ndarray, np.float32, np.ndarray], None]:
+    """(plane [H, W], scale, out [3, R', C']): mean, variance and slope times `scale`."""
 
     @numba.njit(cache=True)
     def statistics(plane: np.ndarray, scale: np.float32, out: np.ndarray) -> None:
-        height, wide = plane.shape
-        total, square, slope = np.empty((3, wide), np.int32)
+        height, width = plane.shape
+        total, square, slope = np.empty((3, width), np.int32)
         share = np.float32(1 / (side * side))
         steep = scale * share / np.float32(4)  # central differences span two pixels
         for row in range(height // side):
@@ -69,82 +71,70 @@ def _statistics(channels: int, side: int) -> Callable[[np.ndarray, np.float32, n
                 here = plane[y]
                 above = plane[y - 1 if y > 0 else min(1, height - 1)]
                 below = plane[y + 1 if y < height - 1 else max(y - 1, 0)]
-                for i in range(wide):
-                    value, down = np.int32(here[i]), np.int32(below[i]) - np.int32(above[i])
-                    total[i] += value
-                    square[i] += value * value
-                    slope[i] += down * down
-                for i in range(channels, wide - channels):
-                    along = np.int32(here[i + channels]) - np.int32(here[i - channels])
-                    slope[i] += along * along
-            for block in range(out.shape[3]):
-                for k in range(channels):
-                    one, two, three = np.int32(0), np.int32(0), np.int32(0)
-                    for x in range(side):
-                        i = (block * side + x) * channels + k
-                        one += total[i]
-                        two += square[i]
-                        three += slope[i]
-                    mean = one * share
-                    out[0, k, row, block] = mean
-                    out[1, k, row, block] = max(two * share - mean * mean, np.float32(0))
-                    out[2, k, row, block] = three * steep
+                for x in range(width):
+                    value, down = _i32(here[x]), _i32(below[x]) - _i32(above[x])
+                    total[x] += value
+                    square[x] += value * value
+                    slope[x] += down * down
+                for x in range(1, width - 1):
+                    along = _i32(here[x + 1]) - _i32(here[x - 1])
+                    slope[x] += along * along
+            for block in range(_u(out.shape[2])):
+                one, two, three = _i32(0), _i32(0), _i32(0)
+                for i in range(_u(side)):
+                    x = block * _u(side) + i
+                    one, two, three = _i32(one + total[x]), _i32(two + square[x]), _i32(three + slope[x])
+                mean = np.float32(one) * share
+                out[0, row, block] = mean
+                out[1, row, block] = max(np.float32(two) * share - mean * mean, np.float32(0))
+                out[2, row, block] = np.float32(three) * steep
 
     return statistics
 
 
-_of_luma, _of_chroma = _statistics(1, BLOCK), _statistics(2, BLOCK // 2)
+_of_luma, _of_chroma = _statistics(BLOCK), _statistics(BLOCK // 2)
 
 
 @numba.njit(cache=True)
 def _measure(luma: np.ndarray, chroma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, variance, slope), one call for both planes: calls from Python cost as much as the sums."""
-    height, width = luma.shape
-    out = np.empty((3, 3, height // BLOCK, width // BLOCK), np.float32)
-    _of_luma(luma, np.float32(1), out[:, :1])
-    # a sample of colour is two of luma wide
-    _of_chroma(chroma.reshape(len(chroma), width), np.float32(0.25), out[:, 1:])
+    """(mean, variance, slope), one call for all planes: calls from Python cost as much as the sums."""
+    out = np.empty((3, 3, luma.shape[0] // BLOCK, luma.shape[1] // BLOCK), np.float32)
+    _of_luma(luma, np.float32(1), out[:, 0])
+    for k in range(2):  # a sample of colour is two of luma wide
+        _of_chroma(chroma[k], np.float32(0.25), out[:, 1 + k])
     return out[0], out[1], out[2]
 
 
 @functools.cache
-def _differences(
-    channels: int, side: int
-) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
-    """(now, other [H, W channels], light [channels], mean, square [channels, R', C']) of now - other - light."""
+def _differences(side: int) -> Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray], None]:
+    """(now, other [H, W], light, mean, square [R', C']) of now - other - light."""
 
     @numba.njit(cache=True)
     def differences(
-        now: np.ndarray, other: np.ndarray, light: np.ndarray, mean: np.ndarray, square: np.ndarray
+        now: np.ndarray, other: np.ndarray, light: np.float32, mean: np.ndarray, square: np.ndarray
     ) -> None:
-        height, wide = now.shape
-        total, squares, off = np.empty((3, wide), np.float32)
-        for x in range(wide // channels):
-            for k in range(channels):
-                off[x * channels + k] = light[k]
+        height, width = now.shape
+        total, squares = np.empty((2, width), np.float32)
         share = np.float32(1 / (side * side))
         for row in range(height // side):
             total[:], squares[:] = 0, 0
             for y in range(row * side, (row + 1) * side):
                 here, there = now[y], other[y]
-                for i in range(wide):
-                    apart = np.float32(here[i]) - np.float32(there[i]) - off[i]
-                    total[i] += apart
-                    squares[i] += apart * apart
-            for block in range(mean.shape[2]):
-                for k in range(channels):
-                    one, two = np.float32(0), np.float32(0)
-                    for x in range(side):
-                        i = (block * side + x) * channels + k
-                        one += total[i]
-                        two += squares[i]
-                    mean[k, row, block] = one * share
-                    square[k, row, block] = two * share
+                for x in range(width):
+                    apart = np.float32(here[x]) - np.float32(there[x]) - light
+                    total[x] += apart
+                    squares[x] += apart * apart
+            for block in range(_u(mean.shape[1])):
+                one, two = np.float32(0), np.float32(0)
+                for i in range(_u(side)):
+                    one += total[block * _u(side) + i]
+                    two += squares[block * _u(side) + i]
+                mean[row, block], square[row, block] = one * share, two * share
 
     return differences
 
 
-_of_lumas, _of_chromas = _differences(1, BLOCK), _differences(2, BLOCK // 2)
+_of_lumas, _of_chromas = _differences(BLOCK), _differences(BLOCK // 2)
 
 
 @numba.njit(cache=True)
@@ -153,12 +143,10 @@ def compare(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and mean square [3, R', C'] of a frame's uint8 planes less others, uint8 or float32, and less a common
     change, float32 [3], in each block."""
-    height, width = luma.shape
-    out = np.empty((2, 3, height // BLOCK, width // BLOCK), np.float32)
-    _of_lumas(luma, other_luma, light[:1], out[0, :1], out[1, :1])
-    lines = len(chroma)
-    one, other = chroma.reshape(lines, width), other_chroma.reshape(lines, width)
-    _of_chromas(one, other, light[1:], out[0, 1:], out[1, 1:])
+    out = np.empty((2, 3, luma.shape[0] // BLOCK, luma.shape[1] // BLOCK), np.float32)
+    _of_lumas(luma, other_luma, light[0], out[0, 0], out[1, 0])
+    for k in range(2):
+        _of_chromas(chroma[k], other_chroma[k], light[1 + k], out[0, 1 + k], out[1, 1 + k])
     return out[0], out[1]
 
 
@@ -214,46 +202,31 @@ def flat_and_steep(slopes: np.ndarray, errors: np.ndarray) -> tuple[np.float32, 
     return ranked(slopes[flat], 0.5), ranked(slopes[steep], 0.5), ranked(errors[flat], 0.5), ranked(errors[steep], 0.5)
 
 
-def blend(memory: Planes, now: Planes, light: np.ndarray, share: np.ndarray) -> None:
-    """memory += share * (now - light - memory), in place.
-
-    Args:
-        memory: float32.
-        now: uint8.
-        light: float32 [3], taken off `now`.
-        share: float32 [R', C'] in [0, 1], for each block.
-    """
-    _both(memory.luma, memory.chroma, now.luma, now.chroma, light, share)
-
-
 @functools.cache
-def _blend(channels: int, side: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
-    """(memory, now [H, W channels], light [channels], share [R', C']): memory += share * (now - light - memory)."""
+def _blend(side: int) -> Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray], None]:
+    """(memory, now [H, W], light, share [R', C']): memory += share * (now - light - memory)."""
 
     @numba.njit(cache=True)
-    def blend(memory: np.ndarray, now: np.ndarray, light: np.ndarray, share: np.ndarray) -> None:
-        height, wide = now.shape
-        parts, off = np.empty(wide, np.float32), np.empty(wide, np.float32)
-        for x in range(wide // channels):
-            for k in range(channels):
-                off[x * channels + k] = light[k]
+    def blend(memory: np.ndarray, now: np.ndarray, light: np.float32, share: np.ndarray) -> None:
+        height, width = now.shape
+        parts = np.empty(width, np.float32)
         for row in range(height // side):
             for block in range(share.shape[1]):
-                for i in range(side * channels):
-                    parts[block * side * channels + i] = share[row, block]
+                for i in range(side):
+                    parts[block * side + i] = share[row, block]
             for y in range(row * side, (row + 1) * side):
                 into, given = memory[y], now[y]
-                for i in range(wide):
-                    into[i] += parts[i] * (np.float32(given[i]) - off[i] - into[i])
+                for x in range(width):
+                    into[x] += parts[x] * (np.float32(given[x]) - light - into[x])
 
     return blend
 
 
-_into_luma, _into_chroma = _blend(1, BLOCK), _blend(2, BLOCK // 2)
+_into_luma, _into_chroma = _blend(BLOCK), _blend(BLOCK // 2)
 
 
 @numba.njit(cache=True)
-def _both(
+def blend(
     luma: np.ndarray,
     chroma: np.ndarray,
     now_luma: np.ndarray,
@@ -261,6 +234,12 @@ def _both(
     light: np.ndarray,
     share: np.ndarray,
 ) -> None:
-    lines, width = len(chroma), luma.shape[1]
-    _into_luma(luma, now_luma, light[:1], share)
-    _into_chroma(chroma.reshape(lines, width), now_chroma.reshape(lines, width), light[1:], share)
+    """memory += share * (now - light - memory), in place: of planes float32, given planes uint8.
+
+    Args:
+        light: float32 [3], taken off what is given.
+        share: float32 [R', C'] in [0, 1], for each block.
+    """
+    _into_luma(luma, now_luma, light[0], share)
+    for k in range(2):
+        _into_chroma(chroma[k], now_chroma[k], light[1 + k], share)

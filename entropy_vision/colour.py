@@ -41,27 +41,45 @@ def together(colours: np.ndarray) -> np.ndarray:
 def luma_of(colours: np.ndarray) -> np.ndarray:
     """Luma of uint8 [3, H, W], RGB: uint8 [H, W]."""
     out = np.empty_like(colours[0])
-    red, green, blue, luma = colours[0].ravel(), colours[1].ravel(), colours[2].ravel(), out.ravel()
+    weigh(colours[0].ravel(), colours[1].ravel(), colours[2].ravel(), out.ravel())
+    return out
+
+
+@numba.njit(cache=True, inline="always")
+def weigh(red: np.ndarray, green: np.ndarray, blue: np.ndarray, luma: np.ndarray) -> None:
+    """Luma of uint8 [N] of each colour, written."""
     for i in range(len(luma)):
         luma[i] = (_i32(red[i]) * _i32(9798) + _i32(green[i]) * _i32(19235) + _i32(blue[i]) * _i32(3735) + 16384) >> 15
-    return out
 
 
 @numba.njit(cache=True)
 def ycrcb(colours: np.ndarray) -> np.ndarray:
     """Luma, Cr and Cb of uint8 [3, H, W], RGB: the same."""
     out = np.empty_like(colours)
-    red, green, blue, luma = colours[0].ravel(), colours[1].ravel(), colours[2].ravel(), out[0].ravel()
-    for i in range(len(luma)):
-        luma[i] = (_i32(red[i]) * _i32(4899) + _i32(green[i]) * _i32(9617) + _i32(blue[i]) * _i32(1868) + 8192) >> 14
-    _difference(red, luma, _i32(11682), out[1].ravel())
-    _difference(blue, luma, _i32(9241), out[2].ravel())
+    _differences(colours, out[0], out[1:])
     return out
 
 
 @numba.njit(cache=True)
+def chroma_of(colours: np.ndarray) -> np.ndarray:
+    """Cr and Cb of uint8 [3, H, W], RGB: uint8 [2, H, W]."""
+    out = np.empty((2, colours.shape[1], colours.shape[2]), np.uint8)
+    _differences(colours, np.empty_like(colours[0]), out)
+    return out
+
+
+@numba.njit(cache=True)
+def _differences(colours: np.ndarray, luma: np.ndarray, chroma: np.ndarray) -> None:
+    """Luma [H, W], and Cr and Cb [2, H, W]: 128 and what red and blue are above luma, in 2^14ths of a weight."""
+    red, green, blue, grey = colours[0].ravel(), colours[1].ravel(), colours[2].ravel(), luma.ravel()
+    for i in range(len(grey)):
+        grey[i] = (_i32(red[i]) * _i32(4899) + _i32(green[i]) * _i32(9617) + _i32(blue[i]) * _i32(1868) + 8192) >> 14
+    _difference(red, grey, _i32(11682), chroma[0].ravel())
+    _difference(blue, grey, _i32(9241), chroma[1].ravel())
+
+
+@numba.njit(cache=True)
 def _difference(colour: np.ndarray, luma: np.ndarray, weight: np.int32, out: np.ndarray) -> None:
-    """128 and what a colour is above luma, in 2^14ths of `weight`."""
     for i in range(len(out)):
         above = _i32(_i32(_i32(colour[i]) - _i32(luma[i])) * weight + _i32((128 << 14) + 8192))
         out[i] = min(max(_i32(above >> 14), _i32(0)), _i32(255))

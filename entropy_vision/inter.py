@@ -80,21 +80,39 @@ def _residual(
 
 
 @numba.njit(cache=True)
-def error_floor(variance: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> np.ndarray:
-    """What of a predictor's residual energy is not news; all [3, R', C'], every so many blocks are looked at.
+def _scales(variance: np.ndarray, slope: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a frame tells of its error floors, whatever predicts it: the most that is noise, and the median slope, [3].
 
-    The noise is what the better quarter of the blocks cannot predict, but never more than a quarter of the blocks
-    already hold by themselves (twice, for two noisy frames are subtracted): after a cut all residuals are large, and
-    that is no noise. The registration error is the typical residual per gradient energy over the steeper half.
+    Noise is never more than a quarter of the blocks already hold by themselves (twice, for two noisy frames are
+    subtracted): after a cut all residuals are large, and that is no noise.
     """
-    floor = np.empty_like(energy)
+    return np.float32(2) * quantiles(variance, 0.25, step), quantiles(slope, 0.5, step)
+
+
+@numba.njit(cache=True)
+def error_floor(
+    most: np.ndarray, middle: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int
+) -> np.ndarray:
+    """What of a predictor's residual energy is not news: [3, R', C'], every so many blocks are looked at.
+
+    The noise is what the better quarter of the blocks cannot predict. The registration error is the typical residual
+    per gradient energy over the steeper half.
+
+    Args:
+        most, middle: of `_scales`.
+        slope, energy: [3, R', C'].
+    """
+    floor, excess = np.empty_like(energy), np.empty(energy[0].size, np.float32)
     for k in range(3):
-        errors, slopes = energy[k].ravel()[::step], slope[k].ravel()[::step]
-        noise = min(ranked(errors, 0.25), np.float32(2) * ranked(variance[k].ravel()[::step], 0.25))
-        steep = slopes >= ranked(slopes, 0.5)
-        excess = np.maximum(errors[steep] - noise, np.float32(0)) / (slopes[steep] + np.float32(1))
-        shift = min(ranked(excess, 0.5), np.float32(_REGISTRATION))
-        floor[k] = slope[k] * shift + (noise + np.float32(_D0))
+        errors, slopes, out = energy[k].ravel(), slope[k].ravel(), floor[k].ravel()
+        noise, steep = min(ranked(errors[::step], 0.25), most[k]), 0
+        for i in range(0, len(errors), step):
+            if slopes[i] >= middle[k]:
+                excess[steep] = max(errors[i] - noise, np.float32(0)) / (slopes[i] + np.float32(1))
+                steep += 1
+        shift = min(ranked(excess[:steep], 0.5), np.float32(_REGISTRATION))
+        for i in range(len(out)):
+            out[i] = slopes[i] * shift + (noise + np.float32(_D0))
     return floor
 
 
@@ -113,31 +131,23 @@ def news_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
     return out
 
 
-def judged(blocks: Blocks, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bits a pixel [R', C'] of a predictor's residual energy, and the floor [3, R', C'] above which it is news."""
-    rate, floor = _judged(blocks.variance, blocks.slope, energy, every(*energy.shape[1:]))
-    return rate, floor
-
-
 @numba.njit(cache=True)
-def _judged(variance: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    floor = error_floor(variance, slope, energy, step)
-    return news_rate(energy, floor), floor
-
-
-def apparent_shift(blocks: Blocks, energy: np.ndarray) -> float:
-    """Samples squared by which the picture seems to have moved: how luma's residual grows with the gradient energy.
+def _in_place(
+    luma: np.ndarray,
+    chroma: np.ndarray,
+    other_luma: np.ndarray,
+    other_chroma: np.ndarray,
+    slope: np.ndarray,
+    step: int,
+) -> tuple[np.ndarray, float]:
+    """Residual energy [3, R', C'] against the frame before where it stands, and by how much the picture seems to have
+    moved, in samples squared: how luma's residual grows with the gradient energy.
 
     A shift by d leaves about d^2 / 2 times the gradient energy; noise leaves the same in steep blocks and in flat ones.
     """
-    shift: float = _apparent_shift(blocks.slope[0], energy[0], every(*energy.shape[1:]))
-    return shift
-
-
-@numba.njit(cache=True)
-def _apparent_shift(slope: np.ndarray, energy: np.ndarray, step: int) -> float:
-    gentle, steep, calm, wild = flat_and_steep(slope.ravel()[::step], energy.ravel()[::step])
-    return float((wild - calm) / (steep - gentle + 1))
+    energy, _ = _residual(luma, chroma, other_luma, other_chroma, step, _UNCHANGED)
+    gentle, steep, calm, wild = flat_and_steep(slope[0].ravel()[::step], energy[0].ravel()[::step])
+    return energy, float((wild - calm) / (steep - gentle + 1))
 
 
 @numba.njit(cache=True)
@@ -190,8 +200,9 @@ def look_back(now: Planes, before: Planes, blocks: Blocks, known: Past | None = 
     Args:
         known: what was said of the frame before: what moved goes on to move.
     """
-    still, _ = residual(now, before)
-    if apparent_shift(blocks, still) < _MOVES:
+    step = every(*blocks.slope.shape[1:])
+    still, shift = _in_place(now.luma, now.chroma, before.luma, before.chroma, blocks.slope, step)
+    if shift < _MOVES:
         return Past(still, None, None)
     layers = known.layers if known else None
     alone = known.motion if known and not layers else None
@@ -291,19 +302,12 @@ class Memory:
                 setattr(self, name, value)
         self._aside = None
         seen = self._follow(past, now)
-        recent, _ = judged(blocks, past.energy)
-        energy, light = residual(now, self.ground, self.lights[-1])
-        known, usual = judged(blocks, energy)
-        rate = _together(recent, known, seen)
-        if past.motion is not None:
-            _limit_arriving(rate, seen, blocks.variance, every(*rate.shape))
-            self.anchor = blocks.mean - light[:, None, None]  # no drift is told while a camera moves
-        patience = _PATIENCE if past.motion is None else _PATIENCE_LAYERS if past.layers else _PATIENCE_MOVING
-        dusk = _steady_change(self.lights, light, self.shown)
-        share = _settle(
-            rate, recent, known, seen, usual, blocks.mean, light, dusk, patience, self.waited, self.anchor
+        moved = past.motion is not None
+        patience = _PATIENCE_LAYERS if past.layers else _PATIENCE_MOVING if moved else _PATIENCE
+        rate, recent, known = _weighed(
+            now.luma, now.chroma, blocks.mean, blocks.variance, blocks.slope, past.energy, seen, moved, patience,
+            every(*seen.shape), self.ground.luma, self.ground.chroma, self.waited, self.anchor, self.lights, self.shown,
         )  # fmt: skip
-        blend(self.ground, now, light, share)
         self.before, self.evidence = now, Evidence(recent, known, seen, past)
         return rate
 
@@ -328,6 +332,45 @@ class Memory:
             self.waited, coarse, self.waited.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
         )  # fmt: skip
         return seen_before(motion, now.luma.shape[0], now.luma.shape[1], BLOCK)
+
+
+@numba.njit(cache=True)
+def _weighed(
+    luma: np.ndarray,
+    chroma: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    slope: np.ndarray,
+    energy: np.ndarray,
+    seen: np.ndarray,
+    moved: bool,
+    patience: int,
+    step: int,
+    ground: np.ndarray,
+    ground_chroma: np.ndarray,
+    waited: np.ndarray,
+    anchor: np.ndarray,
+    lights: np.ndarray,
+    shown: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bits a pixel [R', C'] of a frame given both references, and against the frame before and memory alone.
+
+    One call for all that follows the residual energy [3, R', C'] against the frame before; `Memory`'s fields follow.
+    """
+    most, middle = _scales(variance, slope, step)
+    recent = news_rate(energy, error_floor(most, middle, slope, energy, step))
+    left, light = _residual(luma, chroma, ground, ground_chroma, step, lights[-1])
+    usual = error_floor(most, middle, slope, left, step)
+    known = news_rate(left, usual)
+    rate = _together(recent, known, seen)
+    if moved:
+        _limit_arriving(rate, seen, variance, step)
+        for k in range(3):
+            anchor[k] = mean[k] - light[k]  # no drift is told while a camera moves
+    dusk = _steady_change(lights, light, shown)
+    share = _settle(rate, recent, known, seen, usual, mean, light, dusk, patience, waited, anchor)
+    blend(ground, ground_chroma, luma, chroma, light, share)
+    return rate, recent, known
 
 
 @numba.njit(cache=True)

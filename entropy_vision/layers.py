@@ -53,7 +53,7 @@ class Layers:
         """One frame of several predictions, one a motion; what nobody knows is taken from the frame itself."""
         kind = views[0].luma.dtype
         luma = np.choose(self.owner, [view.luma for view in views] + [now.luma.astype(kind)])
-        of_chroma = np.ascontiguousarray(self.owner[::2, ::2])[..., None]
+        of_chroma = np.ascontiguousarray(self.owner[::2, ::2])
         chroma = np.choose(of_chroma, [view.chroma for view in views] + [now.chroma.astype(kind)])
         return Planes(luma, chroma)
 

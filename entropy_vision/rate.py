@@ -27,7 +27,7 @@ import numpy as np
 from entropy_vision.grid import pad, real_pixels
 from entropy_vision.inter import Memory
 from entropy_vision.intra import picture_bits
-from entropy_vision.planes import planes_of
+from entropy_vision.planes import planes_and_thumbnail
 
 
 class Bits:
@@ -41,21 +41,32 @@ class Bits:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """The next frame's: uint8 [H, W, 3], RGB -> float32 [R, C], >= 0. Padding has no bits."""
+        return self.read(frame)[0]
+
+    def read(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The next frame's bits, and its thumbnail, uint8 [3, 4 R, 4 C]."""
         (padded,) = pad(frame[None], self.patch_size)
-        news = self.memory.news(planes_of(padded, self.patch_size))
+        planes, thumbnail = planes_and_thumbnail(padded, self.patch_size)
+        news = self.memory.news(planes)
         if news is None:
-            return _of_picture(frame, self.patch_size)
+            return _of_picture(frame, self.patch_size), thumbnail
         rows, columns = news.shape
         patches = cv2.resize(news, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)  # means of 2 x 2 blocks
-        return _of_real(patches, frame, self.patch_size)
+        return _of_real(patches, frame, self.patch_size), thumbnail
 
 
 def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
     """Bits of every patch of a video: uint8 [F, H, W, 3], RGB -> float32 [F, R, C]."""
     if len(pixels) == 1:  # nothing comes after it that would be compared with it
         return _of_picture(pixels[0], patch_size)[None]
+    return bits_and_thumbnails(pixels, patch_size)[0]
+
+
+def bits_and_thumbnails(pixels: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`patch_bits` of at least two frames, and what is seen of them on the way: uint8 [F, 3, 4 R, 4 C]."""
     bits = Bits(patch_size)
-    return np.stack([bits(frame) for frame in pixels])
+    read = [bits.read(frame) for frame in pixels]
+    return np.stack([one for one, _ in read]), np.stack([thumbnail for _, thumbnail in read])
 
 
 def _of_picture(frame: np.ndarray, patch_size: int) -> np.ndarray:

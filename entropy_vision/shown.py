@@ -28,8 +28,7 @@ import numpy as np
 
 from entropy_vision.blocks import flat_and_steep, ranked
 from entropy_vision.colour import ycrcb
-from entropy_vision.grid import grid_size, pad
-from entropy_vision.planes import reduced
+from entropy_vision.intra import gaussian_rate
 
 _AREA = 256  # pixels of the patch for which the bits below are meant
 _D0 = 9.0  # grey levels squared
@@ -42,7 +41,8 @@ _SENSOR, _FADE = 8.0, 8.0  # grey levels squared that are noise in a flat patch,
 _FADES = 0.6  # g
 _LIGHT = 1.5  # grey levels of common change from which on it is the light
 _STEPS = 9  # of bisection
-_LUMA, _LOOK = 16, 24  # values: 4 x 4 of luma, then 2 x 2 of Cr and of Cb
+_LUMA, _BLUE, _LOOK = 16, 20, 24  # values: 4 x 4 of luma, then 2 x 2 of Cr and from the 20th on of Cb
+_i32, _u = np.int32, np.uint64  # sums are cut to 32 bits, or they would be taken in 64; of `_u` see planes.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +60,20 @@ class Looks:
     fading: np.ndarray
 
 
-def looks_of(pixels: np.ndarray, patch_size: int) -> Looks:
-    """The looks of uint8 [F, H, W, 3]."""
-    _, height, width, _ = pixels.shape
-    rows, columns = grid_size(height, width, patch_size)
-    values = np.empty((len(pixels), rows * columns, _LOOK), np.int16)
-    for frame, into in zip(pad(pixels, patch_size), values, strict=True):
-        _into_patches(reduced(frame, 4 * columns, 4 * rows), columns, into)
-    return Looks(values, *_changes(values))
+def looks_of(thumbnails: np.ndarray) -> Looks:
+    """The looks of frames by red, green and blue, uint8 [F, 3, 4 R, 4 C]; see `planes.planes_and_thumbnail`."""
+    return Looks(*_looks(thumbnails))
+
+
+@numba.njit(cache=True)
+def _looks(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(values, rests, fading)."""
+    frames, _, height, width = thumbnails.shape
+    values = np.empty((frames, height // 4 * (width // 4), _LOOK), np.int16)
+    for t in range(frames):
+        _into_patches(thumbnails[t], width // 4, values[t])
+    rests, fading = _changes(values)
+    return values, rests, fading
 
 
 @numba.njit(cache=True)
@@ -110,15 +116,18 @@ def _changes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @numba.njit(cache=True)
 def _take_light_off(now: np.ndarray, before: np.ndarray, light: np.ndarray) -> None:
     """In place off `now`; `before` has its own light off, which `light` float32 [3] is and then that of `now`."""
-    apart = np.empty(len(now), np.float32)
-    for k in range(3):
-        low, high = (0, _LUMA) if k == 0 else (12 + 4 * k, 16 + 4 * k)
-        for p in range(len(now)):
-            total = np.int32(0)
-            for i in range(low, high):
-                total = np.int32(total + np.int32(now[p, i]) - np.int32(before[p, i]))
-            apart[p] = total / (high - low)
-        common = ranked(apart, 0.5) - light[k]
+    apart = np.empty((3, len(now)), np.float32)
+    for p in range(_u(len(now))):
+        luma, red, blue = _i32(0), _i32(0), _i32(0)
+        for i in range(_LUMA):
+            luma = _i32(luma + _i32(now[p, i]) - _i32(before[p, i]))
+        for i in range(_LUMA, _BLUE):
+            red = _i32(red + _i32(now[p, i]) - _i32(before[p, i]))
+        for i in range(_BLUE, _LOOK):
+            blue = _i32(blue + _i32(now[p, i]) - _i32(before[p, i]))
+        apart[0, p], apart[1, p], apart[2, p] = luma / np.float32(16), red / np.float32(4), blue / np.float32(4)
+    for k, low, high in ((0, 0, _LUMA), (1, _LUMA, _BLUE), (2, _BLUE, _LOOK)):
+        common = ranked(apart[k], 0.5) - light[k]
         if abs(common) >= _LIGHT:
             light[k] = min(max(light[k] + common, np.float32(-255)), np.float32(255))  # changes may never add up to 0
         off = np.int16(round(light[k]))
@@ -152,26 +161,30 @@ def _apparent(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, float, f
     return slope, float(shift), float(calm - 2 * wild / (steep + 1) * gentle)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")  # a call takes as long
 def _differ(one: np.ndarray, other: np.ndarray) -> np.float32:
     """Bits by which two looks differ, as of a patch of 256 pixels: 256 / 4 log2 of the product of 1 + (V / D)^2.
 
     Nothing where V / D is below a third, over all channels: noise, and most patches of most frames.
     """
-    luma, red, blue = np.int32(0), np.int32(0), np.int32(0)
-    for i in range(_LUMA):  # every sum is cut to 32 bits, or they would be taken in 64
-        apart = np.int32(one[i]) - np.int32(other[i])
-        luma = np.int32(luma + apart * apart)
-    for i in range(_LUMA, _LUMA + 4):
-        apart = np.int32(one[i]) - np.int32(other[i])
-        red = np.int32(red + apart * apart)
-    for i in range(_LUMA + 4, _LOOK):
-        apart = np.int32(one[i]) - np.int32(other[i])
-        blue = np.int32(blue + apart * apart)
+    luma, red, blue = _i32(0), _i32(0), _i32(0)
+    for i in range(_LUMA):
+        luma = _squared(one, other, i, luma)
+    for i in range(_LUMA, _BLUE):
+        red = _squared(one, other, i, red)
+    for i in range(_BLUE, _LOOK):
+        blue = _squared(one, other, i, blue)
     a, b, c = np.float32(luma) / (16 * _D0), np.float32(red) / (4 * _D0), np.float32(blue) / (4 * _D0)
-    if a + b + c < _NOISE:
-        return np.float32(0)
-    return np.float32(_AREA / 4) * np.log2(np.float32((1 + a * a) * (1 + b * b) * (1 + c * c)))
+    bits = np.float32(0)
+    if a + b + c >= _NOISE:
+        bits = np.float32(_AREA) * gaussian_rate(np.float32((1 + a * a) * (1 + b * b) * (1 + c * c)))
+    return bits
+
+
+@numba.njit(cache=True, inline="always")
+def _squared(one: np.ndarray, other: np.ndarray, i: int, total: np.int32) -> np.int32:
+    apart = _i32(one[i]) - _i32(other[i])
+    return _i32(total + apart * apart)
 
 
 @numba.njit(cache=True)

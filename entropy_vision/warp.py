@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from entropy_vision.motion import Motion, on_grid
-from entropy_vision.planes import Planes, beside
+from entropy_vision.planes import Planes
 
 _A = -0.75  # of Keys' kernel: sharper than the -0.5 of least error
 _1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
@@ -26,10 +26,10 @@ def warp(planes: Planes, motion: Motion) -> Planes:
         motion: float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y), of luma's samples.
     """
     luma = _warped(planes.luma[None], motion)
-    chroma = _warped(planes.chroma.transpose(2, 0, 1), on_grid(motion, 0.5, 0.5))
+    chroma = _warped(planes.chroma, on_grid(motion, 0.5, 0.5))
     if planes.luma.dtype == np.uint8:
         luma, chroma = _rounded(luma), _rounded(chroma)
-    return Planes(luma[0], beside(chroma))
+    return Planes(luma[0], chroma)
 
 
 @numba.njit(cache=True)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -60,10 +61,10 @@ def draw(folder: Path) -> dict[str, Path]:
 
 
 def ours(path: Path, tokenizer: EntropyTokenizer, folder: Path) -> None:
-    """What a worker does with one task."""
-    source = stat(path)
+    """What a worker does with one task; every task has files of its own."""
+    source, name = stat(path), secrets.token_hex(8)
     task = {"source": vars(source), "name": source.name, "key": "a", "digest": digest(source)}
-    task |= {"part": str(folder / "a.part"), "note": str(folder / "a.note")}
+    task |= {"part": str(folder / f"{name}.part"), "note": str(folder / f"{name}.note")}
     worker._write(task, *worker.make(task, SETTINGS, tokenizer, folder))
 
 

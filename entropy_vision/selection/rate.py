@@ -8,12 +8,15 @@ from. Where fewer patches than the budget say anything at all, the rest of it is
 from __future__ import annotations
 
 import functools
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
-from entropy_vision.rate import Bits, patch_bits
+from entropy_vision.grid import pad
+from entropy_vision.planes import planes_and_thumbnail
+from entropy_vision.rate import Bits, bits_and_thumbnails, patch_bits
 from entropy_vision.selection.base import Selector
 from entropy_vision.shown import closed_loop, looks_of
 
@@ -21,6 +24,8 @@ _ALL = 0.35  # of the budget of a video may go to its whole first frame; where t
 _COVERAGE, _COVERAGE_STILL = 0.12, 0.03  # of the budget of a video, of a picture
 _NOTHING = 1.0  # a patch of less than one bit says nothing
 _ROUNDS = 4  # of spreading more patches where some fell on patches already in
+_THUMBNAILS: WeakKeyDictionary[Frames, tuple[int, np.ndarray]] = WeakKeyDictionary()
+"""(patch size, thumbnails) of the frames that were scored and still are there: a choice follows, or several."""
 
 
 class Rate(Selector):
@@ -31,7 +36,11 @@ class Rate(Selector):
 
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""
-        return patch_bits(frames.pixels, patch_size)
+        if frames.count == 1:
+            return patch_bits(frames.pixels, patch_size)
+        bits, thumbnails = bits_and_thumbnails(frames.pixels, patch_size)
+        _THUMBNAILS[frames] = patch_size, thumbnails
+        return bits
 
     def stream(self, patch_size: int) -> Bits:
         """A fresh one: each frame given those before."""
@@ -48,7 +57,7 @@ class Rate(Selector):
         whole = frames.count > 1 and bits[0].size <= _ALL * count
         spare = 0 if whole else int((_COVERAGE if frames.count > 1 else _COVERAGE_STILL) * count)
         if frames.count > 1:
-            looks = looks_of(frames.pixels, patch_size)
+            looks = looks_of(_thumbnails(frames, patch_size))
             mask, worth = closed_loop(bits, looks, count - spare, whole, _NOTHING, patch_size)
         else:
             worth, mask = bits, exact(bits, max(1, count - spare)) & (bits >= _NOTHING)
@@ -58,6 +67,14 @@ class Rate(Selector):
         only = floor & ~mask
         only[0] |= whole
         return exact(np.where(only, np.inf, worth), count, _filled(floor, count) if idle else floor)
+
+
+def _thumbnails(frames: Frames, patch_size: int) -> np.ndarray:
+    """uint8 [F, 3, 4 R, 4 C], as the score has seen them; anew where other frames were scored."""
+    side, thumbnails = _THUMBNAILS.get(frames, (0, np.empty(0)))
+    if side == patch_size:
+        return thumbnails
+    return np.stack([planes_and_thumbnail(frame, patch_size)[1] for frame in pad(frames.pixels, patch_size)])
 
 
 def _never_shown(mask: np.ndarray, most: int) -> np.ndarray:
