@@ -11,33 +11,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numba
 import numpy as np
 
-from entropy_vision.planes import BLOCK, Planes
+from entropy_vision.planes import BLOCK
 
 _i32, _u = np.int32, np.uint64  # sums are cut to 32 bits, or they would be taken in 64; of `_u` see planes.py
-
-
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """What the rate needs to know about one frame; all float32 [3, R', C'].
-
-    Attributes:
-        mean, variance: of the block's values.
-        slope: mean squared gradient, (grey levels a sample of luma) squared; central differences, edges mirrored.
-    """
-
-    mean: np.ndarray
-    variance: np.ndarray
-    slope: np.ndarray
-
-
-def measure(planes: Planes) -> Blocks:
-    """Block statistics of a frame of uint8 planes."""
-    return Blocks(*_measure(planes.luma, planes.chroma))
 
 
 @functools.cache
@@ -96,13 +76,16 @@ _of_luma, _of_chroma = _statistics(BLOCK), _statistics(BLOCK // 2)
 
 
 @numba.njit(cache=True)
-def _measure(luma: np.ndarray, chroma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, variance, slope), one call for all planes: calls from Python cost as much as the sums."""
+def measure(luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    """Mean, variance and slope of the blocks of a frame's uint8 planes: float32 [3, 3, R', C'].
+
+    The slope is the mean squared gradient, (grey levels a sample of luma) squared; central differences, edges mirrored.
+    """
     out = np.empty((3, 3, luma.shape[0] // BLOCK, luma.shape[1] // BLOCK), np.float32)
     _of_luma(luma, np.float32(1), out[:, 0])
     for k in range(2):  # a sample of colour is two of luma wide
         _of_chroma(chroma[k], np.float32(0.25), out[:, 1 + k])
-    return out[0], out[1], out[2]
+    return out
 
 
 @functools.cache

@@ -16,11 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numba
 import numpy as np
 
-from entropy_vision.blocks import Blocks, blend, compare, every, flat_and_steep, measure, quantiles, ranked
+from entropy_vision.blocks import blend, compare, every, flat_and_steep, measure, quantiles, ranked
 from entropy_vision.intra import gaussian_rate
 from entropy_vision.layers import Layers, View, layers_of, misfit, refine
 from entropy_vision.motion import Corners, Motion, on_grid, seen_before, tracked
@@ -90,9 +89,7 @@ def _scales(variance: np.ndarray, slope: np.ndarray, step: int) -> tuple[np.ndar
 
 
 @numba.njit(cache=True)
-def error_floor(
-    most: np.ndarray, middle: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int
-) -> np.ndarray:
+def error_floor(most: np.ndarray, middle: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> np.ndarray:
     """What of a predictor's residual energy is not news: [3, R', C'], every so many blocks are looked at.
 
     The noise is what the better quarter of the blocks cannot predict. The registration error is the typical residual
@@ -133,21 +130,17 @@ def news_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _in_place(
-    luma: np.ndarray,
-    chroma: np.ndarray,
-    other_luma: np.ndarray,
-    other_chroma: np.ndarray,
-    slope: np.ndarray,
-    step: int,
-) -> tuple[np.ndarray, float]:
-    """Residual energy [3, R', C'] against the frame before where it stands, and by how much the picture seems to have
-    moved, in samples squared: how luma's residual grows with the gradient energy.
+    luma: np.ndarray, chroma: np.ndarray, other_luma: np.ndarray, other_chroma: np.ndarray, step: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """A frame's blocks (`measure`), their residual energy [3, R', C'] against the frame before where it stands, and by
+    how much the picture seems to have moved, in samples squared: how luma's residual grows with the gradient energy.
 
     A shift by d leaves about d^2 / 2 times the gradient energy; noise leaves the same in steep blocks and in flat ones.
     """
+    blocks = measure(luma, chroma)
     energy, _ = _residual(luma, chroma, other_luma, other_chroma, step, _UNCHANGED)
-    gentle, steep, calm, wild = flat_and_steep(slope[0].ravel()[::step], energy[0].ravel()[::step])
-    return energy, float((wild - calm) / (steep - gentle + 1))
+    gentle, steep, calm, wild = flat_and_steep(blocks[2, 0].ravel()[::step], energy[0].ravel()[::step])
+    return blocks, energy, float((wild - calm) / (steep - gentle + 1))
 
 
 @numba.njit(cache=True)
@@ -182,28 +175,30 @@ class Past:
     """What the frame before says of the present one.
 
     Attributes:
+        blocks: float32 [3, 3, R', C'], mean, variance and slope of the present one's.
         energy: float32 [3, R', C'], residual along the camera's motion and those of further layers, or in place.
         motion: the camera's, None where it stands.
         layers: where there are several, whose each sample is.
         corners: of the frame, where they were looked for.
     """
 
+    blocks: np.ndarray
     energy: np.ndarray
     motion: Motion | None
     layers: Layers | None
     corners: Corners | None = None
 
 
-def look_back(now: Planes, before: Planes, blocks: Blocks, known: Past | None = None) -> Past:
+def look_back(now: Planes, before: Planes, known: Past | None = None) -> Past:
     """Predict a frame by the one before, in place and along the motions that are shared by much of it.
 
     Args:
         known: what was said of the frame before: what moved goes on to move.
     """
-    step = every(*blocks.slope.shape[1:])
-    still, shift = _in_place(now.luma, now.chroma, before.luma, before.chroma, blocks.slope, step)
+    step = every(now.luma.shape[0] // BLOCK, now.luma.shape[1] // BLOCK)
+    blocks, still, shift = _in_place(now.luma, now.chroma, before.luma, before.chroma, step)
     if shift < _MOVES:
-        return Past(still, None, None)
+        return Past(blocks, still, None, None)
     layers = known.layers if known else None
     alone = known.motion if known and not layers else None
     motions, corners = tracked(before.luma, now.luma, alone, known.corners if known else None)
@@ -211,18 +206,19 @@ def look_back(now: Planes, before: Planes, blocks: Blocks, known: Past | None = 
     found = [(motion, warp(before, motion)) for motion in motions]
     energies = [residual(now, seen)[0] for _, seen in found]
     if not energies:
-        return Past(still, None, None)
+        return Past(blocks, still, None, None)
     middles = [np.median(energy.sum(axis=0)) for energy in energies] if len(energies) > 1 else [0.0]
     first = int(np.argmin(middles))
     best = energies[first]
     if gain(still, best) < _CAMERA:
-        return Past(still, None, None)
+        return Past(blocks, still, None, None)
     order = [first, *(place for place in range(len(found)) if place != first)]
     views = _layer_views(now, before, [found[place] for place in order], [energies[place] for place in order])
     if len(views) == 1:
-        return Past(best, views[0][0], None, corners)
+        return Past(blocks, best, views[0][0], None, corners)
     layers = layers_of(now, views)
-    return Past(residual(now, layers.compose([seen for _, seen in views], now))[0], views[0][0], layers)
+    energy, _ = residual(now, layers.compose([seen for _, seen in views], now))
+    return Past(blocks, energy, views[0][0], layers)
 
 
 def _layer_views(now: Planes, before: Planes, found: list[View], energies: list[np.ndarray]) -> list[View]:
@@ -286,16 +282,15 @@ class Memory:
 
     def news(self, now: Planes) -> np.ndarray | None:
         """Bits a pixel of each block of the next frame, float32 [R', C']; None where the past says nothing of it."""
-        blocks = measure(now)
         if self.before is None:
-            self._anew(now, blocks)
+            self._anew(now, measure(now.luma, now.chroma)[0])
             return None
-        past = look_back(now, self.before, blocks, self.evidence.past if self.evidence else None)
-        if is_cut(past.energy, blocks.variance):
+        past = look_back(now, self.before, self.evidence.past if self.evidence else None)
+        if is_cut(past):
             held, self._aside = self._aside, {name: getattr(self, name) for name in _STATE}
-            back = held and look_back(now, held["before"], blocks)
-            if not held or not back or is_cut(back.energy, blocks.variance):
-                self._anew(now, blocks)
+            back = held and look_back(now, held["before"])
+            if not held or not back or is_cut(back):
+                self._anew(now, past.blocks[0])
                 return None
             past = back
             for name, value in held.items():
@@ -305,17 +300,17 @@ class Memory:
         moved = past.motion is not None
         patience = _PATIENCE_LAYERS if past.layers else _PATIENCE_MOVING if moved else _PATIENCE
         rate, recent, known = _weighed(
-            now.luma, now.chroma, blocks.mean, blocks.variance, blocks.slope, past.energy, seen, moved, patience,
+            now.luma, now.chroma, past.blocks, past.energy, seen, moved, patience,
             every(*seen.shape), self.ground.luma, self.ground.chroma, self.waited, self.anchor, self.lights, self.shown,
         )  # fmt: skip
         self.before, self.evidence = now, Evidence(recent, known, seen, past)
         return rate
 
-    def _anew(self, now: Planes, blocks: Blocks) -> None:
+    def _anew(self, now: Planes, mean: np.ndarray) -> None:
         self.before, self.ground, self.evidence = now, now.astype(np.float32), None
-        self.waited: np.ndarray = np.zeros(blocks.mean.shape[1:], np.float32)
+        self.waited: np.ndarray = np.zeros(mean.shape[1:], np.float32)
         self.everywhere: np.ndarray = np.ones(self.waited.shape, bool)
-        self.anchor = blocks.mean
+        self.anchor = mean
         self.lights: np.ndarray = np.full((_STEADY, 3), np.nan, np.float32)  # common changes of the last frames
         self.lights[-1] = 0
         self.shown: np.ndarray = np.zeros(3, np.float32)
@@ -326,21 +321,28 @@ class Memory:
         if motion is None:
             return self.everywhere
         self.ground = past.layers.follow(self.ground, now) if past.layers else warp(self.ground, motion)
-        coarse = on_grid(motion, 1 / BLOCK, 1 / BLOCK)
-        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        self.waited = cv2.warpAffine(
-            self.waited, coarse, self.waited.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )  # fmt: skip
-        return seen_before(motion, now.luma.shape[0], now.luma.shape[1], BLOCK)
+        seen, self.waited = _followed(motion, self.waited)
+        return seen
+
+
+@numba.njit(cache=True)
+def _followed(motion: np.ndarray, waited: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which blocks [R', C'] were in view before, and a field of them along a motion: each from the nearest."""
+    rows, columns = waited.shape
+    coarse, out = on_grid(motion, 1 / BLOCK, 1 / BLOCK), np.empty_like(waited)
+    for y in range(rows):
+        for x in range(columns):
+            row = int(np.floor(coarse[1, 0] * x + coarse[1, 1] * y + coarse[1, 2] + 0.5))
+            column = int(np.floor(coarse[0, 0] * x + coarse[0, 1] * y + coarse[0, 2] + 0.5))
+            out[y, x] = waited[min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)]
+    return seen_before(motion, rows * BLOCK, columns * BLOCK, BLOCK), out
 
 
 @numba.njit(cache=True)
 def _weighed(
     luma: np.ndarray,
     chroma: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
-    slope: np.ndarray,
+    blocks: np.ndarray,
     energy: np.ndarray,
     seen: np.ndarray,
     moved: bool,
@@ -357,6 +359,7 @@ def _weighed(
 
     One call for all that follows the residual energy [3, R', C'] against the frame before; `Memory`'s fields follow.
     """
+    mean, variance, slope = blocks[0], blocks[1], blocks[2]
     most, middle = _scales(variance, slope, step)
     recent = news_rate(energy, error_floor(most, middle, slope, energy, step))
     left, light = _residual(luma, chroma, ground, ground_chroma, step, lights[-1])
@@ -396,9 +399,14 @@ def _steady_change(lights: np.ndarray, light: np.ndarray, shown: np.ndarray) -> 
     return least
 
 
-@numba.njit(cache=True)
-def is_cut(energy: np.ndarray, variance: np.ndarray) -> bool:
+def is_cut(past: Past) -> bool:
     """Whether the past says less of most blocks than their own means would, noise counted twice."""
+    cut: bool = _mostly_worse(past.energy, past.blocks[1])
+    return cut
+
+
+@numba.njit(cache=True)
+def _mostly_worse(energy: np.ndarray, variance: np.ndarray) -> bool:
     _, rows, columns = energy.shape
     worse = 0
     for y in range(rows):

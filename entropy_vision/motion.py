@@ -94,9 +94,7 @@ def tracked(
     points, targets, first = tracks or (*_tracks(before, now, corners.points), None)
     corners = Corners(points, targets, corners.age if tracks else -1)
     least = max(_MIN_INLIERS, _SHARE * len(points))
-    for _ in range(_MOST):
-        if len(points) < _MIN_INLIERS:
-            break
+    for _ in range(_MOST if len(points) >= _MIN_INLIERS else 0):
         motion, inliers = first or _similarity(points, targets, 0)
         first, agree = None, int(inliers.sum())
         if agree < least:
@@ -105,6 +103,8 @@ def tracked(
             many = agree >= _AFFINE_INLIERS and _width(points, inliers) > _LINE * max(now.shape)
             motion = _least_squares(points, targets, inliers) if many else _similarity(points, targets, _REFINE)[0]
             found.append(_at_full_size(motion, now.shape, (height, width)))
+        if len(points) - agree < _MIN_INLIERS:
+            break
         points, targets = points[~inliers], targets[~inliers]
     return found, corners
 
@@ -230,8 +230,8 @@ def _tracks(
     moved, seen, _ = cv2.calcOpticalFlowPyrLK(
         now, before, corners, start, winSize=(9, 9), maxLevel=levels, criteria=_ENOUGH, flags=flags
     )
-    good = seen.ravel() == 1
-    return corners.reshape(-1, 2)[good], moved.reshape(-1, 2)[good]
+    good, corners, moved = seen.ravel() == 1, corners.reshape(-1, 2), moved.reshape(-1, 2)
+    return (corners, moved) if good.all() else (corners[good], moved[good])
 
 
 def _as_before(

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from entropy_vision.colour import apart, chroma_of, luma_of, weigh
+from entropy_vision.grid import pad
 
 SAMPLES = 8  # of luma, along a patch's side
 BLOCK = 4  # samples of luma along a block's side: 2 x 2 blocks a patch
@@ -41,6 +42,11 @@ class Planes:
 def planes_of(frame: np.ndarray, patch_size: int) -> Planes:
     """The planes of uint8 [R P, C P, 3], RGB."""
     return planes_and_thumbnail(frame, patch_size)[0]
+
+
+def thumbnails(pixels: np.ndarray, patch_size: int) -> np.ndarray:
+    """Those of a video, uint8 [F, H, W, 3], alone: uint8 [F, 3, 4 R, 4 C]."""
+    return np.stack([planes_and_thumbnail(frame, patch_size)[1] for frame in pad(pixels, patch_size)])
 
 
 def planes_and_thumbnail(frame: np.ndarray, patch_size: int) -> tuple[Planes, np.ndarray]:

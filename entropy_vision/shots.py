@@ -10,28 +10,18 @@ Chang, "Scene change detection in an MPEG-compressed video sequence", 1995), and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
 import cv2
 import numpy as np
 
-from entropy_vision.blocks import Blocks, measure
 from entropy_vision.inter import is_cut, look_back
 from entropy_vision.planes import SAMPLES, Planes, planes_of
 from entropy_vision.sampling import sample
 
 _LONG_SIDE = 7 * SAMPLES  # at which frames are compared: in means of so many pixels noise is faint, and a pan is short
 _MOST_GAIN = 2.0  # of contrast from one frame to the next
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """A frame as it is compared."""
-
-    planes: Planes
-    blocks: Blocks
 
 
 def sample_shots(frames: Iterable[tuple[float, np.ndarray]], fps: float) -> Iterator[tuple[float, np.ndarray]]:
@@ -46,8 +36,8 @@ def shots(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[int, flo
     A frame that differs from those on both sides of it, which are alike, is a flash and no shot.
     """
     shot = 0
-    last: _View | None = None
-    doubtful: tuple[float, np.ndarray, _View] | None = None  # a frame unlike `last`, the one before it
+    last: Planes | None = None
+    doubtful: tuple[float, np.ndarray, Planes] | None = None  # a frame unlike `last`, the one before it
     for time, pixels in frames:
         view = _view(pixels)
         other = last is not None and _differs(last, view)
@@ -65,21 +55,17 @@ def shots(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[int, flo
         yield shot + 1, doubtful[0], doubtful[1]
 
 
-def _view(pixels: np.ndarray) -> _View:
+def _view(pixels: np.ndarray) -> Planes:
+    """A frame as it is compared."""
     height, width = pixels.shape[:2]
     scale = min(1.0, _LONG_SIDE / max(height, width))
     size = [SAMPLES * max(1, round(scale * side / SAMPLES)) for side in (width, height)]
-    planes = planes_of(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), SAMPLES)
-    return _View(planes, measure(planes))
+    return planes_of(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), SAMPLES)
 
 
-def _differs(before: _View, now: _View) -> bool:
+def _differs(before: Planes, now: Planes) -> bool:
     """Whether the later frame is another picture, in whatever light."""
-    return _unpredicted(before.planes, now) and _unpredicted(_relit(before.planes, now.planes), now)
-
-
-def _unpredicted(before: Planes, now: _View) -> bool:
-    return is_cut(look_back(now.planes, before, now.blocks).energy, now.blocks.variance)
+    return is_cut(look_back(now, before)) and is_cut(look_back(now, _relit(before, now)))
 
 
 def _relit(before: Planes, now: Planes) -> Planes:

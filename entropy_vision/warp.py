@@ -25,11 +25,21 @@ def warp(planes: Planes, motion: Motion) -> Planes:
         planes: uint8 or float32; so is what is given.
         motion: float64 [2, 3], A with before(A @ (x, y, 1)) ~ now(x, y), of luma's samples.
     """
-    luma = _warped(planes.luma[None], motion)
-    chroma = _warped(planes.chroma, on_grid(motion, 0.5, 0.5))
-    if planes.luma.dtype == np.uint8:
-        luma, chroma = _rounded(luma), _rounded(chroma)
-    return Planes(luma[0], chroma)
+    both = _rounded_both if planes.luma.dtype == np.uint8 else _both
+    return Planes(*both(planes.luma, planes.chroma, motion))
+
+
+@numba.njit(cache=True)
+def _both(luma: np.ndarray, chroma: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32; one call for all planes."""
+    height, width = luma.shape
+    return _warped(luma.reshape(1, height, width), motion)[0], _warped(chroma, on_grid(motion, 0.5, 0.5))
+
+
+@numba.njit(cache=True)
+def _rounded_both(luma: np.ndarray, chroma: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    one, two = _both(luma, chroma, motion)
+    return _rounded(one), _rounded(two)
 
 
 @numba.njit(cache=True)

@@ -14,8 +14,7 @@ import numpy as np
 
 from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
-from entropy_vision.grid import pad
-from entropy_vision.planes import planes_and_thumbnail
+from entropy_vision.planes import thumbnails
 from entropy_vision.rate import Bits, bits_and_thumbnails, patch_bits
 from entropy_vision.selection.base import Selector
 from entropy_vision.shown import closed_loop, looks_of
@@ -32,14 +31,14 @@ class Rate(Selector):
     """Bits against what was seen before, or against the picture itself where nothing was."""
 
     name = "rate"
-    version = 9
+    version = 10
 
     def score(self, frames: Frames, patch_size: int) -> np.ndarray:
         """float32 [F, R, C], bits."""
         if frames.count == 1:
             return patch_bits(frames.pixels, patch_size)
-        bits, thumbnails = bits_and_thumbnails(frames.pixels, patch_size)
-        _THUMBNAILS[frames] = patch_size, thumbnails
+        bits, seen = bits_and_thumbnails(frames.pixels, patch_size)
+        _THUMBNAILS[frames] = patch_size, seen
         return bits
 
     def stream(self, patch_size: int) -> Bits:
@@ -71,10 +70,8 @@ class Rate(Selector):
 
 def _thumbnails(frames: Frames, patch_size: int) -> np.ndarray:
     """uint8 [F, 3, 4 R, 4 C], as the score has seen them; anew where other frames were scored."""
-    side, thumbnails = _THUMBNAILS.get(frames, (0, np.empty(0)))
-    if side == patch_size:
-        return thumbnails
-    return np.stack([planes_and_thumbnail(frame, patch_size)[1] for frame in pad(frames.pixels, patch_size)])
+    side, seen = _THUMBNAILS.get(frames, (0, np.empty(0)))
+    return seen if side == patch_size else thumbnails(frames.pixels, patch_size)
 
 
 def _never_shown(mask: np.ndarray, most: int) -> np.ndarray:

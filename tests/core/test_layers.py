@@ -23,7 +23,7 @@ def texture(seed: int, height: int, width: int) -> np.ndarray:
 def planes(picture: np.ndarray) -> Planes:
     """Luma and half of its size as both colours."""
     luma = np.clip(picture[..., 0], 0, 255).round().astype(np.uint8)
-    return Planes(luma, np.ascontiguousarray(np.repeat(luma[::2, ::2, None], 2, axis=2)))
+    return Planes(luma, np.repeat(luma[None, ::2, ::2], 2, axis=0))
 
 
 def passing(t: int, side: int, pace: int = 1) -> np.ndarray:

@@ -82,11 +82,11 @@ def test_one_textured_object_on_a_plain_ground_is_no_camera() -> None:
 
 def test_warp_shows_the_earlier_frame_where_the_later_one_is() -> None:
     rng = np.random.default_rng(2)
-    planes = Planes(rng.integers(0, 256, (40, 48), np.uint8), rng.integers(0, 256, (20, 24, 2), np.uint8))
+    planes = Planes(rng.integers(0, 256, (40, 48), np.uint8), rng.integers(0, 256, (2, 20, 24), np.uint8))
     warped = warp(planes, np.array([[1, 0, 4], [0, 1, -2]], float))
     np.testing.assert_array_equal(warped.luma[2:, :-4], planes.luma[:-2, 4:])
     np.testing.assert_array_equal(warped.luma[2:, -1], planes.luma[:-2, -1])  # outside: the border again
-    np.testing.assert_array_equal(warped.chroma[1:, :-2], planes.chroma[:-1, 2:])
+    np.testing.assert_array_equal(warped.chroma[:, 1:, :-2], planes.chroma[:, :-1, 2:])
 
 
 def test_two_layers_have_two_motions() -> None:

@@ -73,8 +73,8 @@ def along(planes: list[np.ndarray], motion: np.ndarray, whole: bool) -> list[np.
     """Planes along a motion by the fast form, which test_warp.py has beside the slow one. (In a picture a value near a
     half may be rounded either way, and one grey level is a tenth of a bit.)"""
     kind = np.uint8 if whole else np.float32
-    seen = warp(Planes(planes[0].astype(kind), np.dstack(planes[1:]).astype(kind)), motion)
-    return [np.float64(plane) for plane in (seen.luma, seen.chroma[..., 0], seen.chroma[..., 1])]
+    seen = warp(Planes(planes[0].astype(kind), np.stack(planes[1:]).astype(kind)), motion)
+    return [np.float64(plane) for plane in (seen.luma, *seen.chroma)]
 
 
 def both(pixels: np.ndarray, patch: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -9,7 +9,12 @@ import pytest
 from media import as_frames
 
 from entropy_vision import Budget, EntropyTokenizer
-from entropy_vision.shown import closed_loop, looks_of, walk
+from entropy_vision.planes import thumbnails
+from entropy_vision.shown import Looks, closed_loop, looks_of, walk
+
+
+def looked(pixels: np.ndarray, patch: int) -> Looks:
+    return looks_of(thumbnails(pixels, patch))
 
 
 def soft(seed: int, height: int, width: int, strength: float = 30) -> np.ndarray:
@@ -34,7 +39,7 @@ def video(seed: int, count: int = 8, side: int = 64) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(3))
 def test_looks_are_coarse_pictures_of_the_patches_and_tell_what_rests(seed: int, patch: int) -> None:
     pixels = video(seed)
-    looks = looks_of(pixels, patch)
+    looks = looked(pixels, patch)
     slow = [oracle.look(frame, patch) for frame in pixels]
     np.testing.assert_array_equal(looks.values, [list(seen.values()) for seen in slow])
     for t, seen in enumerate(slow):
@@ -66,7 +71,7 @@ def smooth(seed: int, size: int = 64) -> np.ndarray:
 def test_the_walk_equals_the_slow_form(least: float, whole: bool) -> None:
     pixels = turning(mosaic(4), mosaic(4)[:, ::-1])  # of the same light
     bits = np.random.default_rng(0).gamma(0.3, 150, (12, 8, 8)).astype(np.float32)
-    looks = looks_of(pixels, 8)
+    looks = looked(pixels, 8)
     assert looks.fading.max() > 0.5 and looks.rests[7:].min() > 0.5
     news = bits.reshape(12, 64)
     given = news, looks.values, looks.rests, looks.fading
@@ -82,17 +87,17 @@ def test_the_walk_equals_the_slow_form(least: float, whole: bool) -> None:
 @pytest.mark.parametrize("count", [20, 64, 130, 300])
 def test_the_loop_keeps_nearly_as_many_as_it_may_and_never_more(count: int) -> None:
     bits = np.random.default_rng(1).gamma(0.3, 150, (8, 8, 8)).astype(np.float32)
-    mask, worth = closed_loop(bits, looks_of(video(5), 8), count, False, 1.0, 16)
+    mask, worth = closed_loop(bits, looked(video(5), 8), count, False, 1.0, 16)
     assert 0.85 * count <= mask.sum() <= count
     assert worth[mask].min() >= np.partition(worth[~mask].ravel(), -1)[-1] - 1e-3  # a threshold parts them
-    every, _ = closed_loop(bits, looks_of(video(5), 8), bits.size, False, 1.0, 16)
+    every, _ = closed_loop(bits, looked(video(5), 8), bits.size, False, 1.0, 16)
     assert every.sum() < bits.size  # what is worth less than a bit is left
 
 
 def test_what_is_lost_counts_as_much_a_pixel_as_news_do() -> None:
     """A video of half the size with patches of half the size, a quarter of the pixels: the same choice."""
     bits = np.random.default_rng(2).gamma(0.3, 150, (8, 8, 8)).astype(np.float32)
-    looks = looks_of(video(5), 8)
+    looks = looked(video(5), 8)
     large, _ = closed_loop(bits, looks, 90, False, 4.0, 16)
     small, _ = closed_loop(bits / 4, looks, 90, False, 1.0, 8)
     np.testing.assert_array_equal(large, small)
@@ -123,7 +128,7 @@ def test_what_was_covered_is_shown_again_when_it_is_free() -> None:
 def test_the_light_is_no_reason_to_send_everything_again() -> None:
     ground, rng = soft(7, 64, 64), np.random.default_rng(0)
     pixels = np.stack([np.clip(ground + rng.uniform(-12, 12), 0, 255).round().astype(np.uint8) for _ in range(8)])
-    assert looks_of(pixels, 8).rests.min() > 0.75
+    assert looked(pixels, 8).rests.min() > 0.75
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -135,11 +140,11 @@ def test_a_camera_that_rests_is_told_from_one_that_moves_and_from_a_dissolve(see
         view = world[32:160, 32 + x : 160 + x] + rng.normal(0, noise, (128, 128, 3))
         return np.clip(view, 0, 255).round().astype(np.uint8)
 
-    resting = looks_of(np.stack([seen(0, 2) for _ in range(4)]), 16)
+    resting = looked(np.stack([seen(0, 2) for _ in range(4)]), 16)
     assert np.median(resting.rests) > 0.9 and not resting.fading.any()
-    panning = looks_of(np.stack([seen(2 * t, 1) for t in range(4)]), 16)
+    panning = looked(np.stack([seen(2 * t, 1) for t in range(4)]), 16)
     assert np.median(panning.rests[1:]) < 0.1 and panning.fading.max() < 0.5
-    turned = looks_of(turning(mosaic(seed), mosaic(seed + 10)), 8)
+    turned = looked(turning(mosaic(seed), mosaic(seed + 10)), 8)
     assert turned.fading[4:6].max() > 0.5 and not turned.fading[8:].any() and turned.rests[8:].min() == 1
 
 
@@ -149,7 +154,7 @@ def test_a_flat_ground_rests_whatever_moves_before_it() -> None:
     for t, picture in enumerate(pixels):
         picture[16:48, 6 * t : 6 * t + 32] = (200, 60, 40)
         picture[56:80, 60 - 6 * t : 84 - 6 * t] = (30, 90, 220)
-    looks = looks_of(pixels, 8)
+    looks = looked(pixels, 8)
     assert (looks.rests[4].reshape(12, 12)[:2] == 1).all()  # beside
     assert (looks.rests[4].reshape(12, 12)[2:6, 0] == 1).all()  # uncovered some frames ago
     assert looks.rests[4].min() < 0.1
@@ -159,7 +164,7 @@ def test_light_that_seems_to_fall_for_ever_stays_within_what_grey_levels_there_a
     """Three kinds of patches in turn go up by 30 twice and down by 60: the median change is +30 in every frame."""
     phase = (np.arange(36).reshape(6, 6) % 3).repeat(8, 0).repeat(8, 1)
     pixels = np.stack([np.repeat((90 + 30 * ((phase + t) % 3))[..., None], 3, axis=2) for t in range(60)])
-    values = looks_of(pixels.astype(np.uint8), 8).values
+    values = looked(pixels.astype(np.uint8), 8).values
     assert np.abs(values).max() <= 255 + 255
 
 
@@ -170,7 +175,7 @@ def test_what_is_a_little_wrong_is_sent_late_and_not_never() -> None:
     pixels[38:, :16, :16] = 128
     news = np.zeros((40, 4), np.float32)
     news[:, 3] = 600
-    looks = looks_of(pixels, 16)
+    looks = looked(pixels, 16)
     worth, losses, mask = np.empty(news.shape, np.float32), np.empty(news.shape, np.float32), np.empty(news.shape, bool)
     given = news, looks.values, looks.rests, looks.fading
     walk(*given, 500.0, 1000, True, worth, losses, np.full(news.shape, -2, np.int32), mask)

@@ -56,6 +56,21 @@ def test_a_budget_in_bits_is_never_exceeded(name: str) -> None:
         assert kept.bits[kept.mask].sum(dtype=np.float64) <= total * (1 + 1e-6)
 
 
+def test_a_choice_is_the_same_whoever_scored_the_frames() -> None:
+    """What the score has seen of them is kept for the choice: of other frames, or of another patch size, it is not."""
+    tokenizer, small = EntropyTokenizer(16, keep=0.3), EntropyTokenizer(8, keep=0.3)
+    frames = as_frames(drifting(12, 64, 96))
+    bits = tokenizer.score(frames)
+    expected = tokenizer.select(frames, bits)
+    again = Frames(pixels=frames.pixels.copy(), pts_seconds=frames.pts_seconds)
+    small.score(frames)
+    other = as_frames(np.repeat(frames.pixels[:1], 12, axis=0))
+    tokenizer.score(other)
+    for one in (frames, again):
+        np.testing.assert_array_equal(tokenizer.select(one, bits).positions, expected.positions)
+    assert (tokenizer.select(other, bits).mask != expected.mask).any()
+
+
 def test_a_threshold_keeps_every_patch_that_has_as_many_bits() -> None:
     frames, tok = _frames(1, 64, 64), EntropyTokenizer(8, selector="histogram")
     bits = tok.score(frames)
