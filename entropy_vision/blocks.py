@@ -46,24 +46,28 @@ def _statistics(side: int) -> Callable[[np.ndarray, np.float32, np.ndarray], Non
         share = np.float32(1 / (side * side))
         steep = scale * share / np.float32(4)  # central differences span two pixels
         for row in range(height // side):
-            total[:], square[:], slope[:] = 0, 0, 0
+            top, slope[:] = _u(row * side), 0
+            for x in range(_u(width)):
+                one, two = _i32(0), _i32(0)
+                for y in range(_u(side)):
+                    value = _i32(plane[top + y, x])
+                    one, two = _i32(one + value), _i32(two + value * value)
+                total[x], square[x] = one, two
             for y in range(row * side, (row + 1) * side):
                 here = plane[y]
                 above = plane[y - 1 if y > 0 else min(1, height - 1)]
                 below = plane[y + 1 if y < height - 1 else max(y - 1, 0)]
-                for x in range(width):
-                    value, down = _i32(here[x]), _i32(below[x]) - _i32(above[x])
-                    total[x] += value
-                    square[x] += value * value
-                    slope[x] += down * down
                 for x in range(1, width - 1):
-                    along = _i32(here[x + 1]) - _i32(here[x - 1])
-                    slope[x] += along * along
+                    down, along = _i32(below[x]) - _i32(above[x]), _i32(here[x + 1]) - _i32(here[x - 1])
+                    slope[x] += down * down + along * along
+                for x in (0, width - 1):
+                    down = _i32(below[x]) - _i32(above[x])
+                    slope[x] += down * down
             for block in range(_u(out.shape[2])):
                 one, two, three = _i32(0), _i32(0), _i32(0)
                 for i in range(_u(side)):
-                    x = block * _u(side) + i
-                    one, two, three = _i32(one + total[x]), _i32(two + square[x]), _i32(three + slope[x])
+                    at = block * _u(side) + i
+                    one, two, three = _i32(one + total[at]), _i32(two + square[at]), _i32(three + slope[at])
                 mean = np.float32(one) * share
                 out[0, row, block] = mean
                 out[1, row, block] = max(np.float32(two) * share - mean * mean, np.float32(0))
@@ -99,14 +103,14 @@ def _differences(side: int) -> Callable[[np.ndarray, np.ndarray, np.float32, np.
         height, width = now.shape
         total, squares = np.empty((2, width), np.float32)
         share = np.float32(1 / (side * side))
-        for row in range(height // side):
-            total[:], squares[:] = 0, 0
-            for y in range(row * side, (row + 1) * side):
-                here, there = now[y], other[y]
-                for x in range(width):
-                    apart = np.float32(here[x]) - np.float32(there[x]) - light
-                    total[x] += apart
-                    squares[x] += apart * apart
+        for row in range(_u(height // side)):
+            for x in range(_u(width)):
+                one, two = np.float32(0), np.float32(0)
+                for y in range(row * _u(side), (row + _u(1)) * _u(side)):
+                    apart = np.float32(now[y, x]) - np.float32(other[y, x]) - light
+                    one += apart
+                    two += apart * apart
+                total[x], squares[x] = one, two
             for block in range(_u(mean.shape[1])):
                 one, two = np.float32(0), np.float32(0)
                 for i in range(_u(side)):

@@ -44,6 +44,7 @@ _MIX = 0.3  # share of a frame in the memory of a ground that stands
 _DRIFT = 6.0  # grey levels
 _LITTLE = 0.5  # grey levels squared that are nothing when gains are compared
 _POOL = 0.5  # weight of the 3 x 3 blocks around beside a block's own rate
+_u = np.uint64  # of places; see planes.py
 
 
 def residual(now: Planes, predicted: Planes, around: np.ndarray = _UNCHANGED) -> tuple[np.ndarray, np.ndarray]:
@@ -440,21 +441,20 @@ def _together(recent: np.ndarray, known: np.ndarray, seen: np.ndarray) -> np.nda
 def pooled(rate: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """A rate [R', C'] and those of the 3 x 3 blocks around, half and half, edges mirrored; what is not seen is 0."""
     rows, columns = rate.shape
-    out = np.empty((rows, columns), np.float32)
-    wide = np.empty((3, columns + 2), np.float32)
+    out, wide = np.empty((rows, columns), np.float32), np.empty((rows + 2, columns + 2), np.float32)
     for y in range(rows):
-        for i in range(3):
-            v = abs(y + i - 1)
-            v = max(2 * (rows - 1) - v, 0) if v >= rows else v
-            for x in range(columns):
-                wide[i, x + 1] = rate[v, x] if seen[v, x] else np.float32(0)
-            wide[i, 0], wide[i, -1] = wide[i, 1 + min(1, columns - 1)], wide[i, max(columns - 1, 1)]
-        above, here, below = wide[0], wide[1], wide[2]
         for x in range(columns):
-            around = above[x] + above[x + 1] + above[x + 2]
-            around = around + here[x] + here[x + 1] + here[x + 2]
-            around = around + below[x] + below[x + 1] + below[x + 2]
-            out[y, x] = np.float32(1 - _POOL) * here[x + 1] + np.float32(_POOL / 9) * around
+            wide[y + 1, x + 1] = rate[y, x] if seen[y, x] else np.float32(0)
+        wide[y + 1, 0], wide[y + 1, -1] = wide[y + 1, min(2, columns)], wide[y + 1, max(columns - 1, 1)]
+    wide[0], wide[-1] = wide[min(2, rows)], wide[max(rows - 1, 1)]
+    column = np.empty(columns + 2, np.float32)
+    for y in range(_u(rows)):
+        above, here, below = wide[y], wide[y + _u(1)], wide[y + _u(2)]
+        for x in range(_u(columns + 2)):
+            column[x] = above[x] + here[x] + below[x]
+        for x in range(_u(columns)):
+            around = column[x] + column[x + _u(1)] + column[x + _u(2)]
+            out[y, x] = np.float32(1 - _POOL) * here[x + _u(1)] + np.float32(_POOL / 9) * around
     return out
 
 
