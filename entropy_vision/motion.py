@@ -31,6 +31,7 @@ _SHARE = 0.03  # of the corners must share a motion
 _AFFINE_INLIERS = 24  # below that six free numbers follow the noise
 _LINE = 0.01  # of the frame's longer side: corners within that of one line say nothing of what lies beside it
 _AS_BEFORE = 0.8  # of the corners must share one motion for a search beside the known one to be all that is needed
+_OF_KNOWN = 100  # corners that are tracked where the camera goes on as it did: as many again tell nothing new
 _CARRIED = 4  # frames after which corners are looked for anew
 _STILL_THERE = 0.85  # of the corners must be in view for them to be carried on
 _REACH = 0.5  # of the frame's longer side: a layer is that wide or that high, an object is smaller
@@ -85,7 +86,7 @@ def tracked(
     if known is not None:
         small = on_grid(known, now.shape[1] / width, now.shape[0] / height)
         corners = (held and _carried(held, now.shape)) or _corners(now)
-        tracks = corners and _as_before(before, now, corners.points, small)
+        tracks = corners and _as_before(before, now, _some(corners.points), small)
     if tracks is None and (corners is None or corners.age):
         corners = _corners(now)
     found: list[Motion] = []
@@ -186,6 +187,11 @@ def _corners(now: np.ndarray) -> Corners | None:
         return None
     points = cv2.goodFeaturesToTrack(now, _CORNERS, 0.005, max(3, max(now.shape) // 36))
     return None if points is None or len(points) < _MIN_INLIERS else Corners(points[:, 0], points[:, 0])
+
+
+def _some(points: np.ndarray) -> np.ndarray:
+    """Every so many of [N, 2], about `_OF_KNOWN`."""
+    return np.ascontiguousarray(points[:: max(1, round(len(points) / _OF_KNOWN))])
 
 
 def _carried(held: Corners, shape: tuple[int, ...]) -> Corners | None:
