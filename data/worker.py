@@ -121,7 +121,7 @@ def make(
         record={
             "sha256": sha256,
             "size": list(frames.size),
-            "fingerprint": tokenizer.fingerprint(),
+            "fingerprint": settings["fingerprint"],
             "decoder": asdict(info),
             "frames": {**sampling.settings(), "size": settings["size"], "salvage": settings["salvage"]},
         },

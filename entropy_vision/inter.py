@@ -8,7 +8,7 @@ there and the ground behind it is what it always was. So with r_1 the rate again
     r = r_1 + 0.4 (r_m - r_1)     elsewhere         (still there: news, a little less each time than a change)
 
 Memory takes in what has stood still for some frames, and at once what has slowly come six grey levels off what it was
-when it last was news: drift adds up until it counts. D = noise + registration error x gradient energy + 2.5.
+when it last was news: drift adds up until it counts.
 """
 
 from __future__ import annotations
@@ -19,235 +19,24 @@ from typing import Any
 import numba
 import numpy as np
 
-from entropy_vision.blocks import blend, compare, every, flat_and_steep, measure, quantiles, ranked
+from entropy_vision.blocks import blend, every, measure, quantiles
 from entropy_vision.intra import gaussian_rate
-from entropy_vision.layers import Layers, View, layers_of, misfit, refine
-from entropy_vision.motion import Corners, Motion, on_grid, seen_before, tracked
-from entropy_vision.planes import BLOCK, Planes
+from entropy_vision.motion import on_grid, seen_before
+from entropy_vision.past import MOVES, Past, in_place, is_cut, look_back, mostly_worse
+from entropy_vision.planes import BLOCK, Planes, by_halves
+from entropy_vision.residual import D0, error_floor, news_rate, residual_of, scales
 from entropy_vision.warp import warp
 
-_D0 = 2.5  # grey levels squared, of halved pixels
-_FLICKER = 24.0  # grey levels; a larger common change is another picture, not another exposure
-_UNCHANGED = np.zeros(3, np.float32)
 _STEADY = 6  # frames in which the common change must have one sign, or it is flicker
 _DUSK = 12.0  # grey levels of steady common change that are news
-_REGISTRATION = 0.03  # samples squared: a larger error is motion, not registration
-_MOVES = 0.006  # samples squared of apparent shift from which on a camera motion is looked for
-_CAMERA = 0.15  # of all blocks must be predicted twice as well along a motion for it to be the camera's
-_LAYER = 0.06  # the same, of a further layer
-_STEPS = 2  # of refinement of a further layer's motion
 _STAYS = 0.4  # what a thing that is not new but not the ground either pays of what it would as a new one
 _NEWS = 1.0  # bits a pixel above which a block is not what was known
 _PATIENCE, _PATIENCE_MOVING = 8, 6  # frames after which what stands still becomes the ground
 _PATIENCE_LAYERS = 4  # the same, where layers uncover ground that nobody has seen
 _MIX = 0.3  # share of a frame in the memory of a ground that stands
 _DRIFT = 6.0  # grey levels
-_LITTLE = 0.5  # grey levels squared that are nothing when gains are compared
 _POOL = 0.5  # weight of the 3 x 3 blocks around beside a block's own rate
 _u = np.uint64  # of places; see planes.py
-
-
-def residual(now: Planes, predicted: Planes, around: np.ndarray = _UNCHANGED) -> tuple[np.ndarray, np.ndarray]:
-    """Mean squared error [3, R', C'] after the frame's median change [3] is taken off, and that change.
-
-    Args:
-        around: float32 [3], the change that was known last: a common change is told from another picture by how far it
-            is from that. Memory keeps the light it began in, which may be long ago.
-    """
-    step = every(now.luma.shape[0] // BLOCK, now.luma.shape[1] // BLOCK)
-    square, light = _residual(now.luma, now.chroma, predicted.luma, predicted.chroma, step, around)
-    return square, light
-
-
-@numba.njit(cache=True)
-def _residual(
-    luma: np.ndarray,
-    chroma: np.ndarray,
-    other_luma: np.ndarray,
-    other_chroma: np.ndarray,
-    step: int,
-    around: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    mean, square = compare(luma, chroma, other_luma, other_chroma, around)
-    light = quantiles(mean, 0.5, step)
-    for k in range(3):
-        known = min(max(light[k], -np.float32(_FLICKER)), np.float32(_FLICKER))
-        one, other = square[k].ravel(), mean[k].ravel()
-        for i in range(len(one)):
-            one[i] = max(one[i] + known * (known - np.float32(2) * other[i]), np.float32(0))
-        light[k] = around[k] + known
-    return square, light
-
-
-@numba.njit(cache=True)
-def _scales(variance: np.ndarray, slope: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a frame tells of its error floors, whatever predicts it: the most that is noise, and the median slope, [3].
-
-    Noise is never more than a quarter of the blocks already hold by themselves (twice, for two noisy frames are
-    subtracted): after a cut all residuals are large, and that is no noise.
-    """
-    return np.float32(2) * quantiles(variance, 0.25, step), quantiles(slope, 0.5, step)
-
-
-@numba.njit(cache=True)
-def error_floor(most: np.ndarray, middle: np.ndarray, slope: np.ndarray, energy: np.ndarray, step: int) -> np.ndarray:
-    """What of a predictor's residual energy is not news: [3, R', C'], every so many blocks are looked at.
-
-    The noise is what the better quarter of the blocks cannot predict. The registration error is the typical residual
-    per gradient energy over the steeper half.
-
-    Args:
-        most, middle: of `_scales`.
-        slope, energy: [3, R', C'].
-    """
-    floor, excess = np.empty_like(energy), np.empty(energy[0].size, np.float32)
-    for k in range(3):
-        errors, slopes, out = energy[k].ravel(), slope[k].ravel(), floor[k].ravel()
-        noise, steep = min(ranked(errors[::step], 0.25), most[k]), 0
-        for i in range(0, len(errors), step):
-            if slopes[i] >= middle[k]:
-                excess[steep] = max(errors[i] - noise, np.float32(0)) / (slopes[i] + np.float32(1))
-                steep += 1
-        shift = min(ranked(excess[:steep], 0.5), np.float32(_REGISTRATION))
-        for i in range(len(out)):
-            out[i] = slopes[i] * shift + (noise + np.float32(_D0))
-    return floor
-
-
-@numba.njit(cache=True)
-def news_rate(energy: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Bits a pixel [R', C'] of residual energies [3, R', C'] above their floor; see `intra.gaussian_rate`."""
-    _, rows, columns = energy.shape
-    out = np.empty((rows, columns), np.float32)
-    for y in range(rows):
-        for x in range(columns):
-            odds = np.float32(1)
-            for k in range(3):
-                ratio = energy[k, y, x] / floor[k, y, x]
-                odds *= np.float32(1) + ratio * ratio
-            out[y, x] = gaussian_rate(odds)
-    return out
-
-
-@numba.njit(cache=True)
-def _in_place(
-    luma: np.ndarray, chroma: np.ndarray, other_luma: np.ndarray, other_chroma: np.ndarray, step: int
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """A frame's blocks (`measure`), their residual energy [3, R', C'] against the frame before where it stands, and by
-    how much the picture seems to have moved, in samples squared: how luma's residual grows with the gradient energy.
-
-    A shift by d leaves about d^2 / 2 times the gradient energy; noise leaves the same in steep blocks and in flat ones.
-    """
-    blocks = measure(luma, chroma)
-    energy, _ = _residual(luma, chroma, other_luma, other_chroma, step, _UNCHANGED)
-    gentle, steep, calm, wild = flat_and_steep(blocks[2, 0].ravel()[::step], energy[0].ravel()[::step])
-    return blocks, energy, float((wild - calm) / (steep - gentle + 1))
-
-
-@numba.njit(cache=True)
-def _limit_arriving(rate: np.ndarray, seen: np.ndarray, variance: np.ndarray, step: int) -> None:
-    """What comes into view costs at most what it holds beyond twice what most blocks hold; into `rate` [R', C']."""
-    usual = np.float32(2) * quantiles(variance, 0.6, step) + np.float32(_D0)
-    for y in range(rate.shape[0]):
-        for x in range(rate.shape[1]):
-            if not seen[y, x]:
-                odds = np.float32(1)
-                for k in range(3):
-                    ratio = variance[k, y, x] / usual[k]
-                    odds *= np.float32(1) + ratio * ratio
-                rate[y, x] = min(rate[y, x], gaussian_rate(odds))
-
-
-@numba.njit(cache=True)
-def gain(known: np.ndarray, moved: np.ndarray) -> float:
-    """Share of the blocks that a motion predicts at least twice as well; residual energies [3, R', C']."""
-    _, rows, columns = known.shape
-    better, little = 0, np.float32(_LITTLE)
-    for y in range(rows):
-        for x in range(columns):
-            before = known[0, y, x] + known[1, y, x] + known[2, y, x]
-            after = moved[0, y, x] + moved[1, y, x] + moved[2, y, x]
-            better += after + little < (before + little) / np.float32(2)
-    return better / (rows * columns)
-
-
-@dataclass(frozen=True, eq=False)
-class Past:
-    """What the frame before says of the present one.
-
-    Attributes:
-        blocks: float32 [3, 3, R', C'], mean, variance and slope of the present one's.
-        energy: float32 [3, R', C'], residual along the camera's motion and those of further layers, or in place.
-        motion: the camera's, None where it stands.
-        layers: where there are several, whose each sample is.
-        corners: of the frame, where they were looked for.
-    """
-
-    blocks: np.ndarray
-    energy: np.ndarray
-    motion: Motion | None
-    layers: Layers | None
-    corners: Corners | None = None
-
-
-def look_back(now: Planes, before: Planes, known: Past | None = None) -> Past:
-    """Predict a frame by the one before, in place and along the motions that are shared by much of it.
-
-    Args:
-        known: what was said of the frame before: what moved goes on to move.
-    """
-    step = every(now.luma.shape[0] // BLOCK, now.luma.shape[1] // BLOCK)
-    blocks, still, shift = _in_place(now.luma, now.chroma, before.luma, before.chroma, step)
-    if shift < _MOVES:
-        return Past(blocks, still, None, None)
-    layers = known.layers if known else None
-    alone = known.motion if known and not layers else None
-    motions, corners = tracked(before.luma, now.luma, alone, known.corners if known else None)
-    motions += layers.motions if layers else []
-    found = [(motion, warp(before, motion)) for motion in motions]
-    energies = [residual(now, seen)[0] for _, seen in found]
-    if not energies:
-        return Past(blocks, still, None, None)
-    middles = [np.median(energy.sum(axis=0)) for energy in energies] if len(energies) > 1 else [0.0]
-    first = int(np.argmin(middles))
-    best = energies[first]
-    if gain(still, best) < _CAMERA:
-        return Past(blocks, still, None, None)
-    order = [first, *(place for place in range(len(found)) if place != first)]
-    views = _layer_views(now, before, [found[place] for place in order], [energies[place] for place in order])
-    if len(views) == 1:
-        return Past(blocks, best, views[0][0], None, corners)
-    layers = layers_of(now, views)
-    energy, _ = residual(now, layers.compose([seen for _, seen in views], now))
-    return Past(blocks, energy, views[0][0], layers)
-
-
-def _layer_views(now: Planes, before: Planes, found: list[View], energies: list[np.ndarray]) -> list[View]:
-    """The camera's motion, the first of `found`, and those of further layers, the one that gains most next; refined."""
-    views, best = found[:1], energies[0]
-    errors: list[np.ndarray] = []
-    rest = list(zip(found[1:], energies[1:], strict=True))
-    while rest:
-        gains = [gain(best, energy) for _, energy in rest]
-        most = int(np.argmax(gains))
-        if gains[most] < _LAYER:
-            break
-        (motion, view), _ = rest.pop(most)
-        errors = errors or [misfit(now, views[0][1])]
-        least = np.min(errors, axis=0)
-        for _ in range(_STEPS):
-            motion = refine(motion, view, now, misfit(now, view) < least)
-            view = warp(before, motion)
-        energy, _ = residual(now, view)
-        if gain(best, energy) >= _LAYER:
-            views.append((motion, view))
-            errors.append(misfit(now, view))
-            best = np.where(energy.sum(axis=0) < best.sum(axis=0), energy, best)
-    if len(views) == 1:
-        return views
-    owner = np.argmin(errors, axis=0)
-    motions = [refine(motion, view, now, owner == place) for place, (motion, view) in enumerate(views)]
-    return [(motion, warp(before, motion)) for motion in motions]
 
 
 _STATE = ("before", "ground", "evidence", "waited", "everywhere", "anchor", "lights", "shown")
@@ -307,6 +96,30 @@ class Memory:
         self.before, self.evidence = now, Evidence(recent, known, seen, past)
         return rate
 
+    def rest(self, frames: np.ndarray, height: int, rates: np.ndarray, thumbnails: np.ndarray) -> int:
+        """News of the next frames for as long as the camera stands, as `news` gives them: how many these are.
+
+        In one call, for most of what a frame of a still camera takes is calling from Python.
+
+        Args:
+            frames: uint8 [F, H, W, 3], whose planes halving gives.
+            height: of their luma.
+            rates: float32 [F, R', C'], written as far as it goes.
+            thumbnails: uint8 [F, 3, 4 R, 4 C], written as well.
+        """
+        if self.before is None or (self.evidence and not self.evidence.past.stands):
+            return 0
+        before, ground = self.before, self.ground
+        count, luma, chroma, blocks, energy, recent, known = _rest(
+            frames, height, every(*self.everywhere.shape), self.everywhere, before.luma, before.chroma,
+            ground.luma, ground.chroma, self.waited, self.anchor, self.lights, self.shown, rates, thumbnails,
+        )  # fmt: skip
+        if count:
+            self._aside, self.before = None, Planes(luma, chroma)
+            past = Past(True, blocks, energy, None, None)
+            self.evidence = Evidence(recent, known, self.everywhere, past)
+        return int(count)
+
     def _anew(self, now: Planes, mean: np.ndarray) -> None:
         self.before, self.ground, self.evidence = now, now.astype(np.float32), None
         self.waited: np.ndarray = np.zeros(mean.shape[1:], np.float32)
@@ -361,9 +174,9 @@ def _weighed(
     One call for all that follows the residual energy [3, R', C'] against the frame before; `Memory`'s fields follow.
     """
     mean, variance, slope = blocks[0], blocks[1], blocks[2]
-    most, middle = _scales(variance, slope, step)
+    most, middle = scales(variance, slope, step)
     recent = news_rate(energy, error_floor(most, middle, slope, energy, step))
-    left, light = _residual(luma, chroma, ground, ground_chroma, step, lights[-1])
+    left, light = residual_of(luma, chroma, ground, ground_chroma, step, lights[-1])
     usual = error_floor(most, middle, slope, left, step)
     known = news_rate(left, usual)
     rate = _together(recent, known, seen)
@@ -375,6 +188,54 @@ def _weighed(
     share = _settle(rate, recent, known, seen, usual, mean, light, dusk, patience, waited, anchor)
     blend(ground, ground_chroma, luma, chroma, light, share)
     return rate, recent, known
+
+
+@numba.njit(cache=True)
+def _rest(
+    frames: np.ndarray,
+    height: int,
+    step: int,
+    everywhere: np.ndarray,
+    luma: np.ndarray,
+    chroma: np.ndarray,
+    ground: np.ndarray,
+    ground_chroma: np.ndarray,
+    waited: np.ndarray,
+    anchor: np.ndarray,
+    lights: np.ndarray,
+    shown: np.ndarray,
+    rates: np.ndarray,
+    thumbnails: np.ndarray,
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """How many frames, and of the last one luma, chroma, blocks, residual energy, and both of its rates."""
+    count, recent, known = 0, rates[0], rates[0]
+    blocks = np.empty((3, *rates.shape[1:]), np.float32)[None]
+    energy = blocks[0]
+    for t in range(len(frames)):
+        now, now_chroma, thumbnail = by_halves(frames[t], height)
+        looked, left, shift = in_place(now, now_chroma, luma, chroma, step)
+        if shift >= MOVES or mostly_worse(left, looked[1]):
+            break
+        rates[t], recent, known = _weighed(
+            now, now_chroma, looked, left, everywhere, False, _PATIENCE,
+            step, ground, ground_chroma, waited, anchor, lights, shown,
+        )  # fmt: skip
+        thumbnails[t], luma, chroma, blocks, energy, count = thumbnail, now, now_chroma, looked, left, t + 1
+    return count, luma, chroma, blocks, energy, recent, known
+
+
+@numba.njit(cache=True)
+def _limit_arriving(rate: np.ndarray, seen: np.ndarray, variance: np.ndarray, step: int) -> None:
+    """What comes into view costs at most what it holds beyond twice what most blocks hold; into `rate` [R', C']."""
+    usual = np.float32(2) * quantiles(variance, 0.6, step) + np.float32(D0)
+    for y in range(rate.shape[0]):
+        for x in range(rate.shape[1]):
+            if not seen[y, x]:
+                odds = np.float32(1)
+                for k in range(3):
+                    ratio = variance[k, y, x] / usual[k]
+                    odds *= np.float32(1) + ratio * ratio
+                rate[y, x] = min(rate[y, x], gaussian_rate(odds))
 
 
 @numba.njit(cache=True)
@@ -398,27 +259,6 @@ def _steady_change(lights: np.ndarray, light: np.ndarray, shown: np.ndarray) -> 
         least[:] = 0
     shown += least
     return least
-
-
-def is_cut(past: Past) -> bool:
-    """Whether the past says less of most blocks than their own means would, noise counted twice."""
-    cut: bool = _mostly_worse(past.energy, past.blocks[1])
-    return cut
-
-
-@numba.njit(cache=True)
-def _mostly_worse(energy: np.ndarray, variance: np.ndarray) -> bool:
-    _, rows, columns = energy.shape
-    worse = 0
-    for y in range(rows):
-        for x in range(columns):
-            left, own = np.float32(0), np.float32(2 * _D0)
-            for k in range(3):
-                left += energy[k, y, x]
-                own += 2 * variance[k, y, x]
-            if left > own:
-                worse += 1
-    return worse > rows * columns / 2
 
 
 @numba.njit(cache=True)

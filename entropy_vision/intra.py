@@ -37,7 +37,8 @@ def gaussian_rate(odds: np.float32) -> np.float32:
     the picture are each other's surroundings) the choice among them would be by position. The least of several odds
     is that of their rates, and where rates would be added odds are multiplied: one logarithm a block is enough.
     """
-    return np.float32(0.25) * np.log2(odds)
+    one = np.float32(1)  # of which the logarithm is known: most blocks of a camera that stands
+    return np.float32(0.25) * np.log2(odds) if odds > one else np.float32(0)
 
 
 def prevailing(blocks: np.ndarray) -> np.ndarray:

@@ -55,9 +55,8 @@ def planes_and_thumbnail(frame: np.ndarray, patch_size: int) -> tuple[Planes, np
     What is cut off at an odd rim would shift a grid; there it is stretched instead.
     """
     width, height = (SAMPLES * (side // patch_size) for side in (frame.shape[1], frame.shape[0]))
-    times = frame.shape[0] // height
-    if times * height == frame.shape[0] and not times & (times - 1):
-        luma, chroma, thumbnail = _by_halves(frame, height)
+    if halves_alone(patch_size):
+        luma, chroma, thumbnail = by_halves(frame, height)
         return Planes(luma, chroma), thumbnail
     luma, colours = _halves(frame, height)
     colours = _means(colours, height)
@@ -66,9 +65,17 @@ def planes_and_thumbnail(frame: np.ndarray, patch_size: int) -> tuple[Planes, np
     return Planes(_sized(luma, width, height)[0], _chroma(_sized(colours, width, height))), thumbnail
 
 
+def halves_alone(patch_size: int) -> bool:
+    """Whether halving gives planes and thumbnails of such patches, whatever the size of the frame."""
+    return patch_size >= SAMPLES and not patch_size & (patch_size - 1)
+
+
 @numba.njit(cache=True)
-def _by_halves(frame: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Luma, chroma and thumbnail where every size is reached by halving. One call: calls cost as much as the sums."""
+def by_halves(frame: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Luma, chroma and thumbnail of uint8 [H, W, 3], where halving gives them; `height` of luma.
+
+    One call: calls from Python cost as much as the sums.
+    """
     luma, colours = _halves(frame, height)
     return luma[0], _chroma(colours), _halved(colours)
 

@@ -27,7 +27,7 @@ import numpy as np
 from entropy_vision.grid import pad, real_pixels
 from entropy_vision.inter import Memory
 from entropy_vision.intra import picture_bits
-from entropy_vision.planes import planes_and_thumbnail
+from entropy_vision.planes import SAMPLES, halves_alone, planes_and_thumbnail
 
 
 class Bits:
@@ -50,22 +50,37 @@ class Bits:
         news = self.memory.news(planes)
         if news is None:
             return _of_picture(frame, self.patch_size), thumbnail
-        height, width, _ = frame.shape
-        return _of_blocks(news, _real(height, width, self.patch_size)), thumbnail
+        return _of_blocks(news[None], self._real(frame))[0], thumbnail
+
+    def read_all(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`read` of frames that follow: uint8 [F, H, W, 3] -> float32 [F, R, C], uint8 [F, 3, 4 R, 4 C]."""
+        real, count = self._real(pixels[0]), len(pixels)
+        rows, columns = real.shape
+        bits, rates = (np.empty((count, times * rows, times * columns), np.float32) for times in (1, 2))
+        thumbnails = np.empty((count, 3, 4 * rows, 4 * columns), np.uint8)
+        whole = pixels.shape[1:3] == (rows * self.patch_size, columns * self.patch_size)
+        at = 0
+        while at < count:
+            rest = 0
+            if whole and halves_alone(self.patch_size):
+                rest = self.memory.rest(pixels[at:], SAMPLES * rows, rates[at:], thumbnails[at:])
+                bits[at : at + rest] = _of_blocks(rates[at : at + rest], real)
+            at += rest
+            if at < count:  # the first of all, or one that is more than a rest
+                bits[at], thumbnails[at] = self.read(pixels[at])
+                at += 1
+        return bits, thumbnails
+
+    def _real(self, frame: np.ndarray) -> np.ndarray:
+        """float32 [R, C], how many pixels of each patch are inside the frame."""
+        return _real(frame.shape[0], frame.shape[1], self.patch_size)
 
 
 def patch_bits(pixels: np.ndarray, patch_size: int) -> np.ndarray:
     """Bits of every patch of a video: uint8 [F, H, W, 3], RGB -> float32 [F, R, C]."""
     if len(pixels) == 1:  # nothing comes after it that would be compared with it
         return _of_picture(pixels[0], patch_size)[None]
-    return bits_and_thumbnails(pixels, patch_size)[0]
-
-
-def bits_and_thumbnails(pixels: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`patch_bits` of at least two frames, and what is seen of them on the way: uint8 [F, 3, 4 R, 4 C]."""
-    bits = Bits(patch_size)
-    read = [bits.read(frame) for frame in pixels]
-    return np.stack([one for one, _ in read]), np.stack([thumbnail for _, thumbnail in read])
+    return Bits(patch_size).read_all(pixels)[0]
 
 
 def _of_picture(frame: np.ndarray, patch_size: int) -> np.ndarray:
@@ -77,13 +92,15 @@ def _of_picture(frame: np.ndarray, patch_size: int) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _of_blocks(news: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Bits [R, C] of patches of `real` [R, C] pixels inside the frame, by bits a pixel of 2 x 2 blocks, [2 R, 2 C]."""
-    out = np.empty_like(real)
-    for y in range(out.shape[0]):
-        above, below = news[2 * y], news[2 * y + 1]
-        for x in range(out.shape[1]):
-            total = (above[2 * x] + above[2 * x + 1]) + (below[2 * x] + below[2 * x + 1])
-            out[y, x] = total * np.float32(0.25) * real[y, x]
+    """Bits [F, R, C] of patches, `real` [R, C] of whose pixels are inside the frame, by bits a pixel of 2 x 2 blocks,
+    [F, R', C']."""
+    out = np.empty((len(news), *real.shape), np.float32)
+    for t in range(len(out)):
+        for y in range(out.shape[1]):
+            above, below = news[t, 2 * y], news[t, 2 * y + 1]
+            for x in range(out.shape[2]):
+                total = (above[2 * x] + above[2 * x + 1]) + (below[2 * x] + below[2 * x + 1])
+                out[t, y, x] = total * np.float32(0.25) * real[y, x]
     return out
 
 

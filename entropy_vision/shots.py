@@ -16,7 +16,7 @@ from operator import itemgetter
 import cv2
 import numpy as np
 
-from entropy_vision.inter import is_cut, look_back
+from entropy_vision.past import is_cut, look_back
 from entropy_vision.planes import SAMPLES, Planes, planes_of
 from entropy_vision.sampling import sample
 

@@ -60,12 +60,12 @@ def draw(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def ours(path: Path, tokenizer: EntropyTokenizer, folder: Path) -> None:
+def ours(path: Path, tokenizer: EntropyTokenizer, settings: dict[str, Any], folder: Path) -> None:
     """What a worker does with one task; every task has files of its own."""
     source, name = stat(path), secrets.token_hex(8)
     task = {"source": vars(source), "name": source.name, "key": "a", "digest": digest(source)}
     task |= {"part": str(folder / f"{name}.part"), "note": str(folder / f"{name}.note")}
-    worker._write(task, *worker.make(task, SETTINGS, tokenizer, folder))
+    worker._write(task, *worker.make(task, settings, tokenizer, folder))
 
 
 def plain(path: Path, folder: Path, **scaled: int) -> None:
@@ -91,6 +91,7 @@ def spent(work: Callable[[], object]) -> float:
 def by_part(paths: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
     """A row for every clip and pipeline."""
     tokenizer = EntropyTokenizer()
+    settings = SETTINGS | {"fingerprint": tokenizer.fingerprint()}  # which a run makes once
     kinds = ("decode", "ours", "plain", "tuned")
     times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in paths}
     with tempfile.TemporaryDirectory() as held:
@@ -98,7 +99,7 @@ def by_part(paths: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
         for _ in range(rounds + 1):
             for name, path in paths.items():
                 times[name]["decode"].append(spent(lambda path=path: decode(path, size=224)))
-                times[name]["ours"].append(spent(lambda path=path: ours(path, tokenizer, folder)))
+                times[name]["ours"].append(spent(lambda path=path: ours(path, tokenizer, settings, folder)))
                 times[name]["plain"].append(spent(lambda path=path: plain(path, folder)))
                 times[name]["tuned"].append(spent(lambda path=path: plain(path, folder, width=224, height=224)))
     rows = []

@@ -15,7 +15,7 @@ import numpy as np
 from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
 from entropy_vision.planes import thumbnails
-from entropy_vision.rate import Bits, bits_and_thumbnails, patch_bits
+from entropy_vision.rate import Bits, patch_bits
 from entropy_vision.selection.base import Selector
 from entropy_vision.shown import closed_loop, looks_of
 
@@ -37,7 +37,7 @@ class Rate(Selector):
         """float32 [F, R, C], bits."""
         if frames.count == 1:
             return patch_bits(frames.pixels, patch_size)
-        bits, seen = bits_and_thumbnails(frames.pixels, patch_size)
+        bits, seen = Bits(patch_size).read_all(frames.pixels)
         _THUMBNAILS[frames] = patch_size, seen
         return bits
 

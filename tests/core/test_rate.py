@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from entropy_vision.grid import block_side
 from entropy_vision.intra import gaussian_rate
-from entropy_vision.rate import patch_bits
+from entropy_vision.rate import Bits, patch_bits
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int, strength: float) -> np.ndarray:
@@ -84,6 +85,39 @@ def test_bits_of_a_still_camera_equal_the_slow_form(seed: int) -> None:
         bits = patch_bits(np.stack(frames), patch)
         for t, expected in enumerate(oracle.still_camera_bits(frames, patch), start=1):
             np.testing.assert_allclose(bits[t], expected, rtol=1e-4, atol=1e-5 * patch**2)
+
+
+@pytest.mark.parametrize("size", [(96, 96), (90, 70)])
+@pytest.mark.parametrize("patch", [8, 14, 16])
+def test_frames_at_once_have_the_bits_they_have_one_by_one(size: tuple[int, int], patch: int) -> None:
+    """A camera that rests, a flash, a pan, rest, a cut and rest: frames are taken together where it rests."""
+    rng, wide = np.random.default_rng(4), textured(5, 160)
+    shifts = [0] * 6 + [3, 6, 9, 12] + [12] * 5
+    frames = [wide[8 : 8 + size[0], 8 + x : 8 + x + size[1]] for x in shifts]
+    frames = [with_square(picture, 20, 4 * t, (200, 60, 40)) for t, picture in enumerate(frames)]
+    frames[3] = frames[3] + 90
+    frames += [textured(6, 160)[: size[0], : size[1]]] * 4
+    pixels = np.stack([to_pixels(picture + rng.normal(0, 0.6, picture.shape)) for picture in frames])
+    alone, together, taken = Bits(patch), Bits(patch), [0]
+    rest = together.memory.rest
+
+    def counted(*given: Any) -> int:
+        taken.append(rest(*given))
+        return taken[-1]
+
+    together.memory.rest = counted  # type: ignore[method-assign]
+    bits, thumbnails = together.read_all(pixels)
+    for t, frame in enumerate(pixels):
+        expected, thumbnail = alone.read(frame)
+        np.testing.assert_array_equal(bits[t], expected)
+        np.testing.assert_array_equal(thumbnails[t], thumbnail)
+    one, two = alone.memory.evidence, together.memory.evidence
+    assert one is not None and two is not None and one.past.stands == two.past.stands
+    np.testing.assert_array_equal(one.recent, two.recent)
+    np.testing.assert_array_equal(one.known, two.known)
+    np.testing.assert_array_equal(one.past.energy, two.past.energy)
+    whole = patch in (8, 16) and size == (96, 96)
+    assert (sum(taken) > 2) is whole
 
 
 def test_padding_has_no_bits() -> None:

@@ -22,7 +22,7 @@ EVEN = ("still", "pan", "drift", "zoom", "turn")  # of even light, without a cut
 def of_one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow form knows no layers. Whether a second motion gains just enough to be one hangs on how a processor
     tracks corners: on one it does in one of 108 of these scenes."""
-    monkeypatch.setattr("entropy_vision.inter._LAYER", 2.0)
+    monkeypatch.setattr("entropy_vision.past._LAYER", 2.0)
 
 
 def ground(seed: int, side: int) -> np.ndarray:

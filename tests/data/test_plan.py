@@ -516,7 +516,7 @@ def test_a_tar_that_changes_between_plan_and_work_is_told(source: Path, tmp_path
     tar = pack(tmp_path / "a.tar", [source / "0.png"])
     (member, *_) = [one for one in members(tar) if one.member.endswith("0.png")]
     task = {"source": vars(member), "name": member.name, "key": "a", "digest": digest(member)}
-    settings = {"sampling": {"fps": None}, "size": 32, "salvage": False, "store": "raw", "mark": ""}
+    settings = {"sampling": {"fps": None}, "size": 32, "salvage": False, "store": "raw", "mark": "", "fingerprint": ""}
     worker.make(task, settings, EntropyTokenizer(), tmp_path)
     with pytest.raises(InputError, match="the tar has changed") as told:  # it was planned with another content
         worker.make({**task, "digest": "0" * 64}, settings, EntropyTokenizer(), tmp_path)
