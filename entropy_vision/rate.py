@@ -59,13 +59,11 @@ class Bits:
         bits, rates = (np.empty((count, times * rows, times * columns), np.float32) for times in (1, 2))
         thumbnails = np.empty((count, 3, 4 * rows, 4 * columns), np.uint8)
         whole = pixels.shape[1:3] == (rows * self.patch_size, columns * self.patch_size)
-        at = 0
+        together, at = whole and halves_alone(self.patch_size), 0
         while at < count:
-            rest = 0
-            if whole and halves_alone(self.patch_size):
-                rest = self.memory.rest(pixels[at:], SAMPLES * rows, rates[at:], thumbnails[at:])
+            if together and (rest := self.memory.rest(pixels[at:], SAMPLES * rows, rates[at:], thumbnails[at:])):
                 bits[at : at + rest] = _of_blocks(rates[at : at + rest], real)
-            at += rest
+                at += rest
             if at < count:  # the first of all, or one that is more than a rest
                 bits[at], thumbnails[at] = self.read(pixels[at])
                 at += 1
