@@ -54,6 +54,59 @@ def _reader(side: int) -> Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.
         planes: np.ndarray, per: int, logs: np.ndarray, mean: np.ndarray, variance: np.ndarray, points: np.ndarray
     ) -> None:
         # compiled with what is around them: numba finds nothing in its cache that holds other compiled functions
+        def take_channel(
+            plane: np.ndarray,
+            first: np.uint64,
+            total: np.ndarray,
+            square: np.ndarray,
+            low: np.ndarray,
+            high: np.ndarray,
+        ) -> None:
+            """Rows from `first` on into the sums of their columns, which are new, and the extremes."""
+            for x in range(np.uint64(len(total))):
+                one, two = np.int32(0), np.int32(0)
+                for y in range(np.uint64(side)):
+                    value = np.int32(plane[first + y, x])
+                    one, two = np.int32(one + value), np.int32(two + value * value)
+                total[x], square[x] = one, two
+            for x in range(np.uint64(len(total))):
+                least, most = low[x], high[x]
+                for y in range(np.uint64(side)):
+                    least, most = min(least, plane[first + y, x]), max(most, plane[first + y, x])
+                low[x], high[x] = least, most
+
+        def take_luma(
+            luma: np.ndarray,
+            first: np.uint64,
+            within: bool,
+            inside: np.ndarray,
+            slope: np.ndarray,
+            counters: np.ndarray,
+        ) -> None:
+            """Rows from `first` on into the gradient energies of their columns, and into counters of their levels,
+            which are new; `within` the patch lies the row above them."""
+            for x in range(np.uint64(len(slope))):
+                levels = np.uint64(0)
+                for y in range(np.uint64(side)):  # 4 bits times the level
+                    levels += np.uint64(1) << np.uint64((luma[first + y, x] >> 2) & 60)
+                counters[x] = levels
+            if within:
+                for x in range(np.uint64(len(slope))):
+                    down = np.int32(luma[first, x]) - np.int32(luma[first - np.uint64(1), x])
+                    slope[x] += down * down
+            for x in range(np.uint64(len(slope))):
+                steep = np.int32(0)
+                for y in range(np.uint64(1), np.uint64(side)):
+                    down = np.int32(luma[first + y, x]) - np.int32(luma[first + y - np.uint64(1), x])
+                    steep = np.int32(steep + down * down)
+                slope[x] += steep
+            for x in range(np.uint64(len(slope) - 1)):
+                steep = np.int32(0)
+                for y in range(np.uint64(side)):
+                    along = np.int32(luma[first + y, x + np.uint64(1)]) - np.int32(luma[first + y, x])
+                    steep = np.int32(steep + along * along)
+                slope[x] += steep * inside[x]
+
         def put_blocks(
             total: np.ndarray, square: np.ndarray, per: int, mean: np.ndarray, variance: np.ndarray, sums: np.ndarray
         ) -> None:
@@ -90,57 +143,18 @@ def _reader(side: int) -> Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.
         both = np.empty((width // side, 2), np.uint64)
         sums, levels = np.empty((3, columns), np.int32), np.empty((columns, _LEVELS), np.int32)
         for row in range(height // side):
-            first, last = row * side, (row + 1) * side
+            first = np.uint64(row * side)
             if row % per == 0:
                 low[:], high[:], slope[:], sums[:], levels[:] = 255, 0, 0, 0, 0
             for k in range(3):
-                _take_channel(planes[k, first:last], total, square, low[k], high[k])
+                take_channel(planes[k], first, total, square, low[k], high[k])
                 put_blocks(total, square, per, mean[k, row], variance[k, row], sums[k])
-            _take_luma(planes[0], first, last, first % size, inside, slope, counters)
+            take_luma(planes[0], first, row % per > 0, inside, slope, counters)
             put_levels(counters, per, both, levels)
             if row % per == per - 1:
                 _put_patches(sums, levels, slope, low, high, size, logs, points[row // per * columns :])
 
     return read
-
-
-@numba.njit(cache=True)
-def _take_channel(pixels: np.ndarray, total: np.ndarray, square: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """Rows of a channel into the sums of their columns, which are new, and the extremes."""
-    total[:], square[:] = 0, 0
-    for y in range(len(pixels)):
-        here = pixels[y]
-        for x in range(len(here)):
-            total[x] += here[x]
-        for x in range(len(here)):
-            value = np.int32(here[x])
-            square[x] += value * value
-        for x in range(len(here)):
-            low[x] = min(low[x], here[x])
-        for x in range(len(here)):
-            high[x] = max(high[x], here[x])
-
-
-@numba.njit(cache=True)
-def _take_luma(
-    luma: np.ndarray, first: int, last: int, above: int, inside: np.ndarray, slope: np.ndarray, counters: np.ndarray
-) -> None:
-    """Rows `first` to `last` into the gradient energies of their columns, and into counters of their levels, which are
-    new; `above` is how many rows the patch has above these."""
-    counters[:] = 0
-    for y in range(first, last):
-        here = luma[y]
-        for x in range(len(here)):
-            counters[x] += np.uint64(1) << np.uint64((here[x] >> 2) & 60)  # 4 bits times the level
-        if above or y > first:
-            over = luma[y - 1]
-            for x in range(len(here)):
-                down = np.int32(here[x]) - np.int32(over[x])
-                slope[x] += down * down
-        right = here[1:]
-        for x in range(len(right)):
-            along = (np.int32(right[x]) - np.int32(here[x])) * inside[x]
-            slope[x] += along * along
 
 
 @numba.njit(cache=True)
