@@ -112,9 +112,8 @@ def _context(
     share = _shares(usual, middle)
     colours, shares = _framed(colour, 0, along), _framed(share, 0, along)
     alone = np.full((1, rows, columns), np.float32(2 ** (4 * _MOST)))
-    for y in range(rows):
-        for dy, dx in ((0, 0), (-down, 0), (down, 0), (0, -along), (0, along)):
-            _against(mean, variance, y, colours, shares, min(max(y + dy, 0), rows - 1), along + dx, alone[0, y])
+    for dy, dx in ((0, 0), (-down, 0), (down, 0), (0, -along), (0, along)):
+        _against(mean, variance, colours, shares, dy, along + dx, alone[0])
     # all rows at once, one block more at every side: a neighbour is so many places on
     means, variances, own, price = _edged(mean), _edged(variance), _edged(share), _edged(alone)[0]
     wide, first, count = columns + 2, columns + 3, rows * (columns + 2) - 2
@@ -161,24 +160,26 @@ def _framed(blocks: np.ndarray, down: int, along: int) -> np.ndarray:
 def _against(
     mean: np.ndarray,
     variance: np.ndarray,
-    y: int,
     colours: np.ndarray,
     shares: np.ndarray,
-    there: int,
+    down: int,
     first: int,
     least: np.ndarray,
 ) -> None:
-    """The odds of row `y` of blocks against the colours that prevail in row `there` from block `first` on, where they
-    are less: into `least` [C']."""
-    for x in range(np.uint64(len(least))):  # unsigned, or several would not be taken at once
-        at = np.uint64(first) + x
-        off = mean[_0, y, x] - colours[_0, there, at]
-        one = (variance[_0, y, x] + off * off) * shares[_0, there, at]
-        off = mean[_1, y, x] - colours[_1, there, at]
-        two = (variance[_1, y, x] + off * off) * shares[_1, there, at]
-        off = mean[_2, y, x] - colours[_2, there, at]
-        three = (variance[_2, y, x] + off * off) * shares[_2, there, at]
-        least[x] = min(least[x], (1 + one * one) * (1 + two * two) * (1 + three * three))
+    """The odds of blocks against the colours that prevail `down` rows below, from block `first` on, where they are
+    less: into `least` [R', C']."""
+    rows, columns = least.shape
+    for row in range(rows):
+        y, there = np.uint64(row), np.uint64(min(max(row + down, 0), rows - 1))
+        for x in range(np.uint64(columns)):  # unsigned, or several would not be taken at once
+            at = np.uint64(first) + x
+            off = mean[_0, y, x] - colours[_0, there, at]
+            one = (variance[_0, y, x] + off * off) * shares[_0, there, at]
+            off = mean[_1, y, x] - colours[_1, there, at]
+            two = (variance[_1, y, x] + off * off) * shares[_1, there, at]
+            off = mean[_2, y, x] - colours[_2, there, at]
+            three = (variance[_2, y, x] + off * off) * shares[_2, there, at]
+            least[y, x] = min(least[y, x], (1 + one * one) * (1 + two * two) * (1 + three * three))
 
 
 @numba.njit(cache=True, fastmath=True)
