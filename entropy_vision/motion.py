@@ -31,7 +31,8 @@ _SHARE = 0.03  # of the corners must share a motion
 _AFFINE_INLIERS = 24  # below that six free numbers follow the noise
 _LINE = 0.01  # of the frame's longer side: corners within that of one line say nothing of what lies beside it
 _AS_BEFORE = 0.8  # of the corners must share one motion for a search beside the known one to be all that is needed
-_OF_KNOWN = 100  # corners that are tracked where the camera goes on as it did: as many again tell nothing new
+_SOME = 100  # corners that are tracked first where the camera is known
+_NEARLY_ALL = 0.95  # of these must go on as known: then the others tell nothing new
 _CARRIED = 4  # frames after which corners are looked for anew
 _STILL_THERE = 0.85  # of the corners must be in view for them to be carried on
 _REACH = 0.5  # of the frame's longer side: a layer is that wide or that high, an object is smaller
@@ -86,7 +87,7 @@ def tracked(
     if known is not None:
         small = on_grid(known, now.shape[1] / width, now.shape[0] / height)
         corners = (held and _carried(held, now.shape)) or _corners(now)
-        tracks = corners and _as_before(before, now, _some(corners.points), small)
+        tracks = corners and _as_before(before, now, corners.points, small)
     if tracks is None and (corners is None or corners.age):
         corners = _corners(now)
     found: list[Motion] = []
@@ -189,11 +190,6 @@ def _corners(now: np.ndarray) -> Corners | None:
     return None if points is None or len(points) < _MIN_INLIERS else Corners(points[:, 0], points[:, 0])
 
 
-def _some(points: np.ndarray) -> np.ndarray:
-    """Every so many of [N, 2], about `_OF_KNOWN`."""
-    return np.ascontiguousarray(points[:: max(1, round(len(points) / _OF_KNOWN))])
-
-
 def _carried(held: Corners, shape: tuple[int, ...]) -> Corners | None:
     """Corners of the frame before where they are now if each goes on; None where it is time to look for new ones."""
     if not 0 <= held.age < _CARRIED - 1:
@@ -244,12 +240,21 @@ def _as_before(
     before: np.ndarray, now: np.ndarray, corners: np.ndarray, known: Motion
 ) -> tuple[np.ndarray, np.ndarray, Shared] | None:
     """`_tracks` beside a known motion, at a third of the work, and what most share; None where not nearly all corners
-    share one motion there."""
-    points, targets = _tracks(before, now, corners, known)
+    share one motion there. Where nearly all of some do, the others are not looked at; what goes its own way, such as
+    another layer, is looked for among all."""
+    some = np.zeros(len(corners), bool)
+    some[:: max(1, round(len(corners) / _SOME))] = True
+    points, targets = _tracks(before, now, corners[some], known)
     if len(points) < _MIN_INLIERS:
         return None
     shared = _similarity(points, targets, 0)
-    return (points, targets, shared) if shared[1].sum() >= _AS_BEFORE * len(corners) else None
+    agree = shared[1].sum() / some.sum()
+    if agree < _NEARLY_ALL and agree >= _AS_BEFORE and not some.all():
+        more = _tracks(before, now, corners[~some], known)
+        points, targets = np.concatenate([points, more[0]]), np.concatenate([targets, more[1]])
+        shared = _similarity(points, targets, 0)
+        agree = shared[1].sum() / len(corners)
+    return (points, targets, shared) if agree >= _AS_BEFORE else None
 
 
 def _at_full_size(small: np.ndarray, small_size: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
