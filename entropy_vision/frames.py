@@ -25,7 +25,8 @@ class Frames:
     """Decoded RGB frames in presentation order. An image is one frame at pts 0.
 
     Attributes:
-        pixels: uint8 [F, H, W, 3], RGB, F, H, W >= 1.
+        pixels: uint8 [F, H, W, 3], RGB, F, H, W >= 1. They stay as they are once they were scored: a choice that
+            follows takes what the score has seen of them.
         pts_seconds: float64 [F], presentation times, finite and not decreasing.
 
     Raises:

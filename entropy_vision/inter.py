@@ -214,7 +214,7 @@ def _rest(
     for t in range(len(frames)):
         now, now_chroma, thumbnail = by_halves(frames[t], height)
         looked, left, shift = in_place(now, now_chroma, luma, chroma, step)
-        if shift >= MOVES or mostly_worse(left, looked[1]):
+        if not shift < MOVES or mostly_worse(left, looked[1]):
             break
         rates[t], recent, known = _weighed(
             now, now_chroma, looked, left, everywhere, False, _PATIENCE,

@@ -59,7 +59,8 @@ class Bits:
         bits, rates = (np.empty((count, times * rows, times * columns), np.float32) for times in (1, 2))
         thumbnails = np.empty((count, 3, 4 * rows, 4 * columns), np.uint8)
         whole = pixels.shape[1:3] == (rows * self.patch_size, columns * self.patch_size)
-        together, at = whole and halves_alone(self.patch_size), 0
+        plain = pixels.flags.c_contiguous and pixels.flags.writeable  # for other arrays all would be compiled anew
+        together, at = whole and plain and halves_alone(self.patch_size), 0
         while at < count:
             if together and (rest := self.memory.rest(pixels[at:], SAMPLES * rows, rates[at:], thumbnails[at:])):
                 bits[at : at + rest] = _of_blocks(rates[at : at + rest], real)

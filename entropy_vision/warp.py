@@ -120,7 +120,7 @@ def _rimmed(source: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(cache=True, fastmath={"contract"})  # a product and a sum are one step
+@numba.njit(cache=True)
 def _run(wide: np.ndarray, off_x: np.ndarray, at_y: np.ndarray, out: np.ndarray, y: int, begin: int, end: int) -> None:
     """Samples `begin` to `end` of row `y`, each from the 4 x 4 of `wide` around where it lies."""
     low_x, low_y = np.floor(off_x[begin]), np.floor(at_y[begin])

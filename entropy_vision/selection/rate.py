@@ -14,7 +14,7 @@ import numpy as np
 
 from entropy_vision.budget import exact, spread
 from entropy_vision.frames import Frames
-from entropy_vision.planes import thumbnails
+from entropy_vision.planes import SAMPLES, thumbnails
 from entropy_vision.rate import Bits, patch_bits
 from entropy_vision.selection.base import Selector
 from entropy_vision.shown import closed_loop, looks_of
@@ -38,7 +38,8 @@ class Rate(Selector):
         if frames.count == 1:
             return patch_bits(frames.pixels, patch_size)
         bits, seen = Bits(patch_size).read_all(frames.pixels)
-        _THUMBNAILS[frames] = patch_size, seen
+        if patch_size >= SAMPLES:  # of smaller patches they are as large as the frames, and cheap to make again
+            _THUMBNAILS[frames] = patch_size, seen
         return bits
 
     def stream(self, patch_size: int) -> Bits:

@@ -25,7 +25,7 @@ def test_a_thumbnail_is_the_means_of_pixels(patch: int) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (2, 3 * patch - 5, 2 * patch, 3)).astype(np.uint8)
     padded = np.pad(pixels, [(0, 0), (0, 5), (0, 0), (0, 0)], mode="edge")
     means = padded.reshape(2, 12, patch // 4, 8, patch // 4, 3).mean(axis=(2, 4)).transpose(0, 3, 1, 2)
-    # every halving rounds, and halves go up: half a grey level at the most, and a half, a quarter ... of those before
+    # every halving rounds, by half a grey level at the most
     assert np.abs(thumbnails(pixels, patch) - means).max() < 1.5
 
 

@@ -113,6 +113,7 @@ def test_frames_at_once_have_the_bits_they_have_one_by_one(size: tuple[int, int]
         np.testing.assert_array_equal(thumbnails[t], thumbnail)
     one, two = alone.memory.evidence, together.memory.evidence
     assert one is not None and two is not None and one.past.stands == two.past.stands
+    assert alone.memory._aside is None and together.memory._aside is None
     np.testing.assert_array_equal(one.recent, two.recent)
     np.testing.assert_array_equal(one.known, two.known)
     np.testing.assert_array_equal(one.past.energy, two.past.energy)

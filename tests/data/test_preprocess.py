@@ -402,7 +402,14 @@ def test_a_worker_takes_at_most_350_mb_at_1080p(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", pixels, fps=30)
     del pixels
     settings = {"patch_size": 16, "budget": {"keep": 0.25}, "selector": "rate", "merge": 1}
-    settings |= {"size": 224, "sampling": {"fps": None}, "salvage": False, "store": "mosaic", "mark": ""}
+    settings |= {
+        "size": 224,
+        "sampling": {"fps": None},
+        "salvage": False,
+        "store": "mosaic",
+        "mark": "",
+        "fingerprint": "",
+    }
     settings |= {"scratch": str(tmp_path), "parent": os.getpid()}
     task = {"index": 0, "source": vars(stat(path)), "name": "a", "key": "a", "digest": "0" * 64}
     task |= {name: str(tmp_path / name) for name in ("part", "note")}
