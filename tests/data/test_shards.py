@@ -109,6 +109,12 @@ def test_mosaic_gives_back_close_patches_of_any_size(count: int, side: int, seed
     assert np.abs(again.astype(int) - pixels).max() <= 4  # no patch bleeds into its neighbour
 
 
+def test_cells_of_a_mosaic_without_a_patch_are_grey() -> None:
+    content = encode_mosaic(np.zeros((3, 16, 16, 3), np.uint8))
+    sheet = np.asarray(Image.open(io.BytesIO(content))).astype(int)
+    assert sheet.shape == (32, 32, 3) and np.abs(sheet[16:, 16:] - 128).max() <= 2
+
+
 def test_mosaic_of_another_count_is_refused() -> None:
     content = encode_mosaic(patch_set().pixels)
     with pytest.raises(ValueError, match="mosaic"):
