@@ -80,7 +80,8 @@ def _grid(path: Path, settings: dict[str, Any]) -> tuple[int | None, int, int]:
         if chosen == []:
             raise InputError(path, InputReason.NO_FRAMES, "none of its frames is taken")
         frames = None if chosen is None else len(chosen)
-        height, width = (probe.width, probe.height) if probe.rotation % 180 else (probe.height, probe.width)
+        stored = probe.layout.height, probe.layout.width
+        height, width = stored[::-1] if probe.rotation % 180 else stored
     if settings["size"] is not None:
         height, width = settings["size"] if isinstance(settings["size"], list) else (settings["size"],) * 2
     return (frames, *grid_size(height, width, side))

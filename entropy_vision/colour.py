@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 _i32 = np.int32  # products are cut to 32 bits, or they would be taken in 64
+_u = np.uint64  # of places: a signed one may count from the end, and asking keeps several from being taken at once
 
 
 @numba.njit(cache=True)
@@ -83,3 +84,23 @@ def _difference(colour: np.ndarray, luma: np.ndarray, weight: np.int32, out: np.
     for i in range(len(out)):
         above = _i32(_i32(_i32(colour[i]) - _i32(luma[i])) * weight + _i32((128 << 14) + 8192))
         out[i] = min(max(_i32(above >> 14), _i32(0)), _i32(255))
+
+
+@numba.njit(cache=True)
+def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray, line: np.ndarray, out: np.ndarray) -> None:
+    """Luma uint8 [H, W and more], chroma uint8 [H, W / 2 and more] to RGB, written: uint8 [H, 3 W]."""
+    rv, r0, gu, gv, g0, bu, b0, gain, added = line
+    shift, black, white = _i32(16), _i32(0), _i32(255)
+    pairs = _u(out.shape[1] // 6)
+    for row in range(_u(len(out))):
+        ys, us, vs, rgb = y[row], u[row], v[row], out[row]
+        for pair in range(pairs):
+            cb, cr = _i32(us[pair]), _i32(vs[pair])
+            red = _i32(_i32((_i32(rv * cr) >> shift) + r0) * gain + added)
+            green = _i32(_i32((_i32(gu * cb) >> shift) + (_i32(gv * cr) >> shift) + g0) * gain + added)
+            blue = _i32(_i32((_i32(bu * cb) >> shift) + b0) * gain + added)
+            for odd in range(_u(2)):
+                luma, at = _i32(_i32(ys[_u(2) * pair + odd]) * gain), _u(6) * pair + _u(3) * odd
+                rgb[at] = min(max(_i32(luma + red) >> shift, black), white)
+                rgb[at + _u(1)] = min(max(_i32(luma + green) >> shift, black), white)
+                rgb[at + _u(2)] = min(max(_i32(luma + blue) >> shift, black), white)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import stat
 import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.matroska import unknown_part
+from entropy_vision.scale import Layout
 
 # What decord's own FFmpeg (4.1) opens and decodes exactly when read in order; everything else goes to PyAV.
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
@@ -31,6 +33,7 @@ _HOW: dict[str, Any] = {
 # where data is lost, these go on with the next frame that is whole
 _GAPPED = frozenset({"matroska", "avi", "mpegts"})
 _INDEXED = frozenset({b"ftyp", b"moov", b"mdat"})  # MP4 and QuickTime
+_HELD = 1 << 24  # bytes of packets that are kept; of a larger file they are read twice
 _HASTE: Any = [{"skip_frame": "all"}] * 64  # for each stream of such a file
 _VIDEO_MAGIC = (
     (4, b"ftyp"),
@@ -62,7 +65,7 @@ class Probe:
 
     Attributes:
         codec, container: FFmpeg's names.
-        width, height: of the first frame as stored, before rotation.
+        layout: of the first frame as stored, before rotation.
         alpha: True where the pixels carry transparency.
         deep: True for more than 8 bits a channel.
         rotation: degrees counter-clockwise that stand the stored pixels upright: 0, 90, 180 or 270.
@@ -79,8 +82,7 @@ class Probe:
 
     codec: str
     container: str
-    width: int
-    height: int
+    layout: Layout
     alpha: bool
     deep: bool
     rotation: int
@@ -188,54 +190,102 @@ def is_cover(stream: Any) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
+class Decoded(NamedTuple):
+    """A packet that was decoded before its turn."""
+
+    frames: list[Any]
+    error: Exception | None
+
+    def decode(self) -> list[Any]:
+        """What came out of it."""
+        if self.error is not None:
+            raise self.error
+        return self.frames
+
+
+@dataclass(eq=False)
+class Reading:
+    """A file that is open, and what was read of it: what follows needs neither to read nor to begin decoding again.
+
+    Attributes:
+        container: of PyAV.
+        packets: all of its video stream, in order, those first that are decoded; None where they were not kept.
+        tick: seconds of its clock's unit.
+    """
+
+    container: Any
+    packets: deque[Any] | None
+    tick: float
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self.packets = None
+        self.container.close()
+
+
 def probe_video(path: Path, limits: Limits) -> Probe:
     """Read every packet and decode the first frame: 0.01 to 0.07 ms a packet.
 
     Raises:
         InputError: NOT_MEDIA, DAMAGED, NO_VIDEO_STREAM, NO_FRAMES or TOO_LARGE.
     """
-    with _listening() as said, open_video(path) as container:
-        stream = best_stream(path, container)
-        context = stream.codec_context
-        check_pixels(path, context.width, context.height, limits)
-        seen = _read_packets(path, container, stream, said)
-        stamps, first = seen.stamps, seen.first
-        if first is None:
-            raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
-        check_pixels(path, first.width, first.height, limits)
-        name = container.format.name.split(",")[0]
-        rate = stream.average_rate or stream.guessed_rate
-        interval = float(1 / rate) if rate else 0.04
-        order, times = _times(stamps, float(stream.time_base), interval)
-        gaps = _gaps(times, interval) if name in _GAPPED or seen.hidden else 0
-        seconds = (container.duration or 0) / 1e6
-        broken = _lost_step(path) if name == "mpegts" else unknown_part(path) if name == "matroska" else ""
-        damage = (
-            seen.damage
-            or _missing_frames(name, stream.frames, gaps, seen)
-            or _missing_end(seconds, seen, interval)
-            or broken
-        )
-        promised = max(stream.frames - seen.hidden, round(seconds / interval) if damage else 0)
-        believable = promised <= 10 * len(stamps) + 100  # a broken header may say anything
-        return Probe(
-            codec=context.name,
-            container=name,
-            width=first.width,
-            height=first.height,
-            alpha=any(part.is_alpha for part in first.format.components) or first.format.name == "pal8",
-            deep=any(part.bits > 8 for part in first.format.components),
-            rotation=round(first.rotation / 90) % 4 * 90,
-            times=times,
-            sizes=tuple(stamps[index].size for index in order),
-            keyframes=tuple(place for place, index in enumerate(order) if stamps[index].key),
-            numbered=name == "avi" or any(stamp.pts is None for stamp in stamps),
-            interval=interval,
-            expected=max(promised if believable else 0, len(stamps) + gaps),
-            errors=max(seen.errors + bool(broken), bool(damage)),
-            unsafe=damage or seen.odd or _beyond_decord(name, context, first, stamps),
-            damage=damage,
-        )
+    with open_reading(path, limits) as (probe, _):
+        return probe
+
+
+@contextmanager
+def open_reading(path: Path, limits: Limits) -> Iterator[tuple[Probe, Reading]]:
+    """The probe of a file and the reading that told it, closed behind. Errors as `probe_video`."""
+    with ExitStack() as stack:
+        with _listening() as said:
+            container = stack.enter_context(open_video(path))
+            stream = best_stream(path, container)
+            check_pixels(path, stream.codec_context.width, stream.codec_context.height, limits)
+            seen = _read_packets(path, container, stream, said)
+            probe = _probe(path, container, stream, seen, limits)
+        reading = Reading(container, seen.held, float(stream.time_base))
+        del seen
+        yield probe, reading
+
+
+def _probe(path: Path, container: Any, stream: Any, seen: _Seen, limits: Limits) -> Probe:
+    """What was seen, in the terms of `Probe`."""
+    context, stamps, first = stream.codec_context, seen.stamps, seen.first
+    if first is None:
+        raise InputError(path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
+    check_pixels(path, first.width, first.height, limits)
+    name = container.format.name.split(",")[0]
+    rate = stream.average_rate or stream.guessed_rate
+    interval = float(1 / rate) if rate else 0.04
+    order, times = _times(stamps, float(stream.time_base), interval)
+    gaps = _gaps(times, interval) if name in _GAPPED or seen.hidden else 0
+    seconds = (container.duration or 0) / 1e6
+    broken = _lost_step(path) if name == "mpegts" else unknown_part(path) if name == "matroska" else ""
+    damage = (
+        seen.damage
+        or _missing_frames(name, stream.frames, gaps, seen)
+        or _missing_end(seconds, seen, interval)
+        or broken
+    )
+    promised = max(stream.frames - seen.hidden, round(seconds / interval) if damage else 0)
+    believable = promised <= 10 * len(stamps) + 100  # a broken header may say anything
+    return Probe(
+        codec=context.name,
+        container=name,
+        layout=Layout.of(first),
+        alpha=any(part.is_alpha for part in first.format.components) or first.format.name == "pal8",
+        deep=any(part.bits > 8 for part in first.format.components),
+        rotation=round(first.rotation / 90) % 4 * 90,
+        times=times,
+        sizes=tuple(stamps[index].size for index in order),
+        keyframes=tuple(place for place, index in enumerate(order) if stamps[index].key),
+        numbered=name == "avi" or any(stamp.pts is None for stamp in stamps),
+        interval=interval,
+        expected=max(promised if believable else 0, len(stamps) + gaps),
+        errors=max(seen.errors + bool(broken), bool(damage)),
+        unsafe=damage or seen.odd or _beyond_decord(name, context, first, stamps),
+        damage=damage,
+    )
 
 
 class Stamp(NamedTuple):
@@ -270,12 +320,14 @@ class _Seen:
         stamps: what every packet of the video stream says that is to be shown.
         first: its first frame, decoded.
         end: the last second of any stream.
+        held: the packets of the video stream as in `Reading`.
         hidden, empty: packets of the video stream that are not to be shown, and that hold nothing (a dropped frame).
         errors, odd, damage: as in `Probe`, odd being a part of `unsafe`.
     """
 
     stamps: list[Stamp]
     first: Any = None
+    held: deque[Any] | None = None
     end: float = 0.0
     hidden: int = 0
     empty: int = 0
@@ -288,7 +340,7 @@ def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int,
     """Read a file from its first packet to its last."""
     import av
 
-    seen, corrupt = _Seen(stamps=[]), 0
+    seen, corrupt, room = _Seen(stamps=[], held=deque()), 0, _HELD
     try:
         for packet in packets_of(container):
             stamp = packet.dts if packet.pts is None else packet.pts
@@ -308,14 +360,23 @@ def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int,
                 seen.stamps.append(Stamp(packet.pts, packet.dts, packet.is_keyframe, packet.size))
             elif stamp is not None:
                 seen.empty += 1
+            kept: Any = packet
             if seen.first is None:
                 try:
-                    seen.first = next(iter(packet.decode()), None)
+                    kept = Decoded(packet.decode(), None)
+                    seen.first = next(iter(kept.frames), None)
                 except av.FFmpegError as error:
                     refuse_memory(path, error)
                     seen.errors += 1
                     seen.damage = f"a packet cannot be decoded ({error.strerror})"
+                    kept = Decoded([], error)
+            room -= packet.size
+            if room < 0:
+                seen.held = None
+            elif seen.held is not None:
+                seen.held.append(kept)
     except av.FFmpegError as error:
+        seen.held = None
         seen.errors += 1
         seen.damage = f"reading stops before the end ({error.strerror})"
     if seen.hidden:

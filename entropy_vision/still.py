@@ -11,7 +11,8 @@ import numpy as np
 
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.probe import Limits, check_pixels, check_total
-from entropy_vision.video import Decoded, DecodeInfo, Size, on_white
+from entropy_vision.scale import on_white
+from entropy_vision.video import Decoded, DecodeInfo, Size
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF", "TGA", "ICO", "JPEG2000")
 # the first bytes of the formats that are stills; an animated GIF or a video is not among them

@@ -1,18 +1,21 @@
-"""Videos to pixels: decord where it is exact, PyAV everywhere else, the same pixels from both.
+"""Videos to pixels: by PyAV where it scales planes, else by decord where it is exact, else by PyAV; the same pixels.
 
-decord scales while it decodes and is right when frames are read one after another; random access returned other
-frames without an error on 3 of 23 files, so it is never used. decord gives up at the first damaged packet, knows no
-AV1, and reads ahead without bound unless width and height are given. `probe.probe_video` sends to PyAV what decord
-is known to get wrong. Both scale with FFmpeg's `scale` filter and its bilinear kernel, which widens with the
-reduction (so it does not alias); a test holds both to the same pixels.
+PyAV reads a file once: the packets that told the probe are those that are decoded. decord's FFmpeg is older and takes
+half as long again where `scale.Scaler` needs no help, so it is left what that does not know: pictures that are made
+larger, 10 bits, colour at full width. It is right when frames are read one after another; random access returned other
+frames without an error on 3 of 23 files, so it is never used. It gives up at the first damaged packet, knows no AV1,
+reads ahead without bound unless width and height are given, and what it is known to get wrong it is not asked. Both
+scale with FFmpeg's `scale` filter and its bilinear kernel, which widens with the reduction (so it does not alias); a
+test holds both to the same pixels.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -27,15 +30,17 @@ from entropy_vision.probe import (
     Clock,
     Limits,
     Probe,
+    Reading,
     best_stream,
     check_pixels,
     check_total,
+    open_reading,
     open_video,
     packets_of,
-    probe_video,
     refuse_memory,
 )
 from entropy_vision.sampling import Sampling, Span, choose, pick, sample
+from entropy_vision.scale import Scaler
 
 _STDERR = threading.Lock()
 _SOUGHT = ("mov", "matroska")  # containers with a table of their keyframes
@@ -84,28 +89,37 @@ def decode_video(
 ) -> Decoded:
     """Decode a file: (uint8 [F, H, W, 3], float64 [F] seconds, what happened). `frames.decode` says the rest."""
     quiet_ffmpeg()
-    probe = probe_video(path, limits)
-    if size is None:
-        size = (probe.width, probe.height) if probe.rotation % 180 else (probe.height, probe.width)
-    job = _Job(path, probe, sampling, size, limits, span)
-    why = probe.unsafe or ("" if has_decord() else "decord is not installed")
-    if probe.deep and size == (probe.height, probe.width):
+    with open_reading(path, limits) as (probe, reading):
+        stored = probe.layout.height, probe.layout.width
+        if size is None:
+            size = stored[::-1] if probe.rotation % 180 else stored
+        job = _Job(path, probe, sampling, size, limits, span)
+        why = _beyond_decord(job)
+        if decoder == "decord" and why:
+            raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
+        if decoder == "decord" or (decoder == "auto" and not why and not job.quick):
+            reading.close()
+            result = _with_decord(job)
+            if not isinstance(result, str):
+                return result
+            if decoder == "decord":
+                raise InputError(path, InputReason.DAMAGED, f'{result}; decoder="auto" goes on with PyAV')
+            why = result
+        return _with_pyav(job, reading, salvage, why)
+
+
+def _beyond_decord(job: _Job) -> str:
+    """Why decord must not read the file; "" where it may."""
+    if job.probe.unsafe:
+        return job.probe.unsafe
+    if not has_decord():
+        return "decord is not installed"
+    if job.probe.deep and job.size == (job.probe.layout.height, job.probe.layout.width):
         # without scaling, its older FFmpeg turns deep YUV into RGB another way (1.5 of 255 apart on average)
-        why = why or "more than 8 bits a channel at the stored size"
-    if sampling.keyframes and probe.numbered:
-        why = why or "its packets do not tell when a keyframe is shown"
-    if decoder == "decord" and why:
-        raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
-    if decoder == "auto" and not why and job.partial and 2 * job.wanted < len(probe.times):
-        why = "few of its frames are taken, and PyAV scales no others"
-    if decoder != "pyav" and not why:
-        result = _with_decord(job)
-        if not isinstance(result, str):
-            return result
-        if decoder == "decord":
-            raise InputError(path, InputReason.DAMAGED, f'{result}; decoder="auto" goes on with PyAV')
-        why = result
-    return _with_pyav(job, salvage, why)
+        return "more than 8 bits a channel at the stored size"
+    if job.sampling.keyframes and job.probe.numbered:
+        return "its packets do not tell when a keyframe is shown"
+    return ""
 
 
 def quiet_ffmpeg() -> None:
@@ -151,6 +165,12 @@ class _Job:
     def partial(self) -> bool:
         """Whether not every frame has to be decoded."""
         return self.sampling.partial or self.span is not None
+
+    @property
+    def quick(self) -> bool:
+        """Whether PyAV takes less time than decord: it scales planes, and no frames but those that are taken."""
+        few = self.partial and 2 * self.wanted < len(self.probe.times)
+        return few or self.probe.layout.line(self.size) is not None
 
     @property
     def wanted(self) -> int:
@@ -236,11 +256,11 @@ def _stderr_closed() -> Iterator[None]:
             os.close(nowhere)
 
 
-def _with_pyav(job: _Job, salvage: bool, why: str) -> Decoded:
+def _with_pyav(job: _Job, reading: Reading, salvage: bool, why: str) -> Decoded:
     """Decode with PyAV packet by packet, so that one damaged packet costs its own frames only."""
     probe = job.probe
     turned = (job.size[1], job.size[0]) if probe.rotation % 180 else job.size
-    scale = _Scaler(turned, probe.alpha)
+    scale = Scaler(turned, probe.alpha)
 
     def scaled(frame: Any) -> np.ndarray:
         return np.rot90(scale(frame), probe.rotation // 90)
@@ -250,7 +270,7 @@ def _with_pyav(job: _Job, salvage: bool, why: str) -> Decoded:
     result = _keyframes_alone(job, tally, scaled) if alone else _from_keyframe(job, tally, scaled)
     if result is None:
         tally = _Tally()
-        result = job.take(_pyav_frames(job.path, probe, job.limits, tally), scaled)
+        result = job.take(_pyav_frames(job.path, probe, job.limits, tally, reading=reading), scaled)
     if not result.times:
         raise InputError(job.path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
@@ -317,19 +337,33 @@ class _Tally:
 
 
 def _pyav_frames(
-    path: Path, probe: Probe, limits: Limits, tally: _Tally, *, keyframes: bool = False, start: float | None = None
+    path: Path,
+    probe: Probe,
+    limits: Limits,
+    tally: _Tally,
+    *,
+    keyframes: bool = False,
+    start: float | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[tuple[float, Any]]:
-    """(seconds, av.VideoFrame) in the order of showing; what cannot be decoded is counted and passed over."""
+    """(seconds, av.VideoFrame) in the order of showing; what cannot be decoded is counted and passed over.
+
+    Goes on with a reading, once, where it kept its packets.
+    """
     import av
 
     clock = Clock(probe.interval)
-    with open_video(path) as container:
-        stream = best_stream(path, container)
-        if keyframes:
-            stream.codec_context.skip_frame = "NONKEY"
-        packets, tick = packets_of(container, stream), float(stream.time_base)
-        if start is not None:
-            container.seek(round(start / tick), stream=stream)
+    with ExitStack() as stack:
+        if reading is not None and reading.packets is not None:
+            packets, tick = _taken(reading.packets), reading.tick
+        else:
+            container = stack.enter_context(open_video(path))
+            stream = best_stream(path, container)
+            if keyframes:
+                stream.codec_context.skip_frame = "NONKEY"
+            packets, tick = packets_of(container, stream), float(stream.time_base)
+            if start is not None:
+                container.seek(round(start / tick), stream=stream)
         while True:
             packet = None
             try:
@@ -358,42 +392,10 @@ def _pyav_frames(
                 yield clock(time), frame
 
 
-class _Scaler:
-    """FFmpeg's own filter chain, as decord builds it: scale, then RGB. Rebuilt where the stored size changes."""
-
-    def __init__(self, size: Size, alpha: bool) -> None:
-        self.size, self.alpha = size, alpha
-        self.layout: tuple[int, int, str] | None = None
-        self.graph: Any = None
-
-    def __call__(self, frame: Any) -> np.ndarray:
-        layout = (frame.width, frame.height, frame.format.name)
-        if layout != self.layout:
-            self.graph, self.layout = self._build(frame), layout
-        self.graph.push(frame)
-        pixels = self.graph.pull().to_ndarray()
-        return on_white(pixels) if self.alpha else pixels
-
-    def _build(self, frame: Any) -> Any:
-        from av.filter import Graph
-
-        graph = Graph()
-        graph.threads = 1
-        height, width = self.size
-        source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-        )
-        scale = graph.add("scale", f"{width}:{height}:flags=bilinear")
-        convert = graph.add("format", "rgba" if self.alpha else "rgb24")
-        graph.link_nodes(source, scale, convert, graph.add("buffersink")).configure()
-        return graph
-
-
-def on_white(rgba: np.ndarray) -> np.ndarray:
-    """Lay uint8 [..., 4] over white: uint8 [..., 3], rounded."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    colour = rgba[..., :3].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+def _taken(packets: deque[Any]) -> Iterator[Any]:
+    """Each packet, which is then no longer held."""
+    while packets:
+        yield packets.popleft()
 
 
 class _Result:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +17,7 @@ from media import drifting, needs_decord, numbered, reason_of, write
 
 from entropy_vision.errors import InputReason, UsageError
 from entropy_vision.frames import decode, read_image, read_media, read_video
-from entropy_vision.probe import Limits, open_video, probe_video
+from entropy_vision.probe import Limits, Probe, Reading, open_reading, open_video, probe_video
 from entropy_vision.sampling import EVERY, Sampling, choose, pick, spread, spread_by_bytes
 
 KINDS = {
@@ -62,6 +64,27 @@ def test_opened_in_haste_a_file_is_told_the_same(
     assert hasty == probe_video(files[name], Limits())
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_is_read_once_or_twice_for_the_same_frames(
+    files: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    def counting(path: Path) -> object:
+        opened.append(path)
+        return open_video(path)
+
+    monkeypatch.setattr("entropy_vision.probe.open_video", counting)
+    monkeypatch.setattr("entropy_vision.video.open_video", counting)
+    one, told = decode(files[name], size=48, decoder="pyav")
+    assert len(opened) == 1
+    monkeypatch.setattr("entropy_vision.probe._HELD", 100)  # bytes
+    other, again = decode(files[name], size=48, decoder="pyav")
+    assert len(opened) == 3 and told == again
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    np.testing.assert_array_equal(one.pts_seconds, other.pts_seconds)
+
+
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("asp.avi", "raw.h264")])
 @pytest.mark.parametrize("decoder", ["auto", "pyav", pytest.param("decord", marks=needs_decord)])
 def test_keyframes_are_those_that_the_packets_flag(files: dict[str, Path], name: str, decoder: str) -> None:
@@ -92,8 +115,13 @@ def test_keyframes_of_frames_without_a_clock_are_told_by_decoding(files: dict[st
 def test_a_video_without_a_flagged_keyframe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", drifting(3))
     assert read_video(path, keyframes=True).count == 1
-    probe = probe_video
-    monkeypatch.setattr("entropy_vision.video.probe_video", lambda *told: replace(probe(*told), keyframes=()))
+
+    @contextmanager
+    def flagless(path: Path, limits: Limits) -> Iterator[tuple[Probe, Reading]]:
+        with open_reading(path, limits) as (probe, reading):
+            yield replace(probe, keyframes=()), reading
+
+    monkeypatch.setattr("entropy_vision.video.open_reading", flagless)
     assert reason_of(path, sampling=Sampling(keyframes=True)) is InputReason.NO_FRAMES
 
 
@@ -111,10 +139,11 @@ def test_so_many_frames_are_those_of_a_full_decode(files: dict[str, Path], name:
 
 @needs_decord
 def test_pyav_takes_few_frames_and_decord_many(files: dict[str, Path]) -> None:
-    """PyAV scales the frames that are taken, decord every one."""
-    assert decode(files["closed.mp4"], Sampling(frames=5))[1].decoder == "pyav"
-    assert decode(files["closed.mp4"], Sampling(frames=30))[1].decoder == "decord"
-    assert decode(files["closed.mp4"], Sampling(frames=5), decoder="decord")[1].decoder == "decord"
+    """PyAV scales the frames that are taken, decord every one. An odd width is scaled as RGB by both."""
+    size, path = (48, 49), files["closed.mp4"]
+    assert decode(path, Sampling(frames=5), size=size)[1].decoder == "pyav"
+    assert decode(path, Sampling(frames=30), size=size)[1].decoder == "decord"
+    assert decode(path, Sampling(frames=5), size=size, decoder="decord")[1].decoder == "decord"
 
 
 def middles(times: list[float], count: int) -> list[int]:
