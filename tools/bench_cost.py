@@ -27,6 +27,7 @@ import av
 import cv2
 import numpy as np
 import torch
+from av.filter import Graph
 
 import entropy_vision
 from entropy_vision import EntropyTokenizer, Frames, selectors
@@ -80,13 +81,25 @@ def encode(path: Path, pixels: np.ndarray) -> None:
 
 
 def decode(path: Path) -> np.ndarray:
-    """uint8 [F, 224, 224, 3], one thread."""
+    """uint8 [F, 224, 224, 3], one thread, through the filters `scale=224:224:flags=bilinear,format=rgb24`.
+
+    No public reader known to us takes less time: decord takes 1.1 times as long, PyAV's `reformat` 1.2 to 1.9 times.
+    """
+    graph, out = None, []
     with av.open(str(path)) as source:
         source.streams.video[0].codec_context.thread_count = 1
-        return np.stack([
-            frame.reformat(224, 224, "rgb24", interpolation="BILINEAR").to_ndarray()
-            for frame in source.decode(video=0)
-        ])  # fmt: skip
+        for frame in source.decode(video=0):
+            if graph is None:
+                graph = Graph()
+                graph.threads = 1
+                entry = graph.add_buffer(
+                    width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+                )
+                scale = graph.add("scale", "224:224:flags=bilinear")
+                graph.link_nodes(entry, scale, graph.add("format", "rgb24"), graph.add("buffersink")).configure()
+            graph.push(frame)
+            out.append(graph.pull().to_ndarray())
+    return np.stack(out)
 
 
 def as_frames(pixels: np.ndarray) -> Frames:
