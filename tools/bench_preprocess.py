@@ -6,8 +6,8 @@
 
 Clips are drawn as in bench_cost.py (still camera and pan, 360p and 1080p, H.264). A round decodes and scales a clip
 to 224 as any pipeline does, with decord (it scales while decoding) and with PyAV (FFmpeg's `scale`, bilinear); does
-so with `read_video`; does all that a worker does with it (decode, scale, choose by `rate`, keep a quarter, pack, write);
-and does what a short script of decord and webdataset does: `plain` as such scripts are written (frames as stored,
+so with `read_video`; does all that a worker does (decode, scale, choose by `rate`, keep a quarter, pack, write); and
+does what a short script of decord and webdataset does: `plain` as such scripts are written (frames as stored,
 Pillow scales them, JPEG of quality 90, one tar), `tuned` with decord scaling while it decodes. Neither looks at the
 pixels, and both keep all of them. `speed` is the CPU time of decord or PyAV, whichever took less, by that of the other:
 1 is free; `of read_video` is the same with our own reading as the measure. Medians of the rounds' own ratios with their
