@@ -16,7 +16,7 @@ from entropy_vision.errors import InputError, InputReason
 from entropy_vision.matroska import unknown_part
 from entropy_vision.scale import Layout
 
-# What decord's own FFmpeg (4.1) opens and decodes exactly when read in order; everything else goes to PyAV.
+# What decord's own FFmpeg (4.1) opens and decodes as PyAV does when read in order.
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
 _DECORD_CONTAINERS = frozenset({"mov", "matroska", "avi", "mpegts", "mpeg", "flv"})
 
@@ -33,7 +33,8 @@ _HOW: dict[str, Any] = {
 # where data is lost, these go on with the next frame that is whole
 _GAPPED = frozenset({"matroska", "avi", "mpegts"})
 _INDEXED = frozenset({b"ftyp", b"moov", b"mdat"})  # MP4 and QuickTime
-_HELD = 1 << 24  # bytes of packets that are kept; of a larger file they are read twice
+KEEP = 1 << 24  # bytes that the packets of a file may take; those of a larger one are read twice
+_BESIDE = 1 << 10  # of them beside a packet's data, at most: FFmpeg's and PyAV's own
 _HASTE: Any = [{"skip_frame": "all"}] * 64  # for each stream of such a file
 _VIDEO_MAGIC = (
     (4, b"ftyp"),
@@ -190,14 +191,14 @@ def is_cover(stream: Any) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-class Decoded(NamedTuple):
-    """A packet that was decoded before its turn."""
+class DecodedPacket(NamedTuple):
+    """A packet that was decoded when it was read: what came out of it, or the error."""
 
     frames: list[Any]
     error: Exception | None
 
     def decode(self) -> list[Any]:
-        """What came out of it."""
+        """As a packet's own."""
         if self.error is not None:
             raise self.error
         return self.frames
@@ -209,13 +210,16 @@ class Reading:
 
     Attributes:
         container: of PyAV.
-        packets: all of its video stream, in order, those first that are decoded; None where they were not kept.
-        tick: seconds of its clock's unit.
+        packets: all of its video stream, in order, the first ones as `DecodedPacket`; None where they were not kept.
     """
 
     container: Any
     packets: deque[Any] | None
-    tick: float
+
+    def take(self) -> deque[Any] | None:
+        """The packets, once."""
+        packets, self.packets = self.packets, None
+        return packets
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -229,21 +233,26 @@ def probe_video(path: Path, limits: Limits) -> Probe:
     Raises:
         InputError: NOT_MEDIA, DAMAGED, NO_VIDEO_STREAM, NO_FRAMES or TOO_LARGE.
     """
-    with open_reading(path, limits) as (probe, _):
+    with open_reading(path, limits, keep=0) as (probe, _):
         return probe
 
 
 @contextmanager
-def open_reading(path: Path, limits: Limits) -> Iterator[tuple[Probe, Reading]]:
-    """The probe of a file and the reading that told it, closed behind. Errors as `probe_video`."""
+def open_reading(path: Path, limits: Limits, keep: int) -> Iterator[tuple[Probe, Reading]]:
+    """The probe of a file and the reading that told it, closed behind. Errors as `probe_video`.
+
+    Args:
+        keep: bytes that the packets may take in memory; where they take more, none is kept.
+    """
     with ExitStack() as stack:
         with _listening() as said:
             container = stack.enter_context(open_video(path))
             stream = best_stream(path, container)
             check_pixels(path, stream.codec_context.width, stream.codec_context.height, limits)
-            seen = _read_packets(path, container, stream, said)
+            reading = Reading(container, deque() if keep else None)
+            stack.callback(reading.close)
+            seen = _read_packets(path, reading, stream, said, keep)
             probe = _probe(path, container, stream, seen, limits)
-        reading = Reading(container, seen.held, float(stream.time_base))
         del seen
         yield probe, reading
 
@@ -320,14 +329,12 @@ class _Seen:
         stamps: what every packet of the video stream says that is to be shown.
         first: its first frame, decoded.
         end: the last second of any stream.
-        held: the packets of the video stream as in `Reading`.
         hidden, empty: packets of the video stream that are not to be shown, and that hold nothing (a dropped frame).
         errors, odd, damage: as in `Probe`, odd being a part of `unsafe`.
     """
 
     stamps: list[Stamp]
     first: Any = None
-    held: deque[Any] | None = None
     end: float = 0.0
     hidden: int = 0
     empty: int = 0
@@ -336,11 +343,11 @@ class _Seen:
     damage: str = ""
 
 
-def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int, str, str]]) -> _Seen:
-    """Read a file from its first packet to its last."""
+def _read_packets(path: Path, reading: Reading, stream: Any, said: list[tuple[int, str, str]], room: int) -> _Seen:
+    """Read a file from its first packet to its last, and keep them in the reading while there is room."""
     import av
 
-    seen, corrupt, room = _Seen(stamps=[], held=deque()), 0, _HELD
+    seen, corrupt, container = _Seen(stamps=[]), 0, reading.container
     try:
         for packet in packets_of(container):
             stamp = packet.dts if packet.pts is None else packet.pts
@@ -363,20 +370,20 @@ def _read_packets(path: Path, container: Any, stream: Any, said: list[tuple[int,
             kept: Any = packet
             if seen.first is None:
                 try:
-                    kept = Decoded(packet.decode(), None)
+                    kept = DecodedPacket(packet.decode(), None)
                     seen.first = next(iter(kept.frames), None)
                 except av.FFmpegError as error:
                     refuse_memory(path, error)
                     seen.errors += 1
                     seen.damage = f"a packet cannot be decoded ({error.strerror})"
-                    kept = Decoded([], error)
-            room -= packet.size
+                    kept = DecodedPacket([], error.with_traceback(None))  # which would keep all that is here alive
+            room -= packet.size + _BESIDE
             if room < 0:
-                seen.held = None
-            elif seen.held is not None:
-                seen.held.append(kept)
+                reading.packets = None
+            if reading.packets is not None:
+                reading.packets.append(kept)
     except av.FFmpegError as error:
-        seen.held = None
+        reading.packets = None
         seen.errors += 1
         seen.damage = f"reading stops before the end ({error.strerror})"
     if seen.hidden:
@@ -537,6 +544,8 @@ def _beyond_decord(container: str, context: Any, first: Any, stamps: list[Stamp]
         return f"container {container}"
     if context.name not in _DECORD_CODECS:
         return f"codec {context.name}"
+    if (container, context.name) == ("mpegts", "mpeg4"):
+        return "MPEG-4 in a transport stream"  # with B-frames it gives other pictures
     if first.rotation % 360:
         return "it is stored rotated"
     if any(part.is_alpha for part in first.format.components):

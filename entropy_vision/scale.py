@@ -19,14 +19,10 @@ Size = tuple[int, int]
 # What red and blue weigh in luma, by the number of a matrix in ITU-T H.273, table 4; unsaid (2) is BT.601 for FFmpeg.
 _601, _2020 = (0.299, 0.114), (0.2627, 0.0593)
 _WEIGHTS = {1: (0.2126, 0.0722), 2: _601, 4: (0.3, 0.11), 5: _601, 6: _601, 7: (0.212, 0.087), 9: _2020, 10: _2020}
-# layouts whose planes FFmpeg rounds to 8 bits before it turns them into RGB -> (those with colour at every row, range)
-_LAYOUTS = {
-    "yuv420p": ("yuv422p", "tv"),
-    "yuv422p": ("yuv422p", "tv"),
-    "yuvj420p": ("yuvj422p", "pc"),
-    "yuvj422p": ("yuvj422p", "pc"),
-}
-_RGB, _CONSTANT = 0, 10  # numbers of no matrix, and of BT.2020 with constant luminance, read as without
+# layouts whose planes FFmpeg rounds to 8 bits before it turns them into RGB -> those with colour in every row; with a j
+# they have the full range
+_LAYOUTS = {"yuv420p": "yuv422p", "yuv422p": "yuv422p", "yuvj420p": "yuvj422p", "yuvj422p": "yuvj422p"}
+_CONSTANT = 10  # the number of BT.2020 with constant luminance, read as without
 _FULL = 2  # the number of the full range
 _LEAST = 16  # pixels of a side; below, and where it is made that many times smaller, FFmpeg sums otherwise
 _MOST = 32  # times smaller
@@ -39,32 +35,32 @@ class Layout(NamedTuple):
     Attributes:
         width, height: in pixels.
         name: of FFmpeg's pixel format.
-        matrix, span: numbers of the colour matrix and of the range of values, in ITU-T H.273.
+        matrix, color_range: numbers of the colour matrix, in ITU-T H.273, and of the range of values, in FFmpeg.
     """
 
     width: int
     height: int
     name: str
     matrix: int
-    span: int
+    color_range: int
 
     @classmethod
     def of(cls, frame: Any) -> Layout:
         """That of an av.VideoFrame."""
         return cls(frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
 
-    def line(self, size: Size) -> np.ndarray | None:
-        """What turns its planes into RGB once they are scaled to (height, width), see `line_of`.
+    def rgb_line(self, size: Size) -> np.ndarray | None:
+        """What turns its planes into RGB once they are scaled to (height, width), see `rgb_line`.
 
         None where FFmpeg has to make RGB itself.
         """
-        full = self.span == _FULL
-        if self.name not in _LAYOUTS or self.matrix not in _WEIGHTS or full != (_LAYOUTS[self.name][1] == "pc"):
+        full = self.color_range == _FULL
+        if self.name not in _LAYOUTS or self.matrix not in _WEIGHTS or full != self.name.startswith("yuvj"):
             return None
         (height, width), lower, narrower = size, self.height / size[0], self.width / size[1]
         if width % 2 or min(height, width) < _LEAST or not _LOWER <= lower <= _MOST or narrower > _MOST:
             return None
-        return line_of(*_WEIGHTS[self.matrix], full)
+        return rgb_line(*_WEIGHTS[self.matrix], full)
 
 
 class Scaler:
@@ -83,7 +79,7 @@ class Scaler:
         """uint8 [H, W, 3] of an av.VideoFrame; what is transparent lies over white."""
         layout = Layout.of(frame)
         if layout != self.layout:
-            self.line = None if self.alpha else layout.line(self.size)
+            self.line = None if self.alpha else layout.rgb_line(self.size)
             self.graph, self.layout = self._build(frame), layout
         self.graph.push(frame)
         scaled = self.graph.pull()
@@ -99,10 +95,10 @@ class Scaler:
         matrix, options = int(frame.colorspace), "flags=bilinear"
         layout = "rgba" if self.alpha else "rgb24"
         if self.line is not None:
-            layout, span = _LAYOUTS[frame.format.name]
-            # one matrix and one range on both sides: planes are scaled and nothing else
-            options += f"+accurate_rnd:in_color_matrix=bt601:out_color_matrix=bt601:in_range={span}:out_range={span}"
-        elif matrix not in _WEIGHTS and matrix != _RGB:
+            layout = _LAYOUTS[frame.format.name]
+            # one matrix on both sides: planes are scaled and nothing else
+            options += "+accurate_rnd:in_color_matrix=bt601:out_color_matrix=bt601"
+        elif matrix not in _WEIGHTS:
             options += ":in_color_matrix=bt601"  # which decord's FFmpeg takes; newer ones refuse to
         elif matrix == _CONSTANT:
             options += ":in_color_matrix=bt2020"
@@ -116,7 +112,7 @@ class Scaler:
         return graph
 
 
-def line_of(red: float, blue: float, full: bool) -> np.ndarray:
+def rgb_line(red: float, blue: float, full: bool) -> np.ndarray:
     """From YCbCr of 8 bits to RGB, in FFmpeg's 16 bits behind the point: int32 [9].
 
     ITU-R BT.601 and H.273, equations 38 to 41: R = Y + 2 (1 - Kr) Cr, B = Y + 2 (1 - Kb) Cb, and G such that Y is their

@@ -1,12 +1,12 @@
-"""Videos to pixels: by PyAV where it scales planes, else by decord where it is exact, else by PyAV; the same pixels.
+"""Videos to pixels, by PyAV; by decord where it is asked for, with the same pixels.
 
-PyAV reads a file once: the packets that told the probe are those that are decoded. decord's FFmpeg is older and takes
-half as long again where `scale.Scaler` needs no help, so it is left what that does not know: pictures that are made
-larger, 10 bits, colour at full width. It is right when frames are read one after another; random access returned other
-frames without an error on 3 of 23 files, so it is never used. It gives up at the first damaged packet, knows no AV1,
-reads ahead without bound unless width and height are given, and what it is known to get wrong it is not asked. Both
-scale with FFmpeg's `scale` filter and its bilinear kernel, which widens with the reduction (so it does not alias); a
-test holds both to the same pixels.
+A file that is not large is read once: the packets that told the probe are those that are decoded. PyAV brings a newer
+FFmpeg than decord does, takes less time at every size and format that was measured, says which frames it had to patch
+up, and goes on behind a damaged packet. decord is right when frames are read one after another; random access returned
+other frames without an error on 3 of 23 files, so it is never used. It gives up at the first damaged packet, knows no
+AV1, and reads ahead without bound unless width and height are given; what it is known to get wrong it is not given.
+Both scale with FFmpeg's `scale` filter and its bilinear kernel, which widens with the reduction (so it does not alias);
+a test holds both to the same pixels.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.probe import (
+    KEEP,
     Clock,
     Limits,
     Probe,
@@ -60,7 +61,7 @@ class DecodeInfo:
         packet_errors: packets that could not be read or decoded, and frames marked as concealed; or the places in which
             packets are missing, cut or corrupt, where those are more.
         salvaged: True where something is damaged and the rest was taken nevertheless.
-        note: why PyAV was taken and not decord, or what is damaged; "" where there is nothing to say.
+        note: what is damaged; "" where nothing is.
     """
 
     decoder: str
@@ -89,23 +90,15 @@ def decode_video(
 ) -> Decoded:
     """Decode a file: (uint8 [F, H, W, 3], float64 [F] seconds, what happened). `frames.decode` says the rest."""
     quiet_ffmpeg()
-    with open_reading(path, limits) as (probe, reading):
+    with open_reading(path, limits, KEEP) as (probe, reading):
         stored = probe.layout.height, probe.layout.width
         if size is None:
             size = stored[::-1] if probe.rotation % 180 else stored
         job = _Job(path, probe, sampling, size, limits, span)
-        why = _beyond_decord(job)
-        if decoder == "decord" and why:
-            raise UsageError(f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
-        if decoder == "decord" or (decoder == "auto" and not why and not job.quick):
+        if decoder == "decord":
             reading.close()
-            result = _with_decord(job)
-            if not isinstance(result, str):
-                return result
-            if decoder == "decord":
-                raise InputError(path, InputReason.DAMAGED, f'{result}; decoder="auto" goes on with PyAV')
-            why = result
-        return _with_pyav(job, reading, salvage, why)
+            return _with_decord(job)
+        return _with_pyav(job, reading, salvage)
 
 
 def _beyond_decord(job: _Job) -> str:
@@ -167,12 +160,6 @@ class _Job:
         return self.sampling.partial or self.span is not None
 
     @property
-    def quick(self) -> bool:
-        """Whether PyAV takes less time than decord: it scales planes, and no frames but those that are taken."""
-        few = self.partial and 2 * self.wanted < len(self.probe.times)
-        return few or self.probe.layout.line(self.size) is not None
-
-    @property
     def wanted(self) -> int:
         """How many frames are taken, or at least: every cut may add one."""
         if self.chosen is not None:
@@ -199,8 +186,10 @@ class _Job:
         return result
 
 
-def _with_decord(job: _Job) -> Decoded | str:
-    """Decode with decord, in order from the first frame; a line that says why, where decord fails."""
+def _with_decord(job: _Job) -> Decoded:
+    """Decode with decord, in order from the first frame."""
+    if why := _beyond_decord(job):
+        raise UsageError(f'{job.path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
     # decord repeats the nearest frame for a damaged one and tells stderr only: fault_tol makes that an error
     os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
     import decord
@@ -223,12 +212,14 @@ def _with_decord(job: _Job) -> Decoded | str:
         with _stderr_closed():
             name = str(job.path.absolute())
             reader = decord.VideoReader(name, width=width, height=height, num_threads=1, fault_tol=1e-9)
-        if len(reader) != len(probe.times):
-            return f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
-        result = job.take(frames(), np.asarray)
+        result = job.take(frames(), np.asarray) if len(reader) == len(probe.times) else None
     except (decord.DECORDError, DECORDLimitReachedError, RuntimeError, UnicodeEncodeError) as error:
         # RuntimeError also holds the StopIteration of a reader that ends early, raised inside a generator
-        return f"decord stops at frame {count} ({type(error).__name__})"
+        detail = f'decord stops at frame {count} ({type(error).__name__}); decoder="auto" goes on with PyAV'
+        raise InputError(job.path, InputReason.DAMAGED, detail) from None
+    if result is None:
+        detail = f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
+        raise InputError(job.path, InputReason.DAMAGED, f'{detail}; decoder="auto" goes on with PyAV')
     info = DecodeInfo(decoder="decord", codec=probe.codec, frames_expected=probe.expected, frames_decoded=count)
     return *result.arrays(), info
 
@@ -256,7 +247,7 @@ def _stderr_closed() -> Iterator[None]:
             os.close(nowhere)
 
 
-def _with_pyav(job: _Job, reading: Reading, salvage: bool, why: str) -> Decoded:
+def _with_pyav(job: _Job, reading: Reading, salvage: bool) -> Decoded:
     """Decode with PyAV packet by packet, so that one damaged packet costs its own frames only."""
     probe = job.probe
     turned = (job.size[1], job.size[0]) if probe.rotation % 180 else job.size
@@ -270,7 +261,7 @@ def _with_pyav(job: _Job, reading: Reading, salvage: bool, why: str) -> Decoded:
     result = _keyframes_alone(job, tally, scaled) if alone else _from_keyframe(job, tally, scaled)
     if result is None:
         tally = _Tally()
-        result = job.take(_pyav_frames(job.path, probe, job.limits, tally, reading=reading), scaled)
+        result = job.take(_pyav_frames(job.path, probe, job.limits, tally, packets=reading.take()), scaled)
     if not result.times:
         raise InputError(job.path, InputReason.NO_FRAMES, "not one frame of its video stream can be decoded")
     damage = probe.damage or (f"{tally.errors} packets cannot be decoded" if tally.errors else "")
@@ -288,7 +279,7 @@ def _with_pyav(job: _Job, reading: Reading, salvage: bool, why: str) -> Decoded:
         frames_decoded=tally.frames,
         packet_errors=max(tally.errors, probe.errors),
         salvaged=bool(damage),
-        note=damage or why,
+        note=damage,
     )
     return *result.arrays(), info
 
@@ -344,30 +335,33 @@ def _pyav_frames(
     *,
     keyframes: bool = False,
     start: float | None = None,
-    reading: Reading | None = None,
+    packets: deque[Any] | None = None,
 ) -> Iterator[tuple[float, Any]]:
     """(seconds, av.VideoFrame) in the order of showing; what cannot be decoded is counted and passed over.
 
-    Goes on with a reading, once, where it kept its packets.
+    Args:
+        keyframes: these alone.
+        start: of the keyframe to begin at.
+        packets: of the whole file, of a `Reading` that is open; without them the file is opened again.
     """
     import av
 
     clock = Clock(probe.interval)
     with ExitStack() as stack:
-        if reading is not None and reading.packets is not None:
-            packets, tick = _taken(reading.packets), reading.tick
-        else:
+        if packets is None:
             container = stack.enter_context(open_video(path))
             stream = best_stream(path, container)
             if keyframes:
                 stream.codec_context.skip_frame = "NONKEY"
-            packets, tick = packets_of(container, stream), float(stream.time_base)
             if start is not None:
-                container.seek(round(start / tick), stream=stream)
+                container.seek(round(start / stream.time_base), stream=stream)
+            coming = packets_of(container, stream)
+        else:
+            coming = _taken(packets)
         while True:
             packet = None
             try:
-                packet = next(packets, None)
+                packet = next(coming, None)
                 if keyframes and packet is not None and packet.size and not packet.is_keyframe:
                     continue  # VP9's decoder does not know of skipping
                 frames = packet.decode() if packet is not None else ()
@@ -386,7 +380,7 @@ def _pyav_frames(
                 if probe.numbered or frame.pts is None:
                     time = probe.times[min(tally.frames, len(probe.times) - 1)]
                 else:
-                    time = frame.pts * tick
+                    time = frame.pts * float(frame.time_base)
                 tally.frames += 1
                 tally.errors += bool(frame.is_corrupt)
                 yield clock(time), frame

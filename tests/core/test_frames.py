@@ -60,13 +60,12 @@ def test_decoders_give_equal_pixels_and_times(
 
 
 @needs_decord
-def test_decord_reads_what_pyav_does_not_scale_as_planes(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mp4", drifting(3, height=64, width=64))
-    assert [decode(path, size=size)[1].decoder for size in (48, 64, 96, (48, 49), (15, 48))] == [
-        "pyav", "decord", "decord", "decord", "decord",
-    ]  # fmt: skip
-    deep = write(tmp_path / "b.mp4", drifting(3), pixel_format="yuv420p10le")
-    assert decode(deep, size=48)[1].decoder == "decord"
+def test_decoders_round_mpeg4_their_own_way(tmp_path: Path) -> None:
+    """Its transform is not fixed to the bit, and decord's FFmpeg is older."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
+    path = write(tmp_path / "a.avi", pixels, codec="mpeg4", options={"qscale": "3"})
+    one, other = (read_video(path, size=48, decoder=decoder).pixels.astype(int) for decoder in ("auto", "decord"))
+    assert np.abs(one - other).max() <= 2
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
@@ -78,7 +77,7 @@ def test_times_ascend_where_an_avi_has_frames_out_of_order(tmp_path: Path, codec
         assert (np.diff(frames.pixels.reshape(30, -1).mean(1)) >= 0).all()
 
 
-def test_pyav_takes_over_where_decord_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decord_is_needed_only_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", drifting(3))
     monkeypatch.setattr("entropy_vision.video.has_decord", lambda: False)
     assert decode(path)[1].decoder == "pyav"
@@ -90,7 +89,7 @@ def test_decord_alone_refuses_what_it_gets_wrong(tmp_path: Path) -> None:
     path = write(tmp_path / "a.gif", drifting(3), codec="gif", pixel_format="rgb8")
     with pytest.raises(UsageError, match="container gif"):
         read_video(path, decoder="decord")
-    assert decode(path)[1].note == "container gif"
+    assert decode(path)[1].decoder == "pyav"
 
 
 def test_times_are_those_of_the_container_where_the_rate_varies(tmp_path: Path) -> None:
@@ -236,8 +235,11 @@ def test_real_videos_decode_to_equal_pixels_by_both_decoders(shared_data: Path) 
     for path in paths:
         one, info = decode(path, size=64)
         assert not info.salvaged and info.packet_errors == 0
-        if not info.note and path.stat().st_size < 600_000 and one.count < 500:
-            other, _ = decode(path, size=64, decoder={"decord": "pyav", "pyav": "decord"}[info.decoder])
+        if path.stat().st_size < 600_000 and one.count < 500:
+            try:
+                other, _ = decode(path, size=64, decoder="decord")
+            except UsageError:
+                continue
             compared += 1
             np.testing.assert_array_equal(one.pixels, other.pixels, err_msg=path.name)
             np.testing.assert_array_equal(one.pts_seconds, other.pts_seconds)

@@ -316,6 +316,10 @@ MATRIX: dict[str, tuple[Maker, Whole | Refused]] = {
     "two ts concatenated": (joined, Whole(start=None, why="its clock is set back")),
     # random access by decord gives other frames here
     "MPEG-4 ASP with B-frames": (video("a.avi", codec="mpeg4", options={"bf": "2", "g": "12"}), Whole(start=None)),
+    "MPEG-4 ASP in a transport stream": (
+        video("a.ts", codec="mpeg4", options={"bf": "2", "g": "12"}),
+        Whole(start=None, why="MPEG-4 in a transport stream"),
+    ),
     "x264 intra-refresh": (video("a.mp4", options={"x264-params": "intra-refresh=1:keyint=12"}), Whole()),
     "open GOP": (video("a.mp4", options={"x264-params": "open-gop=1:keyint=8:bframes=3"}), Whole()),
     # damage

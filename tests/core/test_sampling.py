@@ -78,7 +78,7 @@ def test_a_file_is_read_once_or_twice_for_the_same_frames(
     monkeypatch.setattr("entropy_vision.video.open_video", counting)
     one, told = decode(files[name], size=48, decoder="pyav")
     assert len(opened) == 1
-    monkeypatch.setattr("entropy_vision.probe._HELD", 100)  # bytes
+    monkeypatch.setattr("entropy_vision.video.KEEP", 20_000)  # bytes, with a thousand beside each packet's
     other, again = decode(files[name], size=48, decoder="pyav")
     assert len(opened) == 3 and told == again
     np.testing.assert_array_equal(one.pixels, other.pixels)
@@ -117,8 +117,8 @@ def test_a_video_without_a_flagged_keyframe_says_so(tmp_path: Path, monkeypatch:
     assert read_video(path, keyframes=True).count == 1
 
     @contextmanager
-    def flagless(path: Path, limits: Limits) -> Iterator[tuple[Probe, Reading]]:
-        with open_reading(path, limits) as (probe, reading):
+    def flagless(path: Path, limits: Limits, keep: int) -> Iterator[tuple[Probe, Reading]]:
+        with open_reading(path, limits, keep) as (probe, reading):
             yield replace(probe, keyframes=()), reading
 
     monkeypatch.setattr("entropy_vision.video.open_reading", flagless)
@@ -135,15 +135,6 @@ def test_so_many_frames_are_those_of_a_full_decode(files: dict[str, Path], name:
         np.testing.assert_array_equal(frames.pixels, every.pixels[truth])
         np.testing.assert_array_equal(frames.pts_seconds, every.pts_seconds[truth])
         assert info.frames_decoded == truth[-1] + 1 and not info.salvaged  # the pass ends with the last one
-
-
-@needs_decord
-def test_pyav_takes_few_frames_and_decord_many(files: dict[str, Path]) -> None:
-    """PyAV scales the frames that are taken, decord every one. An odd width is scaled as RGB by both."""
-    size, path = (48, 49), files["closed.mp4"]
-    assert decode(path, Sampling(frames=5), size=size)[1].decoder == "pyav"
-    assert decode(path, Sampling(frames=30), size=size)[1].decoder == "decord"
-    assert decode(path, Sampling(frames=5), size=size, decoder="decord")[1].decoder == "decord"
 
 
 def middles(times: list[float], count: int) -> list[int]:

@@ -490,8 +490,9 @@ def test_real_files_become_shards_by_either_decoder(shared_data: Path, tmp_path:
     assert verify(tmp_path / "out")["bad"] == 0
     tokenizer = EntropyTokenizer()
     for sample in read_shards(tmp_path / "out"):
-        told = sample.record["decoder"]
-        if told["decoder"] != "pillow" and not told["note"]:  # which says why decord cannot
-            other = {"decord": "pyav", "pyav": "decord"}[told["decoder"]]
-            frames = read_video(sample.source, fps=2, size=112, decoder=other)
+        if sample.record["decoder"]["decoder"] == "pyav":
+            try:
+                frames = read_video(sample.source, fps=2, size=112, decoder="decord")
+            except UsageError:
+                continue
             np.testing.assert_array_equal(tokenizer(frames).positions, sample.positions)
