@@ -1,7 +1,7 @@
 """Colours apart: a frame as planes of red, green and blue, its luma, and luma with the differences of colour.
 
 Where the channels of a pixel lie side by side, a processor's vector units cannot take them as they stand; apart, all
-that follows is cheap. Values are those of OpenCV's conversions, to the last digit.
+that follows is cheap. Values are those of OpenCV's conversions to the last digit, and from YUV those of FFmpeg's.
 """
 
 from __future__ import annotations

@@ -383,7 +383,6 @@ def _read_packets(path: Path, reading: Reading, stream: Any, said: list[tuple[in
             if reading.packets is not None:
                 reading.packets.append(kept)
     except av.FFmpegError as error:
-        reading.packets = None
         seen.errors += 1
         seen.damage = f"reading stops before the end ({error.strerror})"
     if seen.hidden:

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
-from media import drifting, reason_of, write
+from media import drifting, reason_of, write, write_audio
 
 from entropy_vision.errors import InputError, InputReason
 from entropy_vision.frames import Frames, decode
-from entropy_vision.probe import KEEP, DecodedPacket, Limits, Probe, Reading, open_reading
+from entropy_vision.probe import (
+    KEEP,
+    DecodedPacket,
+    Limits,
+    Probe,
+    Reading,
+    open_reading,
+    open_video,
+    packets_of,
+)
 from entropy_vision.video import DecodeInfo
 
 
@@ -147,3 +159,25 @@ def test_a_file_is_closed_and_its_packets_are_given_back(
     for reading in readings:
         with pytest.raises(AssertionError, match="not open"):
             list(reading.container.demux())
+
+
+def test_a_file_whose_reading_stops_gives_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mkv", drifting(12), options={"bf": "0"})
+
+    def stopping(*given: Any) -> Iterator[Any]:
+        yield from islice(packets_of(*given), 6)
+        raise av.error.InvalidDataError(1, "stops")
+
+    monkeypatch.setattr("entropy_vision.probe.packets_of", stopping)
+    monkeypatch.setattr("entropy_vision.video.packets_of", stopping)
+    (one, told), (other, again) = once_and_twice(path, monkeypatch)
+    assert told == again and told.packet_errors == 1 and one.count == other.count == 6
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+
+
+def test_a_file_without_a_video_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr("entropy_vision.probe.open_video", lambda path: opened.append(open_video(path)) or opened[-1])
+    assert reason_of(write_audio(tmp_path / "a.m4a")) is InputReason.NO_VIDEO_STREAM
+    with pytest.raises(AssertionError, match="not open"):
+        list(opened[0].demux())
