@@ -18,7 +18,7 @@ from typing import Any, Self
 from entropy_vision.errors import InputReason
 
 _TICK = 0.2  # seconds between two looks at deadlines and at `stop`
-_START = 120.0  # seconds a worker may take to import its libraries
+_START = 600.0  # seconds a worker may take to load its libraries, and for the first time to compile the scores
 _SAID = 4000  # bytes of what a worker writes to stderr that are kept, of its end; decoders may write without end
 
 

@@ -157,6 +157,7 @@ def preprocess(
     out = as_path(out)
     if store == "index":  # whoever reads the shards decodes these files again, from wherever they stand
         sources = [one if is_remote(one) else Path(one).absolute() for one in sources]
+    _refuse_own_source(out, sources)
     with _stop_signal() as stop:
         inputs = find_inputs(sources, exclude=out)
         if not inputs:
@@ -430,6 +431,12 @@ def _clean(staging: Path, tables: dict[int, list[Outcome]], rank: int, world: in
     for folder in staging.glob("[0-9]*"):
         if int(folder.name) in tables and int(folder.name) % world == rank:
             shutil.rmtree(folder)
+
+
+def _refuse_own_source(out: Path, sources: Sequence[str | Path]) -> None:
+    """Shards among the videos they are made of would be inputs of the next run, and those not in subfolders none."""
+    if not is_remote(out) and any(not is_remote(one) and Path(one).resolve() == out.resolve() for one in sources):
+        raise UsageError(f"--out {out} is the folder that is read: name another, {out / 'shards'} if you like")
 
 
 def _refuse_others(out: Path, settings: dict[str, Any], planned: bool = False) -> None:

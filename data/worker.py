@@ -16,11 +16,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from entropy_vision.atomic import atomic_write
 from entropy_vision.budget import Budget
 from entropy_vision.errors import InputError, InputReason, UsageError
-from entropy_vision.frames import decode
+from entropy_vision.frames import Frames, decode
 from entropy_vision.sampling import Sampling
+from entropy_vision.scale import warm_up
 from entropy_vision.tokenizer import EntropyTokenizer
 
 from .archive import canonical, pack
@@ -49,6 +53,7 @@ def main() -> int:
         merge=settings["merge"],
     )
     scratch = Path(settings["scratch"])
+    _warm_up(tokenizer)
     print(json.dumps({"ready": True}), file=replies)
     for text in sys.stdin:
         task = json.loads(text)
@@ -70,6 +75,20 @@ def main() -> int:
             reply |= _write(task, part, note)
         print(json.dumps(reply), file=replies)
     return 0
+
+
+def _warm_up(tokenizer: EntropyTokenizer) -> None:
+    """Load what is compiled, or compile it: that may take a minute, which no input's deadline is for.
+
+    A texture that turns, then stands: as a picture, with a camera that moves and with one that rests.
+    """
+    side, rng = 16 * tokenizer.patch_size, np.random.default_rng(0)
+    texture = cv2.resize(rng.integers(0, 256, (side // 2, side // 2, 3), np.uint8), (side, side))
+    turns = [cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1.0) for angle in (0, 1, 2, 3, 3, 3)]
+    pixels = np.stack([cv2.warpAffine(texture, turn, (side, side)) for turn in turns])
+    for frames in (pixels[:1], pixels):
+        tokenizer.score(Frames(pixels=frames, pts_seconds=np.arange(float(len(frames)))))
+    warm_up()
 
 
 def _die_with(parent: int) -> None:

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,8 +155,15 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say(f"{PROGRAM} {name}: interrupted")
         return 130
-    if os.environ.get("RANK", "0") == "0":  # under torchrun one of the processes speaks for all
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one of the processes speaks for all
+        return code
+    try:
         print(as_text(result), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again as it ends
+        if isinstance(error, BrokenPipeError):  # whoever read has what he wanted
+            return 128 + signal.SIGPIPE
+        return _refused(name, f"the result cannot be printed: {error.strerror}", as_table)
     return code
 
 

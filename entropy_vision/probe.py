@@ -462,7 +462,7 @@ def _complaint(container: Any, said: list[tuple[int, str, str]]) -> str:
 def _missing_frames(container: str, counted: int, gaps: int, seen: _Seen) -> str:
     """Frames that are promised and not there. Gaps alone are damage where no camera leaves them, see `_gaps`."""
     packets = len(seen.stamps) + seen.hidden + seen.empty
-    if counted > packets:
+    if counted > packets + (gaps if container == "avi" else 0):  # whose header counts a dropped frame as well
         return f"its header counts {counted} frames, there are {packets}"
     if gaps and not runs_backwards(seen.stamps) and (seen.hidden or container == "mpegts"):
         return f"{gaps} frames are missing between the others"
@@ -489,8 +489,8 @@ def runs_backwards(stamps: list[Stamp]) -> bool:
 
 def _missing_end(promised: float, seen: _Seen, interval: float) -> str:
     """Truncated files often decode without one error, only shorter than the header says (seconds)."""
-    # a list of edits says exactly when to stop; other headers are round
-    slack = 0.5 * interval if seen.hidden else max(0.1 * promised, 3 * interval)
+    # a list of edits says exactly when to stop, but may begin inside a frame; other headers are round
+    slack = 0.95 * interval if seen.hidden else max(0.1 * promised, 3 * interval)
     if promised - seen.end > slack:
         return f"the header promises {promised:.2f} s, the packets end at {seen.end:.2f} s"
     return ""

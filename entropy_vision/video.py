@@ -101,6 +101,10 @@ def decode_video(
         return _with_pyav(job, reading, salvage)
 
 
+def _to_pyav(path: Path, why: str) -> str:
+    return f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"'
+
+
 def _beyond_decord(job: _Job) -> str:
     """Why decord must not read the file; "" where it may."""
     if job.probe.unsafe:
@@ -189,7 +193,7 @@ class _Job:
 def _with_decord(job: _Job) -> Decoded:
     """Decode with decord, in order from the first frame."""
     if why := _beyond_decord(job):
-        raise UsageError(f'{job.path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"')
+        raise UsageError(_to_pyav(job.path, why))
     # decord repeats the nearest frame for a damaged one and tells stderr only: fault_tol makes that an error
     os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
     import decord
@@ -213,13 +217,12 @@ def _with_decord(job: _Job) -> Decoded:
             name = str(job.path.absolute())
             reader = decord.VideoReader(name, width=width, height=height, num_threads=1, fault_tol=1e-9)
         result = job.take(frames(), np.asarray) if len(reader) == len(probe.times) else None
+        why = f"it counts {len(reader)} frames, its packets are {len(probe.times)}"
     except (decord.DECORDError, DECORDLimitReachedError, RuntimeError, UnicodeEncodeError) as error:
         # RuntimeError also holds the StopIteration of a reader that ends early, raised inside a generator
-        detail = f'decord stops at frame {count} ({type(error).__name__}); decoder="auto" goes on with PyAV'
-        raise InputError(job.path, InputReason.DAMAGED, detail) from None
+        result, why = None, f"decord stops at frame {count} ({type(error).__name__})"
     if result is None:
-        detail = f"decord counts {len(reader)} frames, its packets are {len(probe.times)}"
-        raise InputError(job.path, InputReason.DAMAGED, f'{detail}; decoder="auto" goes on with PyAV')
+        raise UsageError(_to_pyav(job.path, why))
     info = DecodeInfo(decoder="decord", codec=probe.codec, frames_expected=probe.expected, frames_decoded=count)
     return *result.arrays(), info
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from entropy_vision import cli, options, selectors
 from entropy_vision.console import as_json, as_table, plain
@@ -363,3 +365,19 @@ def test_whoever_waits_for_the_compiler_is_told(
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     assert cli.main(["show", str(tmp_path / "nothing.mp4"), "--out", str(tmp_path / "out")]) == 2
     assert ("compiling" in capsys.readouterr().err) is not compiled
+
+
+def test_a_result_that_cannot_be_printed_is_no_traceback(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "entropy_vision.cli", "preprocess", str(tmp_path), "--out", str(tmp_path / "out")]
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    line += ["--dry-run", "--json"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    gone = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert gone.returncode == 128 + signal.SIGPIPE and "Traceback" not in gone.stderr
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 2 and "the result cannot be printed: No space left" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode, read_video
 from entropy_vision.probe import Limits
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg command is not installed")
 
 
 def test_a_truncated_video_is_refused_unless_it_is_to_be_salvaged(tmp_path: Path) -> None:
@@ -60,6 +63,34 @@ def test_frames_lost_inside_a_file_of_constant_rate_are_told(tmp_path: Path) -> 
     assert (info.frames_expected, info.frames_decoded) == (20, 17)
     info = decode(write(tmp_path / "varies.mkv", numbered(5), times=[0, 40, 50, 700, 720]))[1]
     assert info.frames_expected == 5
+
+
+@needs_ffmpeg
+def test_frames_that_an_avi_leaves_out_are_no_damage(tmp_path: Path) -> None:
+    """Its header counts them, and each has an empty chunk; at the end of a file that was cut they are missing."""
+    whole, path = write(tmp_path / "whole.mp4", numbered(20)), tmp_path / "a.avi"
+    line = ["ffmpeg", "-v", "error", "-i", str(whole), "-vf", "select='not(between(n,7,8)+eq(n,12))'"]
+    subprocess.run([*line, "-fps_mode", "vfr", "-c:v", "mpeg4", str(path)], check=True)
+    frames, info = decode(path)
+    assert (frames.count, info.frames_expected, info.salvaged) == (17, 20, False)
+    times = [number / 8 for number in range(20) if number not in (7, 8, 12)]
+    np.testing.assert_allclose(np.diff(frames.pts_seconds), np.diff(times), atol=1e-3)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert reason_of(path) is InputReason.DAMAGED
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("start", [0.3, 0.32, 0.35, 0.4, 0.7])
+def test_a_clip_that_begins_inside_a_frame_is_whole(tmp_path: Path, start: float) -> None:
+    """Cut without decoding: a list of edits hides what lies before, and promises the end to the millisecond."""
+    whole = write(tmp_path / "whole.mp4", numbered(48), fps=24, options={"bf": "0", "g": "48"})
+    path, line = tmp_path / "a.mp4", ["ffmpeg", "-v", "error", "-ss", str(start), "-i", str(whole), "-t", "1"]
+    subprocess.run([*line, "-c", "copy", str(path)], check=True)
+    frames, info = decode(path)
+    assert not info.salvaged and 24 <= frames.count == info.frames_expected <= 26
+    shorter = tmp_path / "b.mp4"  # the same list of edits, and one frame less
+    subprocess.run([*line, "-frames:v", str(frames.count - 2), "-c", "copy", str(shorter)], check=True)
+    assert decode(shorter)[0].count <= frames.count
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts", "a.gif", "a.png", "a.jpg", "a.tif", "a.webp"])

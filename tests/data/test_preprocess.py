@@ -271,6 +271,42 @@ def test_no_input_is_a_usage_error(tmp_path: Path) -> None:
             preprocess([tmp_path], tmp_path / "out", **bad)
 
 
+def test_the_folder_that_is_read_is_no_place_for_shards(source: Path) -> None:
+    before = tree(source)
+    with pytest.raises(UsageError, match=r"is the folder that is read: name another, \S+/shards"):
+        preprocess([source], source / ".." / source.name, **FAST)
+    assert tree(source) == before
+
+
+def test_a_worker_is_ready_when_nothing_is_left_to_compile(tmp_path: Path) -> None:
+    """An input's deadline is not for that. In a process of its own, which has compiled nothing else."""
+    code = """
+import sys
+from numba.core.dispatcher import Dispatcher
+from entropy_vision import EntropyTokenizer
+from entropy_vision.frames import read_media
+from entropy_vision.data.worker import _warm_up
+def forms():
+    modules = [module for name, module in sys.modules.items() if name.startswith("entropy_vision.")]
+    every = [thing for module in modules for thing in vars(module).values() if isinstance(thing, Dispatcher)]
+    return {thing.__name__: len(thing.signatures) for thing in every}
+tokenizer = EntropyTokenizer()
+_warm_up(tokenizer)
+before = forms()
+for path in sys.argv[1:]:
+    tokenizer.score(read_media(path, size=224))
+after = forms()
+print({key: count for key, count in after.items() if count > before.get(key, 0)}, sum(before.values()) > 20)
+"""
+    pan = np.kron(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    moving = np.stack([pan[4 * t : 4 * t + 300, 6 * t : 6 * t + 320] for t in range(12)])
+    paths = [write(tmp_path / "pan.mp4", moving), write(tmp_path / "rests.mp4", moving[:1].repeat(9, axis=0))]
+    Image.fromarray(pan).save(tmp_path / "a.png")
+    done = subprocess.run([sys.executable, "-c", code, *map(str, paths), str(tmp_path / "a.png")], capture_output=True,
+                          text=True, timeout=300)  # fmt: skip
+    assert done.stdout.strip() == "{} True", done.stdout + done.stderr
+
+
 def test_the_verbs_take_their_options(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = PreprocessOptions(sources=(source / "image.png",), out=out, selector="uniform", size=32, json=True)
