@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python tools/bench_preprocess.py
     OMP_NUM_THREADS=1 python tools/bench_preprocess.py --rounds 9 --json
     OMP_NUM_THREADS=1 python tools/bench_preprocess.py --runs 5      # also whole runs: workers, bad files, memory
+    OMP_NUM_THREADS=1 python tools/bench_preprocess.py --videos film.mp4 talk.mkv
 
 Clips are drawn as in bench_cost.py (still camera and pan, 360p and 1080p, H.264). A round decodes and scales a clip
 to 224 as any pipeline does, with decord (it scales while decoding) and with PyAV (FFmpeg's `scale`, bilinear; `hasty`
@@ -91,11 +92,11 @@ def plain(path: Path, folder: Path, **scaled: int) -> None:
         tar.write(sample)
 
 
-def spent(work: Callable[[], object]) -> float:
+def spent(work: Callable[[], object], frames: int) -> float:
     """CPU milliseconds a frame."""
     began = time.process_time()
     work()
-    return 1000 * (time.process_time() - began) / FRAMES
+    return 1000 * (time.process_time() - began) / frames
 
 
 def by_part(paths: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
@@ -114,10 +115,11 @@ def by_part(paths: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
             "tuned": lambda path: plain(path, folder, width=224, height=224),
         }
         times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in works} for name in paths}
+        counts = {name: decode(path, size=224)[0].count for name, path in paths.items()}
         for _ in range(rounds + 1):
             for name, path in paths.items():
                 for kind, work in works.items():
-                    times[name][kind].append(spent(lambda work=work, path=path: work(path)))
+                    times[name][kind].append(spent(lambda work=work, path=path: work(path), counts[name]))
     rows = []
     for name, every in times.items():
         taken = {kind: values[1:] for kind, values in every.items()}
@@ -126,7 +128,7 @@ def by_part(paths: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
             row = {"clip": name, "pipeline": kind, "ms": quartiles(values), "n": rounds}
             for title, other in (("speed", base), ("of_read_video", taken["read_video"])):
                 row[title] = quartiles([base_of / one for base_of, one in zip(other, values, strict=True)])
-            rows.append(row | ({"bar": BARS[name]} if kind == "ours" else {}))
+            rows.append(row | ({"bar": BARS[name]} if kind == "ours" and name in BARS else {}))
     return rows
 
 
@@ -176,16 +178,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("--videos", type=Path, nargs="+", help="these files (H.264, not turned) instead of drawn clips")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.rounds < 1 or options.runs < 0:
-        parser.error("--rounds must be at least 1, --runs at least 0")
+    if options.rounds < 1 or options.runs < 0 or (options.videos and options.runs):
+        parser.error("--rounds must be at least 1, --runs at least 0, and 0 with --videos")
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as held:
         folder = Path(held)
         clips = folder / "clips"
         clips.mkdir()
-        paths = draw(clips)
+        paths = {path.name: path for path in options.videos} if options.videos else draw(clips)
         rows = by_part(paths, options.rounds)
         runs = whole_runs(paths, options.runs, folder) if options.runs else []
     if options.json:
