@@ -93,6 +93,22 @@ def test_a_clip_that_begins_inside_a_frame_is_whole(tmp_path: Path, start: float
     assert decode(shorter)[0].count <= frames.count
 
 
+@needs_ffmpeg
+def test_a_clip_whose_last_frames_were_left_out_is_told(tmp_path: Path) -> None:
+    """Such a cut ends with the packets before a time, though frames before it come out of later packets."""
+    whole = write(tmp_path / "whole.mp4", drifting(60), fps=24, options={"bf": "3", "g": "60", "b_strategy": "0"})
+    short = 0
+    for packets in (24, 25, 26, 27):
+        path = tmp_path / f"{packets}.mp4"
+        line = ["ffmpeg", "-v", "error", "-ss", "0.31", "-i", str(whole), "-frames:v", str(packets), "-c", "copy"]
+        subprocess.run([*line, str(path)], check=True)
+        frames, info = decode(path, salvage=True)
+        short += info.salvaged
+        assert info.salvaged == (info.frames_decoded < info.frames_expected)
+        assert (reason_of(path) is InputReason.DAMAGED) if info.salvaged else (decode(path)[0].count == frames.count)
+    assert short == 3  # the other ends where a frame is that no later packet precedes
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts", "a.gif", "a.png", "a.jpg", "a.tif", "a.webp"])
 def test_whatever_the_bytes_are_the_answer_is_frames_or_an_input_error(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(5)
