@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from entropy_vision.blocks import every, flat_and_steep, measure
-from entropy_vision.layers import Layers, View, layers_of, misfit, refine
+from entropy_vision.layers import Layers, View, layers_of, misfit, owners, refine
 from entropy_vision.motion import Corners, Motion, tracked
 from entropy_vision.planes import BLOCK, Planes
 from entropy_vision.residual import D0, UNCHANGED, residual, residual_of
@@ -101,7 +101,7 @@ def _layer_views(now: Planes, before: Planes, found: list[View], energies: list[
             best = np.where(energy.sum(axis=0) < best.sum(axis=0), energy, best)
     if len(views) == 1:
         return views
-    owner = np.argmin(errors, axis=0)
+    owner, _ = owners(np.stack(errors))
     motions = [refine(motion, view, now, owner == place) for place, (motion, view) in enumerate(views)]
     return [(motion, warp(before, motion)) for motion in motions]
 
