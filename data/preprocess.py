@@ -157,9 +157,9 @@ def preprocess(
     out = as_path(out)
     if store == "index":  # whoever reads the shards decodes these files again, from wherever they stand
         sources = [one if is_remote(one) else Path(one).absolute() for one in sources]
-    _refuse_own_source(out, sources)
     with _stop_signal() as stop:
         inputs = find_inputs(sources, exclude=out)
+        _refuse_own_source(out, sources, inputs)
         if not inputs:
             raise UsageError(f"no videos or images in {', '.join(map(str, sources)) or 'nothing'}: name another source")
         if dry_run:
@@ -433,9 +433,13 @@ def _clean(staging: Path, tables: dict[int, list[Outcome]], rank: int, world: in
             shutil.rmtree(folder)
 
 
-def _refuse_own_source(out: Path, sources: Sequence[str | Path]) -> None:
-    """Shards among the videos they are made of would be inputs of the next run, and those not in subfolders none."""
-    if not is_remote(out) and any(not is_remote(one) and Path(one).resolve() == out.resolve() for one in sources):
+def _refuse_own_source(out: Path, sources: Sequence[str | Path], inputs: Sequence[Source]) -> None:
+    """Shards do not lie among the files they are made of: they would be inputs of the next run."""
+    if is_remote(out):
+        return
+    here = os.path.realpath(out)
+    among = any(not is_remote(one.path) and os.path.dirname(os.path.realpath(one.path)) == here for one in inputs)
+    if among or any(not is_remote(one) and os.path.realpath(one) == here for one in sources):
         raise UsageError(f"--out {out} is the folder that is read: name another, {out / 'shards'} if you like")
 
 

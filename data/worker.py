@@ -53,7 +53,7 @@ def main() -> int:
         merge=settings["merge"],
     )
     scratch = Path(settings["scratch"])
-    _warm_up(tokenizer)
+    _warm_up(settings["patch_size"], settings["selector"])
     print(json.dumps({"ready": True}), file=replies)
     for text in sys.stdin:
         task = json.loads(text)
@@ -77,17 +77,23 @@ def main() -> int:
     return 0
 
 
-def _warm_up(tokenizer: EntropyTokenizer) -> None:
+def _warm_up(patch_size: int, selector: str) -> None:
     """Load what is compiled, or compile it: that may take a minute, which no input's deadline is for.
 
-    A texture that turns, then stands: as a picture, with a camera that moves and with one that rests.
+    A picture, a camera that rests, one that turns, and one that turns before something nearer.
     """
-    side, rng = 16 * tokenizer.patch_size, np.random.default_rng(0)
-    texture = cv2.resize(rng.integers(0, 256, (side // 2, side // 2, 3), np.uint8), (side, side))
-    turns = [cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1.0) for angle in (0, 1, 2, 3, 3, 3)]
-    pixels = np.stack([cv2.warpAffine(texture, turn, (side, side)) for turn in turns])
-    for frames in (pixels[:1], pixels):
-        tokenizer.score(Frames(pixels=frames, pts_seconds=np.arange(float(len(frames)))))
+    tokenizer = EntropyTokenizer(patch_size=patch_size, keep=0.25, selector=selector)
+    side, rng = patch_size * max(4, min(16, 256 // patch_size)), np.random.default_rng(0)
+    ground, near = (cv2.resize(rng.integers(0, 256, (side // 4, side // 4, 3), np.uint8), (side, side)) for _ in "ab")
+    turned = np.empty((5, side, side, 3), np.uint8)
+    for t in range(5):
+        turn = cv2.getRotationMatrix2D((side / 2, side / 2), t, 1.0)
+        turned[t] = cv2.warpAffine(ground, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
+    before = turned.copy()
+    for t in range(5):
+        before[t, side // 3 : 2 * side // 3] = np.roll(near, -3 * t, axis=1)[side // 3 : 2 * side // 3]
+    for pixels in (turned[:1], turned[:1].repeat(9, axis=0), turned, before):
+        tokenizer(Frames(pixels=pixels, pts_seconds=np.arange(float(len(pixels)))))
     warm_up()
 
 

@@ -1,7 +1,8 @@
 """The command line: which verb, its options, its result, its exit code; nothing else.
 
 Exit codes: 0 ok · 1 a check failed · 2 wrong use or bad input · 3 too many bad inputs · 130 interrupted ·
-143 ended by SIGTERM after saving. A verb's work is imported only when it runs, so `--help` stays quick.
+141 nobody reads the result · 143 ended by SIGTERM after saving. A verb's work is imported only when it runs, so
+`--help` stays quick.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def usage() -> str:
         *(f"  {name:<{width}}  {verb.summary}" for name, verb in known.items()),
         "",
         f"{PROGRAM} VERB --help tells the options of a verb; every verb takes --json.",
-        "exit codes: 0 ok, 1 a check failed, 2 wrong use or bad input, 3 too many bad inputs, 143 ended by SIGTERM",
+        "exit codes: 0 ok, 1 a check failed, 2 wrong use or bad input, 3 too many bad inputs, 130 Ctrl-C, 143 SIGTERM",
     ]
     return "\n".join(lines)
 
@@ -157,14 +158,21 @@ def run(name: str, arguments: Sequence[str]) -> int:
         return 130
     if os.environ.get("RANK", "0") != "0":  # under torchrun one of the processes speaks for all
         return code
+    printed = _print(as_text(result))
+    return code or printed
+
+
+def _print(text: str) -> int:
+    """The text on stdout: 0, or the exit code where it cannot be printed."""
     try:
-        print(as_text(result), flush=True)
-    except OSError as error:
+        print(text, flush=True)
+    except (OSError, UnicodeEncodeError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again as it ends
         if isinstance(error, BrokenPipeError):  # whoever read has what he wanted
             return 128 + signal.SIGPIPE
-        return _refused(name, f"the result cannot be printed: {error.strerror}", as_table)
-    return code
+        say(f"{PROGRAM}: the result cannot be printed: {getattr(error, 'strerror', None) or error}")
+        return 2
+    return 0
 
 
 def _refusals_of_stores() -> tuple[type[Exception], ...]:
@@ -189,7 +197,7 @@ def _refused(name: str, message: str, as_text: Callable[[Any], str]) -> int:
     """Say why a verb could not be done: a line for people, and an object where one was asked for."""
     say(f"{PROGRAM} {name}: {_flat(message)}")
     if as_text is as_json and os.environ.get("RANK", "0") == "0":
-        print(as_json({"error": _flat(message)}), flush=True)
+        _print(as_json({"error": _flat(message)}))
     return 2
 
 
@@ -204,11 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(usage())
         return 2
     if given[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
+        return _print(usage())
     if given[0] == "--version":
-        print(f"{PROGRAM} {__version__}")
-        return 0
+        return _print(f"{PROGRAM} {__version__}")
     name, known = given[0], verbs()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

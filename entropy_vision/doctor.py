@@ -137,9 +137,10 @@ def check_pyav() -> Check:
 
 
 def check_decord() -> Check:
-    """decord reads what PyAV wrote; PyAV stands in where decord has no wheel."""
+    """decord reads what PyAV wrote, where it has a wheel; nothing but `decoder="decord"` needs it."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return Check("decord", True, f"no wheel for {platform.system()} {platform.machine()}: PyAV decodes instead")
+        told = f"no wheel for {platform.system()} {platform.machine()}"
+        return Check("decord", True, f'{told}: nothing but decoder="decord" needs it')
     return _roundtrip("decord", f"{_INSTALL} --force-reinstall decord")
 
 

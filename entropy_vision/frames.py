@@ -92,7 +92,7 @@ def read_video(
             stays unseen.
         size: one side gives a square, resized without regard to the aspect ratio (as CLIP is used without training);
             (height, width) gives exactly that; None keeps the stored size. Scaling is bilinear and anti-aliased.
-        decoder: "auto" and "pyav" read by PyAV, "decord" by decord, which takes longer; both give the same pixels.
+        decoder: "auto" and "pyav" read by PyAV, "decord" by decord; the same pixels, to 2 of 255 for MPEG-4 part 2.
         salvage: take what decodes of a damaged or truncated video; without it, such a video is an InputError, because
             frames that are silently missing are worse than a file that is.
         limits: how many pixels a file may ask for.

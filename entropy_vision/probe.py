@@ -16,7 +16,7 @@ from entropy_vision.errors import InputError, InputReason
 from entropy_vision.matroska import unknown_part
 from entropy_vision.scale import Layout
 
-# What decord's own FFmpeg (4.1) opens and decodes as PyAV does when read in order.
+# What decord's own FFmpeg (4.1) opens and decodes as PyAV does when read in order, MPEG-4 to 2 of 255.
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
 _DECORD_CONTAINERS = frozenset({"mov", "matroska", "avi", "mpegts", "mpeg", "flv"})
 
@@ -200,7 +200,7 @@ class DecodedPacket(NamedTuple):
     def decode(self) -> list[Any]:
         """As a packet's own."""
         if self.error is not None:
-            raise self.error
+            raise type(self.error)(*self.error.args)  # another one: its traceback would lead back here
         return self.frames
 
 

@@ -1,12 +1,12 @@
 """Videos to pixels, by PyAV; by decord where it is asked for, with the same pixels.
 
 A file that is not large is read once: the packets that told the probe are those that are decoded. PyAV brings a newer
-FFmpeg than decord does, takes less time at every size and format that was measured, says which frames it had to patch
+FFmpeg than decord does, takes less time for the codecs and sizes that were measured, says which frames it had to patch
 up, and goes on behind a damaged packet. decord is right when frames are read one after another; random access returned
 other frames without an error on 3 of 23 files, so it is never used. It gives up at the first damaged packet, knows no
 AV1, and reads ahead without bound unless width and height are given; what it is known to get wrong it is not given.
 Both scale with FFmpeg's `scale` filter and its bilinear kernel, which widens with the reduction (so it does not alias);
-a test holds both to the same pixels.
+tests hold both to the same pixels, and to 2 of 255 for MPEG-4 part 2, whose transform is not fixed to the bit.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def decode_video(
 ) -> Decoded:
     """Decode a file: (uint8 [F, H, W, 3], float64 [F] seconds, what happened). `frames.decode` says the rest."""
     quiet_ffmpeg()
-    with open_reading(path, limits, KEEP) as (probe, reading):
+    part = sampling.keyframes or span is not None  # for which the file is opened where it begins
+    with open_reading(path, limits, 0 if part or decoder == "decord" else KEEP) as (probe, reading):
         stored = probe.layout.height, probe.layout.width
         if size is None:
             size = stored[::-1] if probe.rotation % 180 else stored
@@ -101,7 +102,7 @@ def decode_video(
         return _with_pyav(job, reading, salvage)
 
 
-def _to_pyav(path: Path, why: str) -> str:
+def _refusal_of_decord(path: Path, why: str) -> str:
     return f'{path}: decord cannot read this file exactly ({why}): take decoder="auto" or "pyav"'
 
 
@@ -193,7 +194,7 @@ class _Job:
 def _with_decord(job: _Job) -> Decoded:
     """Decode with decord, in order from the first frame."""
     if why := _beyond_decord(job):
-        raise UsageError(_to_pyav(job.path, why))
+        raise UsageError(_refusal_of_decord(job.path, why))
     # decord repeats the nearest frame for a damaged one and tells stderr only: fault_tol makes that an error
     os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
     import decord
@@ -222,7 +223,7 @@ def _with_decord(job: _Job) -> Decoded:
         # RuntimeError also holds the StopIteration of a reader that ends early, raised inside a generator
         result, why = None, f"decord stops at frame {count} ({type(error).__name__})"
     if result is None:
-        raise UsageError(_to_pyav(job.path, why))
+        raise UsageError(_refusal_of_decord(job.path, why))
     info = DecodeInfo(decoder="decord", codec=probe.codec, frames_expected=probe.expected, frames_decoded=count)
     return *result.arrays(), info
 

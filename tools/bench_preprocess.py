@@ -188,7 +188,7 @@ def main() -> None:
         folder = Path(held)
         clips = folder / "clips"
         clips.mkdir()
-        paths = {path.name: path for path in options.videos} if options.videos else draw(clips)
+        paths = {str(path): path for path in options.videos} if options.videos else draw(clips)
         rows = by_part(paths, options.rounds)
         runs = whole_runs(paths, options.runs, folder) if options.runs else []
     if options.json:

@@ -367,15 +367,19 @@ def test_whoever_waits_for_the_compiler_is_told(
     assert ("compiling" in capsys.readouterr().err) is not compiled
 
 
-def test_a_result_that_cannot_be_printed_is_no_traceback(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "entropy_vision.cli", "preprocess", str(tmp_path), "--out", str(tmp_path / "out")]
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [("preprocess IN --out OUT --dry-run --json", 0), ("verify OUT --json", 2), ("--help", 0)],
+)
+def test_a_result_that_cannot_be_printed_is_no_traceback(tmp_path: Path, arguments: str, code: int) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    line += ["--dry-run", "--json"]
+    places = {"IN": str(tmp_path), "OUT": str(tmp_path / "out")}
+    line = [sys.executable, "-m", "entropy_vision.cli", *(places.get(word, word) for word in arguments.split())]
     reading, writing = os.pipe()
     os.close(reading)
     gone = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
-    assert gone.returncode == 128 + signal.SIGPIPE and "Traceback" not in gone.stderr
+    assert gone.returncode == (code or 128 + signal.SIGPIPE) and "Traceback" not in gone.stderr
     if Path("/dev/full").exists():
         with open("/dev/full", "w") as full:
             done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)

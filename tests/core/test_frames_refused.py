@@ -16,7 +16,7 @@ from PIL import Image
 
 from entropy_vision.errors import InputError, InputReason, UsageError
 from entropy_vision.frames import decode, read_video
-from entropy_vision.probe import Limits
+from entropy_vision.probe import Limits, _missing_end, _Seen
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg command is not installed")
 
@@ -88,9 +88,15 @@ def test_a_clip_that_begins_inside_a_frame_is_whole(tmp_path: Path, start: float
     subprocess.run([*line, "-c", "copy", str(path)], check=True)
     frames, info = decode(path)
     assert not info.salvaged and 24 <= frames.count == info.frames_expected <= 26
-    shorter = tmp_path / "b.mp4"  # the same list of edits, and one frame less
-    subprocess.run([*line, "-frames:v", str(frames.count - 2), "-c", "copy", str(shorter)], check=True)
-    assert decode(shorter)[0].count <= frames.count
+
+
+@pytest.mark.parametrize(
+    ("end", "told"), [(2.0, ""), (2.0 - 0.9 / 24, ""), (2.0 - 1 / 24, "the packets end at 1.96 s")]
+)
+def test_one_frame_less_than_a_list_of_edits_promises_is_told(end: float, told: str) -> None:
+    found = _missing_end(2.0, _Seen(stamps=[], end=end, hidden=3), 1 / 24)
+    assert told in found and bool(told) == bool(found)
+    assert _missing_end(2.0, _Seen(stamps=[], end=end), 1 / 24) == ""
 
 
 @needs_ffmpeg

@@ -136,6 +136,9 @@ def test_a_first_packet_that_cannot_be_decoded_is_told_and_passed_over(
         error = next(iter(reading.packets or ())).error
         assert error is not None and error.__traceback__ is None  # or it would keep all packets alive
         assert probe.damage.startswith("a packet cannot be decoded")
+        with pytest.raises(type(error)) as raised:
+            next(iter(reading.packets or ())).decode()
+        assert raised.value is not error  # whose traceback would lead to the packet it came from, and back
     (one, told), (other, again) = once_and_twice(path, monkeypatch)
     assert told == again and told.salvaged and told.packet_errors >= 1 and one.count < 12
     np.testing.assert_array_equal(one.pixels, other.pixels)

@@ -17,14 +17,14 @@ import pytest
 from media import drifting, needs_decord, tree, write
 from PIL import Image
 
-from entropy_vision import Budget, cli
+from entropy_vision import Budget, cli, selectors
 from entropy_vision.data import read_shards
 from entropy_vision.data.files import find_inputs
 from entropy_vision.data.pool import Pool
 from entropy_vision.data.preprocess import allowed_failures, preprocess, run_preprocess, run_verify
 from entropy_vision.data.source import stat
 from entropy_vision.data.verify import verify
-from entropy_vision.data.worker import memory_limit
+from entropy_vision.data.worker import _warm_up, memory_limit
 from entropy_vision.errors import InputError, TooManyBad, UsageError
 from entropy_vision.frames import read_image, read_media, read_video
 from entropy_vision.options import PreprocessOptions, VerifyOptions
@@ -271,11 +271,16 @@ def test_no_input_is_a_usage_error(tmp_path: Path) -> None:
             preprocess([tmp_path], tmp_path / "out", **bad)
 
 
-def test_the_folder_that_is_read_is_no_place_for_shards(source: Path) -> None:
+def test_the_folder_that_is_read_is_no_place_for_shards(source: Path, tmp_path: Path) -> None:
     before = tree(source)
-    with pytest.raises(UsageError, match=r"is the folder that is read: name another, \S+/shards"):
-        preprocess([source], source / ".." / source.name, **FAST)
+    out = source / ".." / source.name
+    (listed := tmp_path / "videos.txt").write_text(str(next(path for path in source.iterdir() if path.is_file())))
+    (loop := tmp_path / "loop").symlink_to(loop)
+    for named in ([source], [listed], [loop, source]):
+        with pytest.raises(UsageError, match=r"is the folder that is read: name another, \S+/shards"):
+            preprocess(named, out, **FAST)
     assert tree(source) == before
+    assert preprocess([loop], tmp_path / "out", max_bad=1, **FAST)["failed"] == 1
 
 
 def test_a_worker_is_ready_when_nothing_is_left_to_compile(tmp_path: Path) -> None:
@@ -290,21 +295,31 @@ def forms():
     modules = [module for name, module in sys.modules.items() if name.startswith("entropy_vision.")]
     every = [thing for module in modules for thing in vars(module).values() if isinstance(thing, Dispatcher)]
     return {thing.__name__: len(thing.signatures) for thing in every}
-tokenizer = EntropyTokenizer()
-_warm_up(tokenizer)
+_warm_up(16, "rate")
 before = forms()
+tokenizer = EntropyTokenizer()
 for path in sys.argv[1:]:
-    tokenizer.score(read_media(path, size=224))
+    tokenizer(read_media(path, size=224))
 after = forms()
-print({key: count for key, count in after.items() if count > before.get(key, 0)}, sum(before.values()) > 20)
+print({key: count for key, count in after.items() if count > before.get(key, 0)}, before["walk"], before["owners"])
 """
     pan = np.kron(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
     moving = np.stack([pan[4 * t : 4 * t + 300, 6 * t : 6 * t + 320] for t in range(12)])
+    nearer = moving.copy()
+    for t in range(12):
+        nearer[t, 100:200] = np.roll(pan, -5 * t, axis=1)[100:200, :320]
     paths = [write(tmp_path / "pan.mp4", moving), write(tmp_path / "rests.mp4", moving[:1].repeat(9, axis=0))]
+    paths.append(write(tmp_path / "nearer.mp4", nearer))
     Image.fromarray(pan).save(tmp_path / "a.png")
-    done = subprocess.run([sys.executable, "-c", code, *map(str, paths), str(tmp_path / "a.png")], capture_output=True,
-                          text=True, timeout=300)  # fmt: skip
-    assert done.stdout.strip() == "{} True", done.stdout + done.stderr
+    line = [sys.executable, "-c", code, *map(str, paths), str(tmp_path / "a.png")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "{} 1 1", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("patch_size", [1, 3, 14, 32])
+def test_a_worker_warms_up_for_every_selector_and_patch_size(patch_size: int) -> None:
+    for selector in selectors():
+        _warm_up(patch_size, selector)
 
 
 def test_the_verbs_take_their_options(source: Path, tmp_path: Path) -> None:
@@ -525,10 +540,13 @@ def test_real_files_become_shards_by_either_decoder(shared_data: Path, tmp_path:
     assert result["tokens_kept"] / result["tokens_total"] == pytest.approx(0.25, abs=0.01)
     assert verify(tmp_path / "out")["bad"] == 0
     tokenizer = EntropyTokenizer()
+    compared = 0
     for sample in read_shards(tmp_path / "out"):
         if sample.record["decoder"]["decoder"] == "pyav":
             try:
                 frames = read_video(sample.source, fps=2, size=112, decoder="decord")
             except UsageError:
                 continue
+            compared += 1
             np.testing.assert_array_equal(tokenizer(frames).positions, sample.positions)
+    assert compared >= 5
