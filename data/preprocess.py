@@ -437,10 +437,18 @@ def _refuse_own_source(out: Path, sources: Sequence[str | Path], inputs: Sequenc
     """Shards do not lie among the files they are made of: they would be inputs of the next run."""
     if is_remote(out):
         return
-    here = os.path.realpath(out)
-    among = any(not is_remote(one.path) and os.path.dirname(os.path.realpath(one.path)) == here for one in inputs)
-    if among or any(not is_remote(one) and os.path.realpath(one) == here for one in sources):
+    folders = {os.path.dirname(one.path) for one in inputs if not is_remote(one.path)}
+    folders |= {str(one) for one in sources if not is_remote(one)}
+    if os.path.realpath(out) in map(_real, folders):
         raise UsageError(f"--out {out} is the folder that is read: name another, {out / 'shards'} if you like")
+
+
+def _real(folder: str) -> str:
+    """Where a folder is, links followed; empty for a name that no folder can have."""
+    try:
+        return os.path.realpath(folder)
+    except ValueError:  # a NUL, or what is no UTF-8
+        return ""
 
 
 def _refuse_others(out: Path, settings: dict[str, Any], planned: bool = False) -> None:
