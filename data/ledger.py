@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,15 @@ def write_table(out: Path, chunk: int, rows: Sequence[Outcome]) -> None:
 
 
 def read_tables(out: Path) -> dict[int, list[Outcome]]:
-    """{chunk: its rows} of every finished chunk, in order."""
-    found = sorted((int(path.stem), path) for path in listed(out / "inputs", "[0-9]*.parquet"))
-    return {number: [Outcome(**row) for row in read_rows(path)] for number, path in found}
+    """{chunk: its rows} of every finished chunk, in order.
+
+    A table that another rank takes away meanwhile, because a shard of its chunk is lost, is none.
+    """
+    tables = {}
+    for number, path in sorted((int(path.stem), path) for path in listed(out / "inputs", "[0-9]*.parquet")):
+        with suppress(FileNotFoundError):
+            tables[number] = [Outcome(**row) for row in read_rows(path)]
+    return tables
 
 
 def write_errors(path: Path, rows: Iterable[Outcome]) -> None:
