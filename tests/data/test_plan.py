@@ -21,7 +21,7 @@ from entropy_vision import EntropyTokenizer
 from entropy_vision.data import read_shards, worker
 from entropy_vision.data.archive import marker_path
 from entropy_vision.data.files import find_inputs
-from entropy_vision.data.ledger import Outcome, read_tables
+from entropy_vision.data.ledger import Outcome, read_tables, table_path, write_table
 from entropy_vision.data.paths import as_path
 from entropy_vision.data.plan import ADOPTED, Cuts, Entry, Plan, new_entries, read_plan, settled_anew
 from entropy_vision.data.preprocess import preprocess
@@ -566,3 +566,13 @@ def test_no_two_names_are_told_as_one(tmp_path: Path) -> None:
     name = next(sample.source for sample in read_shards(tmp_path / "out") if sample.source.startswith("bytes:"))
     with localized(by_name(name), tmp_path) as path:
         assert os.fsencode(path).endswith(b"/\xff.png")
+
+
+def test_a_table_that_is_taken_away_while_tables_are_read_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another rank, which found a shard of its chunk gone; it was there when the folder was listed."""
+    write_table(tmp_path, 0, [])
+    both = [table_path(tmp_path, 0), table_path(tmp_path, 1)]
+    monkeypatch.setattr("entropy_vision.data.ledger.listed", lambda *asked: both)
+    assert read_tables(tmp_path) == {0: []}
